@@ -6,48 +6,32 @@ Weights are not stored but drawn from a seed by their names (weights.py), in the
 The reference runs in float64, so what the tests measure is the error of float32.
 """
 
+import importlib.metadata
 import json
 import pathlib
 import sys
 
 import numpy as np
 import torch
+from oracles import Case, cases
 from weights import draw_all, draw_input, sample
 
-# The CPU build of torchvision without its operators: detection's are declared so that the import succeeds.
-_library = torch.library.Library("torchvision", "DEF")
-for _op in ("nms", "qnms"):
-    _library.define(f"{_op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import torchvision  # noqa: E402
-
 SEED, INPUT_SEED, CLASSES = 1, 2, 11
-INPUTS = {
-    "resnet18": (2, 64, 64, 3),
-    "resnet50": (2, 64, 64, 3),
-    "r3d_18": (1, 8, 56, 56, 3),
-    "mc3_18": (1, 8, 56, 56, 3),
-}
 
 
-def build(name: str, classes: int) -> torch.nn.Module:
-    """The reference, ready for inference."""
-    models = torchvision.models.video if name.endswith("3d_18") or name == "mc3_18" else torchvision.models
-    return getattr(models, name)(weights=None, num_classes=classes).eval()
-
-
-def run(model: torch.nn.Module, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Logits and stages, channels last, of an input [B, (T,) H, W, C]."""
-    stages = {"maxpool" if hasattr(model, "maxpool") else "stem": "stem", "avgpool": "pre_logits"}
-    stages |= {f"layer{i}": f"stage{i}" for i in range(1, 5)}
+def run(case: Case, model: torch.nn.Module, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits and stages, laid out as ours, of an input [B, (T,) H, W, C]."""
     out = {}
 
     def keep(stage):
-        return lambda module, inputs, y: out.update({stage: np.moveaxis(y.numpy(), 1, -1)})
+        def hook(module, inputs, y):
+            out[stage] = case.to_ours(stage, y)
 
-    hooks = [getattr(model, m).register_forward_hook(keep(s)) for m, s in stages.items()]
+        return hook
+
+    hooks = [model.get_submodule(m).register_forward_hook(keep(s)) for m, s in case.stages.items()]
     with torch.no_grad():
-        out["logits"] = model(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
+        out["logits"] = case.call(model, case.to_input(x)).numpy()
     for hook in hooks:
         hook.remove()
     return out
@@ -61,18 +45,22 @@ def load_drawn(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
 
 
 def main(names: list[str]) -> None:
-    for name in names or INPUTS:
-        model = build(name, CLASSES)
+    found = cases()
+    for name in names or found:
+        case = found[name]
+        model = case.build(CLASSES)
         load_drawn(model, SEED)
         shapes = {k: list(v.shape) for k, v in model.state_dict().items()}
-        out = run(model.double(), draw_input(INPUTS[name], INPUT_SEED).astype(np.float64))
+        out = run(case, model.double(), draw_input(case.input_shape, INPUT_SEED).astype(np.float64))
+        made_with = (f"{p} {importlib.metadata.version(p)}" for p in dict.fromkeys((case.package, "torch")))
         about = {
             "model": name,
-            "made_with": f"torchvision {torchvision.__version__}, torch {torch.__version__}",
+            "made_with": ", ".join(made_with),
             "classes": CLASSES,
             "seed": SEED,
             "input_seed": INPUT_SEED,
-            "input_shape": INPUTS[name],
+            "input_shape": case.input_shape,
+            "options": dict(case.options),
             "shapes": shapes,
         }
         arrays = {k: sample(v).astype(np.float32) for k, v in out.items()}

@@ -12,68 +12,22 @@ Input: video [B, T, H, W, C].
   slow fusion   strided 3D convolutions, whose temporal field widens layer by layer.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
+from vidjax.models.frame_model import FrameModel, Output
 from vidjax.registry import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     KINETICS_MEAN,
     KINETICS_STD,
     ModelSpec,
-    create_model,
     register_model,
 )
-
-Output = tuple[jax.Array, dict[str, jax.Array]]
-
-
-class FrameModel(nn.Module):
-    """Base of the models on an image trunk.
-
-    Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the fused features.
-      trunk: registered name of an image model.
-      trunk_options: its fields, and `tiny`.
-      dropout: rate before the classifier.
-      bn_groups, dtype, param_dtype: see `ResNet`.
-    """
-
-    num_classes: int
-    trunk: str = "resnet50"
-    trunk_options: Mapping[str, Any] = FrozenDict()
-    dropout: float = 0.0
-    bn_groups: int = 1
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    def image_features(self, image: jax.Array, train: bool) -> Output:
-        """Pooled trunk features [B, D] of images [B, H, W, C], and the trunk's endpoints."""
-        trunk = create_model(
-            self.trunk,
-            num_classes=0,
-            bn_groups=self.bn_groups,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            **self.trunk_options,
-        )
-        return trunk.copy(name="trunk")(image, train)
-
-    def classify(self, x: jax.Array, endpoints: dict[str, jax.Array], train: bool) -> Output:
-        """Dropout and the linear classifier on features [B, D]."""
-        endpoints["pre_logits"] = x
-        if self.num_classes:
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = nn.Dense(self.num_classes, param_dtype=self.param_dtype, name="head")(x)
-        return x, endpoints
 
 
 class SingleFrame(FrameModel):
