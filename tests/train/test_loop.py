@@ -39,9 +39,10 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(place, workdir, *args):
+def command(place, workdir, *args, devices=1):
     env = {
         **os.environ,
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "VIDJAX_CACHE": str(place / "cache"),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[2] / ".jax_cache"),
@@ -68,6 +69,18 @@ def whole(place):
 def rows(workdir, *drop):
     timing = {"clips_per_s", "step_time", "data_wait"}
     return [{k: v for k, v in r.items() if k not in timing} for r in read_metrics(workdir)]
+
+
+def test_pmap_over_several_devices_trains_evaluates_and_resumes(place):
+    args = ("--config.parallel.mode=pmap", "--config.steps=4")
+    code, out, err = finish(command(place, "pmap", *args, devices=4))
+    assert code == 0 and "video_top1" in out, err
+    before = rows(place / "pmap")[-1]
+    code, _, err = finish(command(place, "pmap", *args, devices=2))  # a checkpoint fits other devices
+    assert code == 0 and "going on from step 4" in err, err
+    after = rows(place / "pmap")[-1]
+    assert before["split"] == after["split"] == "val"
+    np.testing.assert_allclose(after["loss"], before["loss"], rtol=1e-5)
 
 
 def test_a_run_leaves_what_it_says(whole):

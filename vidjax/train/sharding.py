@@ -143,16 +143,23 @@ class PmapRunner:
     def __init__(self, step: Callable, mesh: Mesh, state: Any):
         self.state_shardings = jax.tree.map(lambda _: NamedSharding(mesh, P()), state)
         self.batch_sharding = NamedSharding(mesh, BATCH)
-        self._devices = mesh.devices.size
+        self._devices = devices = mesh.devices.ravel()
+        self._mapped = NamedSharding(Mesh(devices, (self.AXIS,), axis_types=(AxisType.Auto,)), P(self.AXIS))
         self._step = jax.pmap(step, axis_name=self.AXIS, donate_argnums=0)
 
     def step(self, copies: Any, batch: Any) -> tuple[Any, Any]:
-        parts = jax.tree.map(lambda x: x.reshape(self._devices, -1, *x.shape[1:]), batch)
-        copies, metrics = self._step(copies, parts)
-        return copies, jax.tree.map(lambda x: x[0], metrics)
+        parts = jax.tree.map(lambda x: x.reshape(len(self._devices), -1, *x.shape[1:]), batch)
+        copies, metrics = self._step(copies, jax.device_put(parts, self._mapped))
+        return copies, jax.tree.map(_first, metrics)
 
     def place(self, state: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.stack([x] * self._devices), state)
+        copies = jax.tree.map(lambda x: jnp.stack([x] * len(self._devices)), state)
+        return jax.device_put(copies, self._mapped)
 
     def read(self, copies: Any) -> Any:
-        return jax.tree.map(lambda x: x[0], copies)
+        return jax.device_put(jax.tree.map(_first, copies), self.state_shardings)
+
+
+def _first(copies: jax.Array) -> jax.Array:
+    """The copy of this host's first device, without a computation over all."""
+    return copies.addressable_shards[0].data[0]
