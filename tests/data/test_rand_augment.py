@@ -1,0 +1,36 @@
+"""RandAugment treats all frames of a clip alike, repeatably."""
+
+import numpy as np
+import pytest
+
+from vidjax.data.rand_augment import OPERATIONS, rand_augment
+
+RNG = np.random.default_rng(0)
+FRAME = RNG.integers(0, 256, (24, 32, 3), np.uint8)
+VIDEO = np.repeat(FRAME[None], 3, 0)
+
+
+def test_one_draw_for_the_clip_and_the_same_for_the_same_seed():
+    outs = [rand_augment(VIDEO, np.random.default_rng(s)) for s in (1, 1, 2, 3, 4, 5)]
+    for out in outs:
+        assert out.shape == VIDEO.shape and out.dtype == np.uint8
+        assert (out == out[:1]).all()
+    assert (outs[0] == outs[1]).all()
+    assert sum((o != VIDEO).any() for o in outs[1:]) >= 4
+    assert (rand_augment(VIDEO, np.random.default_rng(0), ops=0) == VIDEO).all()
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_stronger_is_further_from_the_original(name):
+    from PIL import Image
+
+    smooth = np.linspace(20, 200, 24 * 32).reshape(24, 32, 1) * [1.0, 0.7, 0.4]
+    smooth = smooth.astype(np.uint8)
+    change = [
+        np.abs(np.asarray(OPERATIONS[name](Image.fromarray(smooth), s, 1.0)).astype(int) - smooth).mean()
+        for s in (0.2, 0.9)
+    ]
+    if name in ("auto_contrast", "equalize", "invert"):  # have no strength
+        assert change[0] == change[1] > 0
+    else:
+        assert change[1] > change[0]

@@ -1,0 +1,85 @@
+"""Mixing and erasing of normalised clips, on the device: mixup, cutmix, random erasing.
+
+All three take static shapes and a key, so they sit inside the jitted step.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def mix(
+    rng: jax.Array,
+    video: jax.Array,
+    targets: jax.Array,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    switch: float = 0.5,
+) -> tuple[jax.Array, jax.Array]:
+    """Mixes each clip of a batch with the one mirrored in the batch, by one draw for the whole batch.
+
+    Mixup (Zhang et al., arXiv:1710.09412, section 2) averages clips with weight lam ~ Beta(mixup, mixup);
+    CutMix (Yun et al., arXiv:1905.04899, section 3.1) pastes a box of a share 1 - lam of the frame, lam ~
+    Beta(cutmix, cutmix), the same in every frame. Targets are averaged by the share of the pixels kept.
+
+    Args:
+      rng: key.
+      video: [B, ..., H, W, C], normalised.
+      targets: [B, K].
+      mixup, cutmix: the two alphas; 0 leaves one out.
+      switch: probability of CutMix where both are given.
+
+    Returns:
+      The mixed clips and targets.
+    """
+    if not (mixup or cutmix):
+        return video, targets
+    choice, beta, place = jax.random.split(rng, 3)
+    share = switch if mixup and cutmix else float(bool(cutmix))
+    cut = jax.random.uniform(choice) < share
+    lam = jax.random.beta(beta, jnp.where(cut, cutmix, mixup), jnp.where(cut, cutmix, mixup))
+    box = _box(place, video.shape[-3:-1], jnp.sqrt(1 - lam), jnp.sqrt(1 - lam))
+    lam = jnp.where(cut, 1 - box.mean(), lam)
+    keep = jnp.where(cut, 1.0 - box, lam).reshape((1,) * (video.ndim - 3) + (*box.shape, 1))
+    video = video * keep.astype(video.dtype) + video[::-1] * (1 - keep).astype(video.dtype)
+    return video, lam * targets + (1 - lam) * targets[::-1]
+
+
+def random_erasing(
+    rng: jax.Array,
+    video: jax.Array,
+    probability: float,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> jax.Array:
+    """Fills a box, the same in every frame of a clip, with normal noise (Zhong et al., arXiv:1708.04896).
+
+    Args:
+      rng: key.
+      video: [B, T, H, W, C], normalised.
+      probability: that a clip has a box.
+      area: range of its share of the frame. A box that reaches over the edge is cut there.
+      aspect: range of height / width, drawn evenly on a log scale.
+    """
+    b, _, h, w, _ = video.shape
+    keys = jax.random.split(rng, 5)
+    share = jax.random.uniform(keys[0], (b,), minval=area[0], maxval=area[1])
+    ratio = jnp.exp(jax.random.uniform(keys[1], (b,), minval=jnp.log(aspect[0]), maxval=jnp.log(aspect[1])))
+    erased = jax.random.uniform(keys[2], (b,)) < probability
+    tall, wide = jnp.sqrt(share * ratio * h / w), jnp.sqrt(share / ratio * w / h)
+    boxes = jax.vmap(lambda k, y, x: _box(k, (h, w), y, x))(jax.random.split(keys[3], b), tall, wide)
+    boxes = (boxes * erased.reshape(-1, 1, 1)).reshape(b, 1, h, w, 1)
+    noise = jax.random.normal(keys[4], video.shape, video.dtype)
+    return jnp.where(boxes > 0, noise, video)
+
+
+def _box(rng: jax.Array, size: tuple[int, int], tall: jax.Array, wide: jax.Array) -> jax.Array:
+    """[H, W] of ones inside a box of the given shares of height and width around a random centre, else 0."""
+    centres = jax.random.uniform(rng, (2,))
+
+    def inside(n, centre, share):
+        low, high = jnp.round((centre - share / 2) * n), jnp.round((centre + share / 2) * n)
+        i = jnp.arange(n)
+        return ((i >= low) & (i < high)).astype(jnp.float32)
+
+    rows, columns = inside(size[0], centres[0], tall), inside(size[1], centres[1], wide)
+    return rows.reshape(-1, 1) * columns.reshape(1, -1)
