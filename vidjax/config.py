@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from vidjax.errors import UserError, unknown
+from vidjax.flow import METHODS
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -49,6 +50,13 @@ def schema() -> ConfigDict:
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
                 prefetch=2,  # batches kept ready on the device
+                modality="rgb",  # rgb | flow (T = frames) | rgb+flow: what a clip is made of
+                flow=dict(  # optical flow, computed while loading
+                    method="dis",  # dis | farneback | tvl1 (where OpenCV has its contrib modules)
+                    bound=20.0,  # pixels of displacement, of the crop's; what is faster is clipped
+                    frames=10,  # rgb+flow: fields of flow in a clip, about the middle of its frames
+                    stride=1.0,  # rgb+flow: source frames from one field to the next
+                ),
                 bad_limit=0.05,  # share of unreadable videos above which training stops
             ),
             model=dict(
@@ -74,6 +82,8 @@ def schema() -> ConfigDict:
                 weight_decay=0.0,
                 decay_all=False,  # decay biases and norms as well
                 clip_norm=None,  # global gradient norm
+                layer_decay=None,  # factor on the rate from each block to the one below it, e.g. 0.75
+                trunk_lr=None,  # factor on the rate of all but the classifier
                 ema=None,  # decay of the averaged weights that are evaluated, e.g. 0.999
                 nonfinite="stop",  # stop | skip: what a loss or gradient that is not finite does
             ),
@@ -255,6 +265,8 @@ def _plain(value: Any) -> Any:
 _CHOICES = {
     "data.sampling": ("window", "uniform", "segments"),
     "data.short": ("loop", "hold"),
+    "data.modality": ("rgb", "flow", "rgb+flow"),
+    "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": ("sgd", "adamw"),
@@ -269,6 +281,9 @@ _POSITIVE = (
     "data.size",
     "data.threads",
     "data.prefetch",
+    "data.flow.bound",
+    "data.flow.frames",
+    "data.flow.stride",
     "evals.clips",
     "evals.crops",
     "parallel.accumulation",
@@ -287,6 +302,8 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"config key '{key}' must be positive, got {flat[key]}")
     if bool(config.epochs > 0) == bool(config.steps > 0):
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
+    if config.data.modality != "rgb" and config.data.sampling != "window":
+        raise UserError("flow is between neighbouring frames: it wants data.sampling=window")
     for key in ("data.name", "model.name"):
         if not flat[key]:
             raise UserError(f"the config does not set {key}")

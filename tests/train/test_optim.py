@@ -1,5 +1,6 @@
 """Schedules and optimizers against their formulas."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,3 +60,27 @@ def test_clipping_bounds_the_gradient():
     params = {"kernel": jnp.zeros((2, 2))}
     updates, _ = tx.update({"kernel": jnp.full((2, 2), 50.0)}, tx.init(params), params)
     np.testing.assert_allclose(np.linalg.norm(updates["kernel"]), 1.0, rtol=1e-6)
+
+
+def test_layer_decay_counts_blocks_from_the_input():
+    """Against the formula: embeddings are layer 0 and the head, whatever follows the blocks, the top."""
+    leaf = jnp.ones((2, 2))
+    params = {
+        "patch_embed": {"kernel": leaf},
+        "pos_embed": leaf,
+        **{f"block{i}": {"mlp": {"fc1": {"kernel": leaf}}} for i in range(12)},
+        "norm": {"scale": leaf},
+        "head": {"kernel": leaf},
+    }
+    c = config("optimizer.layer_decay=0.75", "optimizer.trunk_lr=0.1", "optimizer.momentum=0.0")
+    tx = create_optimizer(c, lambda step: 1.0)
+    updates, _ = tx.update(params, tx.init(params), params)
+    got = {k: -float(np.ravel(next(iter(jax.tree.leaves(v))))[0]) for k, v in updates.items()}
+    assert got["head"] == pytest.approx(1.0) and got["norm"] == pytest.approx(0.1)
+    assert got["patch_embed"] == got["pos_embed"] == pytest.approx(0.1 * 0.75**13)
+    for i in range(12):
+        assert got[f"block{i}"] == pytest.approx(0.1 * 0.75 ** (12 - i))
+    stacked = {"pos_embed": leaf, "blocks": {"fc1": jnp.ones((12, 3, 2))}, "head": {"kernel": leaf}}
+    updates, _ = tx.update(stacked, tx.init(stacked), stacked)
+    want = [-got[f"block{i}"] for i in range(12)]
+    np.testing.assert_allclose(updates["blocks"]["fc1"][:, 0, 0], want, rtol=1e-6)

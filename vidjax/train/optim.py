@@ -1,10 +1,16 @@
 """Optimizers and learning-rate schedules, chosen by config."""
 
+import re
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from vidjax.errors import UserError
+from vidjax.train.sharding import path_name
 
 
 def peak_lr(config: ConfigDict) -> float:
@@ -42,7 +48,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
     SGD adds the decay to the gradient before the momentum, as PyTorch does; AdamW decouples it (Loshchilov &
     Hutter, arXiv:1711.05101). Unless `decay_all`, tensors with fewer than two axes (biases, norms) do not
-    decay.
+    decay. `trunk_lr` and `layer_decay` scale updates, decay included, by where in the model they are.
     """
     c = config.optimizer
     mask = None if c.decay_all else lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
@@ -53,4 +59,57 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
         rule = optax.chain(decay, momentum)
     else:
         rule = optax.chain(optax.scale_by_adam(c.b1, c.b2, c.eps), decay)
-    return optax.chain(clip, rule, optax.scale_by_learning_rate(schedule))
+    chain = [clip, rule]
+    if c.layer_decay is not None or c.trunk_lr is not None:
+        chain.append(scale_by_depth(c.layer_decay or 1.0, 1.0 if c.trunk_lr is None else c.trunk_lr))
+    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+
+
+def scale_by_depth(layer_decay: float, trunk_lr: float) -> optax.GradientTransformation:
+    """Multiplies updates by `layer_decay ** (layers above)`, and by `trunk_lr` below the classifier.
+
+    The layer-wise decay of Clark et al. (ELECTRA, arXiv:2003.10555, section 3.1) as masked autoencoders are
+    fine-tuned: what comes before the blocks is layer 0, the blocks are 1, 2, ... in the order of the model, and
+    all after them (the last norm, the head) is the top layer, with the full rate.
+    """
+
+    def update(updates, state, params=None):
+        layers, top = layer_ids(updates)
+
+        def scale(path, x, layer):
+            factor = jnp.asarray(layer_decay ** (top - layer), x.dtype)
+            if not _HEAD.search(path_name(path)):
+                factor *= trunk_lr
+            return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim))
+
+        return jax.tree_util.tree_map_with_path(scale, updates, layers), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+_HEAD = re.compile(r"(^|/)head/")
+# A block of any model: block3, stage2_block0; or all blocks stacked along the first axis of "blocks".
+_BLOCK = re.compile(r"(?:^|/)((?:stage\d+_)?block\d+|blocks)/")
+_FIRST = re.compile(r"(^|/)(stem|patch_embed|pos_embed|cls_token|mask_token)")
+
+
+def layer_ids(params: Any) -> tuple[Any, int]:
+    """The layer of each parameter, as `scale_by_depth` counts them, and that of the top.
+
+    A tree of numbers; of arrays [L] for blocks that are stacked.
+    """
+    flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    blocks = {m[1]: x.shape[0] for name, x in flat.items() if (m := _BLOCK.search(name))}
+    depth = blocks.pop("blocks", 0)
+    ids = {"blocks": 1 + np.arange(depth)}
+    for block in sorted(blocks, key=lambda b: [int(n) for n in re.findall(r"\d+", b)]):
+        ids[block] = len(ids)
+    top = max(depth, len(blocks)) + 1
+
+    def layer(path, _):
+        name = path_name(path)
+        if m := _BLOCK.search(name):
+            return ids[m[1]]
+        return 0 if _FIRST.search(name) else top
+
+    return jax.tree_util.tree_map_with_path(layer, params), top
