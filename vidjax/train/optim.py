@@ -69,8 +69,8 @@ def scale_by_depth(layer_decay: float, trunk_lr: float) -> optax.GradientTransfo
     """Multiplies updates by `layer_decay ** (layers above)`, and by `trunk_lr` below the classifier.
 
     The layer-wise decay of Clark et al. (ELECTRA, arXiv:2003.10555, section 3.1) as masked autoencoders are
-    fine-tuned: what comes before the blocks is layer 0, the blocks are 1, 2, ... in the order of the model, and
-    all after them (the last norm, the head) is the top layer, with the full rate.
+    fine-tuned: what comes before the blocks is layer 0, the blocks are 1, 2, ... in the order of the model,
+    and all after them (the last norm, the head) is the top layer, with the full rate.
     """
 
     def update(updates, state, params=None):
