@@ -27,6 +27,8 @@ def config(**changes):
         "short_side": 20, "crop": "random_resized", "scale": (0.35, 1.0), "ratio": (0.75, 1.333),
         "short_side_range": (16, 24), "flip": True, "color_jitter": 0.2, "grey": False, "workers": 0,
         "threads": 3, "prefetch": 2, "bad_limit": 0.05,
+        "modality": "rgb",
+        "flow": {"method": "dis", "bound": 20.0, "frames": 3, "stride": 1.0},
     }  # fmt: skip
     return ml_collections.ConfigDict(data | changes)
 

@@ -4,6 +4,15 @@ Sample g of a run belongs to epoch g // N, position g % N. Its record is that po
 permutation, and its augmentation is drawn from (seed, epoch, position). Nothing else enters, so the stream is
 bit-identical on any number of hosts, processes and threads, and from any batch onwards. Grain runs it: each
 sample is fetched by its number, so the order never depends on who is ready first.
+
+`data.modality` says what a clip, the `video` of a batch, is made of; S is `data.size`:
+  rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
+  flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, coded by `vidjax.flow.quantise`.
+  rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, about the same moment.
+Flow is computed last, on the frames as cropped, resized and mirrored: one draw moves both streams, a mirror
+negates x by itself, and a crop of 224 pixels costs a fraction of the frame it was cut from. So displacement
+and its bound are in pixels of the crop. (Simonyan & Zisserman, arXiv:1406.2199, section 5, computed the flow
+of whole frames once and stored it; here what happens outside of the crop is not seen.)
 """
 
 import dataclasses
@@ -23,8 +32,10 @@ from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.record import Record
 from vidjax.errors import UserError
+from vidjax.flow import estimator, flow, quantise
 
 Batch = dict[str, Any]
+Clip = np.ndarray | dict[str, np.ndarray]  # one array, or one for each stream
 BadVideo = tuple[str, str | None, str]  # id, path, error
 _ENDLESS = 1 << 40  # batches; more than any run
 
@@ -54,8 +65,9 @@ def train_batches(
       report_dir: where bad videos are listed, in bad_videos.jsonl; only logged where None.
 
     Returns:
-      Iterator of dict(video uint8 [b, T, S, S, C], label int32 [b], index int64 [b]); index is the record
-      really used, which differs from the permutation's where that was a bad video.
+      Iterator of dict(video uint8 [b, T, S, S, C], label int32 [b], index int64 [b]); video is a dict of such
+      where there are several streams. Index is the record really used, which differs from the permutation's
+      where that was a bad video.
 
     Raises:
       UserError: from here where the batch does not divide, from the iterator where more than
@@ -95,7 +107,16 @@ def eval_batches(
     return EvalBatches(loader, bad, -(-len(source) // batch_size))
 
 
-def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[np.ndarray, np.ndarray]:
+def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """(T, S, S, C) of a clip, or of each of its streams."""
+    size = cfg.size
+    if cfg.modality == "flow":
+        return cfg.frames, size, size, 2
+    rgb = cfg.frames, size, size, 1 if cfg.grey else 3
+    return rgb if cfg.modality == "rgb" else {"rgb": rgb, "flow": (cfg.flow.frames, size, size, 2)}
+
+
+def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, np.ndarray]:
     """The test protocol's views of one video.
 
     Args:
@@ -104,24 +125,25 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[np.nda
       clips, crops: how many clips in time, and crops in space of each.
 
     Returns:
-      Views uint8 [clips * crops, T, S, S, C], clip by clip; and the times of the first and last frame of each
-      clip in seconds, [clips, 2].
+      Views uint8 [clips * crops, T, S, S, C], of each stream, clip by clip; and the times of the first and
+      last frame of each clip in seconds, [clips, 2].
 
     Raises:
       DecodeError: the video cannot be read.
     """
     with Video(record.video) as video:
-        first, total, stride = _span(video, record, cfg)
+        first, total, rate = _span(video, record, cfg)
         if cfg.sampling == "window":
-            index = sampling.test_clips(total, cfg.frames, stride, clips, short=cfg.short)
+            index = sampling.spread(total, _offsets(cfg, rate), clips, short=cfg.short)
         else:  # each clip spans the whole video; neighbouring clips take neighbouring frames
             spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
             index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
-        frames = video.frames(first + index.ravel(), grey=cfg.grey)
+        frames = video.frames(first + index.ravel(), grey=_grey(cfg))
         # A looped clip ends before it began, so the span is that of the earliest and the latest frame.
         spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
     frames = frames.reshape(*index.shape, *frames.shape[1:])
-    return np.stack([view for clip in frames for view in transforms.test_views(clip, cfg, crops)]), spans
+    views = [_streams(view, cfg) for clip in frames for view in transforms.test_views(clip, cfg, crops)]
+    return _stack(views), spans
 
 
 def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -> Iterator[Batch]:
@@ -139,7 +161,7 @@ def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -
 
     ready: deque[Batch] = deque()
     for batch in batches:
-        ready.append({k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()})
+        ready.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch))
         if len(ready) == size:
             yield ready.popleft()
     yield from ready
@@ -242,6 +264,8 @@ class _Loader:
     def __post_init__(self):
         if self.batch_size < 1 or self.batch_size % self.hosts:
             raise UserError(f"batch size {self.batch_size} does not divide by {self.hosts} hosts")
+        if self.cfg.modality != "rgb":
+            estimator(self.cfg.flow.method)  # raises where there is none
 
     def dataset(self, start: int, stop: int) -> grain.IterDataset:
         """Batches start..stop-1. Threads share out the samples of a batch, processes whole batches."""
@@ -273,7 +297,13 @@ def _collate(samples: list[Batch]) -> Batch:
     bad = [row for s in samples for row in s["bad"]]
     if any(s["video"] is None for s in samples):  # no video left to take: `BadVideos.tell` will raise
         return {"bad": bad}
-    return {"bad": bad} | {k: np.stack([s[k] for s in samples]) for k in samples[0] if k != "bad"}
+    return {"bad": bad} | {k: _stack([s[k] for s in samples]) for k in samples[0] if k != "bad"}
+
+
+def _stack(arrays: list[Clip]) -> Clip:
+    if isinstance(arrays[0], dict):
+        return {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
+    return np.stack(arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,13 +359,14 @@ class _EvalSample:
         except DecodeError as e:
             return self._sample(g, record.label, None, [_bad(record, e)])
 
-    def _sample(self, index: int, label: int, video: np.ndarray | None, bad: list) -> Batch:
+    def _sample(self, index: int, label: int, video: Clip | None, bad: list) -> Batch:
         mask = np.bool_(video is not None)
         if video is None:
-            c = self.cfg
-            video = np.zeros(
-                (self.clips * self.crops, c.frames, c.size, c.size, 1 if c.grey else 3), np.uint8
-            )
+            shape, views = clip_shape(self.cfg), self.clips * self.crops
+            if isinstance(shape, dict):
+                video = {k: np.zeros((views, *s), np.uint8) for k, s in shape.items()}
+            else:
+                video = np.zeros((views, *shape), np.uint8)
         return {"video": video, "label": np.int32(label), "index": np.int64(index), "mask": mask, "bad": bad}
 
 
@@ -343,22 +374,48 @@ def _bad(record: Record, error: DecodeError) -> BadVideo:
     return record.id, record.video if isinstance(record.video, str) else None, str(error)
 
 
-def _train_clip(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> np.ndarray:
+def _train_clip(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
     """One random clip, augmented, uint8 [T, S, S, C]."""
     with Video(record.video) as video:
-        first, total, stride = _span(video, record, cfg)
+        first, total, rate = _span(video, record, cfg)
         if cfg.sampling == "window":
-            index = sampling.window(total, cfg.frames, stride, rng, short=cfg.short)
+            index = sampling.place(total, _offsets(cfg, rate), rng, short=cfg.short)
         elif cfg.sampling == "segments":
             index = sampling.segments(total, cfg.frames, rng)
         else:
             index = sampling.uniform(total, cfg.frames)
-        clip = video.frames(first + index, grey=cfg.grey)
-    return transforms.train_transform(clip, cfg, rng, flip_ok)
+        clip = video.frames(first + index, grey=_grey(cfg))
+    return _streams(transforms.train_transform(clip, cfg, rng, flip_ok), cfg)
+
+
+def _grey(cfg: Any) -> bool:
+    return cfg.grey or cfg.modality == "flow"
+
+
+def _offsets(cfg: Any, rate: float) -> np.ndarray:
+    """The frames that a clip is made from, counted from the first; those of rgb, then those of flow, one more
+    than its fields. The shorter of two streams lies in the middle of the longer."""
+    if cfg.modality == "flow":
+        return sampling.offsets(cfg.frames + 1, cfg.stride * rate)
+    rgb = sampling.offsets(cfg.frames, cfg.stride * rate)
+    if cfg.modality == "rgb":
+        return rgb
+    fields = sampling.offsets(cfg.flow.frames + 1, cfg.flow.stride * rate)
+    ahead = int(fields[-1] - rgb[-1])
+    return np.concatenate([rgb + max(0, ahead) // 2, fields + max(0, -ahead) // 2])
+
+
+def _streams(clip: np.ndarray, cfg: Any) -> Clip:
+    """A clip of `clip_shape`, from the frames of `_offsets`."""
+    if cfg.modality == "rgb":
+        return clip
+    frames = clip if cfg.modality == "flow" else clip[cfg.frames :]
+    fields = quantise(flow(frames, cfg.flow.method), cfg.flow.bound)
+    return fields if cfg.modality == "flow" else {"rgb": clip[: cfg.frames], "flow": fields}
 
 
 def _span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
-    """First frame and number of frames of a record, and the stride in frames at the target rate."""
+    """First frame and number of frames of a record, and how many of them make one at the target rate."""
     first, last = 0, video.num_frames
     if record.start is not None:
         first = int(video.indices_at([record.start])[0])
@@ -366,5 +423,4 @@ def _span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
         last = int(np.searchsorted(video.times, record.end - 0.1 / video.fps))
     if last <= first:
         raise DecodeError(f"no frame between {record.start} and {record.end} s")
-    stride = cfg.stride * video.fps / cfg.target_fps if cfg.target_fps else cfg.stride
-    return first, last - first, stride
+    return first, last - first, video.fps / cfg.target_fps if cfg.target_fps else 1.0

@@ -52,14 +52,7 @@ def window(
     Raises:
       UserError: for an unknown rule, or a count or stride that is not positive.
     """
-    offsets, room = _offsets(total, frames, stride)
-    if room < 0:
-        start = 0
-    elif rng is None:
-        start = room // 2
-    else:
-        start = rng.integers(room + 1)
-    return _fold(start + offsets, total, short)
+    return place(total, offsets(frames, stride), rng, short)
 
 
 def test_clips(total: int, frames: int, stride: float, clips: int, short: str = "loop") -> np.ndarray:
@@ -75,8 +68,37 @@ def test_clips(total: int, frames: int, stride: float, clips: int, short: str = 
     Raises:
       UserError: for an unknown rule, or a count or stride that is not positive.
     """
-    _positive(clips=clips)
-    offsets, room = _offsets(total, frames, stride)
+    return spread(total, offsets(frames, stride), clips, short)
+
+
+test_clips.__test__ = False  # the name is not a test's
+
+
+def offsets(frames: int, stride: float) -> np.ndarray:
+    """The frames of a window counted from its first, int64 [frames]."""
+    _positive(frames=frames, stride=stride)
+    return np.floor(np.arange(frames) * stride + 1e-6).astype(np.int64)  # 10 x 0.3 is 3, not 2.999...
+
+
+def place(
+    total: int, offsets: np.ndarray, rng: np.random.Generator | None = None, short: str = "loop"
+) -> np.ndarray:
+    """`window` of frames at any `offsets` int64 [frames] from its start."""
+    _positive(total=total)
+    room = int(total - 1 - offsets.max())
+    if room < 0:
+        start = 0
+    elif rng is None:
+        start = room // 2
+    else:
+        start = rng.integers(room + 1)
+    return _fold(start + offsets, total, short)
+
+
+def spread(total: int, offsets: np.ndarray, clips: int, short: str = "loop") -> np.ndarray:
+    """`test_clips` of frames at any `offsets` int64 [frames] from the start of each."""
+    _positive(total=total, clips=clips)
+    room = int(total - 1 - offsets.max())
     i = np.arange(clips, dtype=np.int64)
     if room < 0:
         starts = i * total // clips if short == "loop" else 0 * i
@@ -85,16 +107,6 @@ def test_clips(total: int, frames: int, stride: float, clips: int, short: str = 
     else:
         starts = i * room // (clips - 1)
     return _fold(starts[:, None] + offsets[None, :], total, short)
-
-
-test_clips.__test__ = False  # the name is not a test's
-
-
-def _offsets(total: int, frames: int, stride: float) -> tuple[np.ndarray, int]:
-    """Frames of a window counted from its start, and how many frames its start can move."""
-    _positive(total=total, frames=frames, stride=stride)
-    offsets = np.floor(np.arange(frames) * stride + 1e-6).astype(np.int64)  # 10 x 0.3 is 3, not 2.999...
-    return offsets, int(total - 1 - offsets[-1])
 
 
 def _fold(indices: np.ndarray, total: int, short: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import vidjax
 from vidjax.config import differences
-from vidjax.data.pipeline import eval_batches, prefetch_to_device, train_batches
+from vidjax.data.pipeline import Clip, eval_batches, prefetch_to_device, train_batches
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult, evaluate
@@ -225,8 +225,9 @@ def evaluate_variables(
     )
     sharding = exp.runner.batch_sharding
 
-    def predict(video: np.ndarray) -> np.ndarray:
-        logits = exp.predict(variables, jax.make_array_from_process_local_data(sharding, video))
+    def predict(video: Clip) -> np.ndarray:
+        video = jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), video)
+        logits = exp.predict(variables, video)
         return _gather(multihost_utils.global_array_to_host_local_array(logits, exp.mesh, BATCH))
 
     # Every host sees the labels of all; the videos stay where they were decoded.
