@@ -5,6 +5,7 @@ Input: images [B, H, W, C]. Deviation from the paper: in a bottleneck the stride
 as in torchvision ("v1.5"), whose parameters these are.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
+from vidjax.layers.pool import max_pool
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
 # name: blocks per stage, bottleneck, parameters at 1000 classes, GMACs at 224 (torchvision)
@@ -23,6 +25,10 @@ PRESETS = {
     "resnet50": ((3, 4, 6, 3), True, 25_557_032, 4.089),
     "resnet101": ((3, 4, 23, 3), True, 44_549_160, 7.801),
 }
+
+# A video model's way into its trunk: the name of a residual block and its input -> the inputs of the block's
+# shortcut and of its residual branch.
+BeforeBlock = Callable[[str, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Block(nn.Module):
@@ -36,19 +42,21 @@ class Block(nn.Module):
     param_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, width (x4)]."""
+    def __call__(self, x: jax.Array, train: bool, branch: jax.Array | None = None) -> jax.Array:
+        """[B, H, W, C] -> [B, H/stride, W/stride, width (x4)]. The residual branch works on `branch` where
+        that is given, and on `x` as the shortcut does otherwise."""
         conv = partial(Conv, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, groups=self.bn_groups, param_dtype=self.param_dtype)
         out = self.width * (4 if self.bottleneck else 1)
+        y = x if branch is None else branch
         if self.bottleneck:
-            y = conv(self.width, (1, 1), name="conv1")(x)
+            y = conv(self.width, (1, 1), name="conv1")(y)
             y = nn.relu(norm(name="bn1")(y, train))
             y = conv(self.width, (3, 3), strides=self.stride, padding=1, name="conv2")(y)
             y = nn.relu(norm(name="bn2")(y, train))
             y = norm(name="bn3")(conv(out, (1, 1), name="conv3")(y), train)
         else:
-            y = conv(self.width, (3, 3), strides=self.stride, padding=1, name="conv1")(x)
+            y = conv(self.width, (3, 3), strides=self.stride, padding=1, name="conv1")(y)
             y = nn.relu(norm(name="bn1")(y, train))
             y = norm(name="bn2")(conv(out, (3, 3), padding=1, name="conv2")(y), train)
         if self.stride != 1 or x.shape[-1] != out:
@@ -65,6 +73,7 @@ class ResNet(nn.Module):
       bottleneck: bottleneck blocks (50 layers and more) in place of basic ones.
       width: channels of the stem and of the first stage's 3x3 convolutions; doubled by each stage.
       bn_groups: parts of the batch that BatchNorm normalises apart in training.
+      partial_bn: only the stem's BatchNorm takes its statistics from the batch in training.
       dtype, param_dtype: of the computation and of the parameters.
     """
 
@@ -73,27 +82,33 @@ class ResNet(nn.Module):
     bottleneck: bool
     width: int = 64
     bn_groups: int = 1
+    partial_bn: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, train: bool = False, before_block: BeforeBlock | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Images [B, H, W, C] -> logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B, D])."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = Conv(self.width, (7, 7), strides=2, padding=3, name="stem_conv", **types)(image)
         x = BatchNorm(groups=self.bn_groups, param_dtype=self.param_dtype, name="stem_bn")(x, train)
-        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(nn.relu(x), 3, 2, 1)
         endpoints = {"stem": x}
+        train_blocks = train and not self.partial_bn
         for i, blocks in enumerate(self.stage_sizes):
             for j in range(blocks):
+                name = f"stage{i + 1}_block{j}"
+                x, branch = before_block(name, x) if before_block else (x, None)
                 x = Block(
                     self.width * 2**i,
                     stride=2 if i > 0 and j == 0 else 1,
                     bottleneck=self.bottleneck,
                     bn_groups=self.bn_groups,
-                    name=f"stage{i + 1}_block{j}",
+                    name=name,
                     **types,
-                )(x, train)
+                )(x, train_blocks, branch)
             endpoints[f"stage{i + 1}"] = x
         x = x.astype(jnp.float32).mean((1, 2))
         endpoints["pre_logits"] = x
