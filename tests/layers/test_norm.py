@@ -1,4 +1,4 @@
-"""Batch normalisation against float64 on the host."""
+"""Normalisation against float64 on the host."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from vidjax.layers.norm import BatchNorm
+from vidjax.layers.norm import BatchNorm, local_response_norm
 
 
 def apply(module, variables, x, train):
@@ -56,3 +56,14 @@ def test_the_batch_must_divide():
     module = BatchNorm(groups=3)
     with pytest.raises(ValueError, match="4 is not divisible by 3 groups"):
         module.init(jax.random.key(0), jnp.zeros((4, 2)), True)
+
+
+def test_local_response_norm_channel_by_channel():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 9)) * 5
+    want = np.empty_like(x)
+    for c in range(9):
+        near = x[..., max(0, c - 1) : c + 2]
+        want[..., c] = x[..., c] / (2 + 0.5 / 3 * (near**2).sum(-1)) ** 0.6
+    got = local_response_norm(jnp.asarray(x, jnp.float32), size=3, alpha=0.5, beta=0.6, k=2)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert local_response_norm(jnp.ones((1, 4), jnp.bfloat16)).dtype == jnp.bfloat16

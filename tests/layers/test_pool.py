@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vidjax.layers.conv import forced_lowering
-from vidjax.layers.pool import avg_pool, max_pool
+from vidjax.layers.pool import adaptive_avg_pool, avg_pool, max_pool
 
 CASES = [
     ((2, 9, 3), (3,), (2,), [(1, 1)]),
@@ -103,6 +103,17 @@ def test_average_and_its_gradient(shape, window, strides, pads, include):
     want = both(lambda x: nn.avg_pool(x, window, strides, pads, include), x)
     for a, b in zip(got, want):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_adaptive_average():
+    x = np.asarray(draw((1, 5, 7, 2)))
+    got = adaptive_avg_pool(x, (3, 7))
+    want = [x[:, a:b].mean(1) for a, b in ((0, 2), (1, 4), (3, 5))]
+    np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-6)
+    np.testing.assert_array_equal(
+        adaptive_avg_pool(x[:, :1, :1], 7), np.broadcast_to(x[:, :1, :1], (1, 7, 7, 2))
+    )
+    np.testing.assert_allclose(adaptive_avg_pool(x, 1)[:, 0, 0], x.mean((1, 2)), rtol=1e-5)
 
 
 def test_dtype_stays():

@@ -1,4 +1,4 @@
-"""Batch normalisation with a stated rule for whose statistics are used."""
+"""Normalisation: of batches, with a stated rule for whose statistics are used, and of neighbouring channels."""
 
 import flax.linen as nn
 import jax
@@ -71,3 +71,17 @@ class BatchNorm(nn.Module):
     def _spread(per_group: jax.Array, ndim: int) -> jax.Array:
         """[groups, C] to [groups, 1, ..., 1, C], beside an input of `ndim` axes split into groups."""
         return per_group.reshape(per_group.shape[0], *(1,) * (ndim - 1), per_group.shape[1])
+
+
+def local_response_norm(
+    x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> jax.Array:
+    """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta.
+
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 3.3,
+    with Caffe's and PyTorch's division of alpha by the size. Channels are the last axis; `size` is odd.
+    """
+    squares = jnp.square(x.astype(jnp.float32))
+    squares = jnp.pad(squares, [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)])
+    total = sum(squares[..., i : i + x.shape[-1]] for i in range(size))
+    return (x * (k + alpha / size * total) ** -beta).astype(x.dtype)

@@ -69,6 +69,17 @@ def avg_pool(
     return total / jnp.asarray(count, x.dtype)
 
 
+def adaptive_avg_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
+    """Averages `x` [B, *spatial, C] to [B, *size, C], whatever its size: cell i of an axis is the average over
+    floor(i n / size) to ceil((i + 1) n / size), as in PyTorch; cells of a larger size overlap."""
+    size = (size,) * (x.ndim - 2) if isinstance(size, int) else size
+    for axis, (n, m) in enumerate(zip(x.shape[1:-1], size, strict=True), 1):
+        if n != m:
+            cells = [lax.slice_in_dim(x, i * n // m, -(-(i + 1) * n // m), axis=axis) for i in range(m)]
+            x = jnp.concatenate([c.mean(axis, keepdims=True) for c in cells], axis)
+    return x
+
+
 def _geometry(x, window, strides, padding, ceil_mode) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
     """Window, strides and (before, after) padding of each axis."""
     n = x.ndim - 2
