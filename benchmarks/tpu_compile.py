@@ -23,6 +23,7 @@ from jax.experimental import topologies
 import vidjax
 from vidjax.layers.conv import forced_lowering
 from vidjax.objectives import create_objective
+from vidjax.registry import dummy_input
 from vidjax.train.sharding import JitRunner, create_mesh, state_shardings
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
@@ -42,13 +43,13 @@ def main() -> None:
         spec = vidjax.spec(name)
         model = vidjax.create_model(name, dtype=jnp.bfloat16)
         tx = optax.sgd(0.1, 0.9)
-        init = functools.partial(init_state, model, tx, 0, (1, *spec.input_shape), False)
+        init = functools.partial(init_state, model, tx, 0, spec.input_shape, False)
         state = jax.eval_shape(init)
         objective = create_objective("classify", mean=spec.mean, std=spec.std)
         rules = ((".*", "fsdp"),) if args.fsdp > 1 else ()
         runner = JitRunner(make_train_step(objective, model, tx), mesh, state_shardings(state, mesh, rules))
         batch = {
-            "video": jax.ShapeDtypeStruct((args.batch, *spec.input_shape), jnp.uint8),
+            "video": dummy_input(spec.input_shape, args.batch, dtype=jnp.uint8),
             "label": jax.ShapeDtypeStruct((args.batch,), jnp.int32),
         }
         start = time.perf_counter()

@@ -6,7 +6,9 @@ import jax
 import pytest
 
 from vidjax.config import differences, flatten, load, parse_arg, resolve
+from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
+from vidjax.registry import dummy_input
 from vidjax.train.experiment import build
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -27,15 +29,11 @@ def test_every_config_loads_and_its_smoke_form_dry_runs(file, cache, monkeypatch
     assert str(file.relative_to(ROOT)) in file.read_text() or "recipe is that of" in file.read_text()
     exp = build(load(f"{file}:smoke"))
     state = exp.abstract_state()
-    video = jax.ShapeDtypeStruct((4, *_clip(exp.config)), "uint8")
+    video = dummy_input(clip_shape(exp.config.data), 4, dtype="uint8")
     label = jax.ShapeDtypeStruct((4,), "int32")
     new, metrics = jax.eval_shape(exp.runner.step, state, {"video": video, "label": label})
     assert jax.tree.map(lambda x: x.shape, new) == jax.tree.map(lambda x: x.shape, state)
     assert metrics["loss"].shape == ()
-
-
-def _clip(config):
-    return config.data.frames, config.data.size, config.data.size, 1 if config.data.grey else 3
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ def _models(args: argparse.Namespace) -> int:
     _no_overrides(args)
     import vidjax
     from vidjax.analysis.describe import spec_row
+    from vidjax.registry import shape_text
 
     specs = [vidjax.spec(name) for name in vidjax.list_models(args.pattern)]
     if args.json:
@@ -207,7 +208,7 @@ def _models(args: argparse.Namespace) -> int:
         raise UserError(f"no model matches '{args.pattern}': `vidjax models` lists them all")
     width = max(len(s.name) for s in specs)
     for s in specs:
-        print(f"{s.name:{width}}  {'x'.join(map(str, s.input_shape)):>14}  {s.year}  {s.temporal}")
+        print(f"{s.name:{width}}  {shape_text(s.input_shape):>14}  {s.year}  {s.temporal}")
     return 0
 
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from vidjax.errors import UserError, unknown
 
@@ -13,6 +15,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
+# Flow comes as bytes around 128 (vidjax.flow); to a model 1 is the bound, `data.flow.bound` pixels.
+FLOW_MEAN = (128 / 255,) * 2
+FLOW_STD = (127 / 255,) * 2
+
+Shape = tuple[int, ...]
+InputShape = Shape | Mapping[str, Shape]  # of one input, or of each stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +43,15 @@ class ModelSpec:
       family: the model file's family.
       module: the linen class; `preset` holds its fields at full size.
       tiny: fields that replace those of `preset` in the tiny preset used by tests and smoke runs.
-      input_shape: one input without the batch axis: (T, H, W, C), or (H, W, C) for an image model.
+      input_shape: one input without the batch axis: (T, H, W, C), C = 2 for optical flow; (H, W, C) for an
+        image model; or a dict of such, {"rgb": …, "flow": …}, for a model of several streams.
       tiny_input_shape: the same for the tiny preset.
       num_classes: classes of the published weights, and the default.
       stride, fps: frames between two of the clip's, and frames a second of the video that they count; fps is
         None where none is published. They say how many seconds a clip covers.
       temporal: how time enters, in a few words.
       order_aware: whether the order of frames can change the output.
+      mean, std: what each channel is normalised by, on a scale of 0 to 1; dicts for several streams.
       params: parameters of the reference at `num_classes`; None where none is published.
       gmacs: 1e9 multiply-adds of one view at `input_shape`; None where none is published.
       results: published accuracies.
@@ -53,8 +63,8 @@ class ModelSpec:
     module: type[nn.Module]
     preset: Mapping[str, Any]
     tiny: Mapping[str, Any]
-    input_shape: tuple[int, ...]
-    tiny_input_shape: tuple[int, ...]
+    input_shape: InputShape
+    tiny_input_shape: InputShape
     paper: str
     year: int
     arxiv: str
@@ -63,13 +73,20 @@ class ModelSpec:
     num_classes: int = 400
     stride: float = 1.0
     fps: float | None = None
-    mean: tuple[float, ...] = KINETICS_MEAN
-    std: tuple[float, ...] = KINETICS_STD
+    mean: tuple[float, ...] | Mapping[str, tuple[float, ...]] = KINETICS_MEAN
+    std: tuple[float, ...] | Mapping[str, tuple[float, ...]] = KINETICS_STD
     params: int | None = None
     gmacs: float | None = None
     results: tuple[Result, ...] = ()
     weights: str = ""
     licence: str = ""
+
+    @property
+    def modality(self) -> str:
+        """What `data.modality` must be: "rgb", "flow", or "rgb+flow"."""
+        if isinstance(self.input_shape, Mapping):
+            return "+".join(self.input_shape)
+        return "flow" if self.input_shape[-1] == 2 else "rgb"
 
 
 _REGISTRY: dict[str, ModelSpec] = {}
@@ -100,6 +117,25 @@ def spec(name: str) -> ModelSpec:
     if name not in _REGISTRY:
         raise unknown("model", name, _REGISTRY)
     return _REGISTRY[name]
+
+
+def dummy_input(
+    shape: InputShape,
+    batch: int = 1,
+    make: Callable[..., Any] = jax.ShapeDtypeStruct,
+    dtype: Any = jnp.float32,
+) -> Any:
+    """`make((batch, *shape), dtype)`, or a dict of them where `shape` is a dict: abstract, or jnp.zeros."""
+    if isinstance(shape, Mapping):
+        return {stream: make((batch, *s), dtype) for stream, s in shape.items()}
+    return make((batch, *shape), dtype)
+
+
+def shape_text(shape: InputShape) -> str:
+    """ "As "16x112x112x3", or "rgb 1x224x224x3, flow 10x224x224x2"."""
+    if isinstance(shape, Mapping):
+        return ", ".join(f"{stream} {shape_text(s)}" for stream, s in shape.items())
+    return "x".join(map(str, shape))
 
 
 def create_model(

@@ -31,7 +31,7 @@ def batch(seed=0, size=8):
 def setup(bn_groups=1, ema=None, tx=None, **step_options):
     model = vidjax.create_model("slow_fusion_conv4", 3, tiny=True, bn_groups=bn_groups)
     tx = tx or optax.sgd(0.1, 0.9)
-    init = functools.partial(init_state, model, tx, 0, (1, *SHAPE), ema is not None)
+    init = functools.partial(init_state, model, tx, 0, SHAPE, ema is not None)
     objective = create_objective("classify", mean=MEAN, std=STD)
     make = functools.partial(make_train_step, objective, model, tx, ema=ema, **step_options)
     return init, make
@@ -139,7 +139,7 @@ def test_the_key_of_a_step_is_its_number():
     model, tx = Noisy(), optax.sgd(0.0)
     objective = create_objective("classify", mean=MEAN, std=STD)
     step = jax.jit(make_train_step(objective, model, tx))
-    state = init_state(model, tx, 0, (1, *SHAPE), False)
+    state = init_state(model, tx, 0, SHAPE, False)
     first, a = step(state, batch())
     _, b = step(state, batch())
     _, c = step(first, batch())

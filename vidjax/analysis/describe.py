@@ -1,6 +1,6 @@
 """What is known of a registered model and what it costs, as one row of data and as a page of text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from vidjax.analysis.memory import activation_bytes, compiled_bytes
 from vidjax.analysis.params import count_params, params_by_module
 from vidjax.analysis.receptive_field import receptive_fields
 from vidjax.errors import UserError
-from vidjax.registry import ModelSpec, create_model, spec
+from vidjax.registry import InputShape, ModelSpec, create_model, shape_text, spec
 
 CONVENTION = "1 MAC = 1 multiply-add of a convolution, matrix product or attention; FLOPs = 2 x MACs"
 NOT_ASKED = "not asked for: --memory compiles a training step (seconds to minutes)"
@@ -30,7 +30,7 @@ def spec_row(s: ModelSpec) -> dict[str, Any]:
         "arxiv": s.arxiv,
         "temporal": s.temporal,
         "order_aware": s.order_aware,
-        "input_shape": list(s.input_shape),
+        "input_shape": _listed(s.input_shape),
         "num_classes": s.num_classes,
         "published_params": s.params,
         "published_gmacs": s.gmacs,
@@ -77,8 +77,8 @@ def describe(
     # A model on tokens says so by an endpoint "tokens", [B, N, D]: the patches that enter its first block.
     tokens = g.shape("tokens")[1] if "tokens" in g.endpoints else None
     row = spec_row(s) | {
-        "input_shape": list(shape),
-        "published_input_shape": list(s.input_shape),
+        "input_shape": _listed(shape),
+        "published_input_shape": _listed(s.input_shape),
         "num_classes": model.num_classes,
         "published_num_classes": s.num_classes,
         "convention": CONVENTION,
@@ -92,7 +92,10 @@ def describe(
         "stride": s.stride,
         "fps": s.fps,
         "clip_seconds": clip_seconds(shape[0], s.stride, s.fps) if s.fps and len(shape) == 4 else None,
-        "receptive_field": {
+        # Of several streams each has its own, and a model of its own that tells it.
+        "receptive_field": {}
+        if isinstance(shape, Mapping)
+        else {
             k: {"shape": list(g.shape(k)[1:]), "clipped": list(f.clipped), "unclipped": f.unclipped}
             for k, f in receptive_fields(model, shape, g, unclipped=tokens is None).items()
         },
@@ -110,7 +113,15 @@ def describe(
     return row
 
 
-def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> tuple[int, ...]:
+def _listed(shape: InputShape) -> Any:
+    return {k: list(v) for k, v in shape.items()} if isinstance(shape, Mapping) else list(shape)
+
+
+def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> InputShape:
+    if isinstance(s.input_shape, Mapping):
+        if frames is not None:
+            raise UserError(f"{s.name} has several streams: its numbers of frames are not one to choose")
+        return {k: (t, size or h, size or w, c) for k, (t, h, w, c) in s.input_shape.items()}
     *axes, channels = s.input_shape
     if frames is not None:
         if len(axes) == 2:
@@ -123,7 +134,8 @@ def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> tuple[in
 
 def page(row: dict[str, Any]) -> Group:
     """The row of `describe` as text and tables for a `rich` console."""
-    return Group(*_lines(row), Text(), _modules(row), Text(), _fields(row))
+    fields = (Text(), _fields(row)) if row["receptive_field"] else ()
+    return Group(*_lines(row), Text(), _modules(row), *fields)
 
 
 def _lines(row: dict[str, Any]) -> Iterator[Text]:
@@ -132,7 +144,6 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
     )
     as_published = row["num_classes"] == row["published_num_classes"]
     same_input = as_published and row["input_shape"] == row["published_input_shape"]
-    clip = f"{row['input_shape'][0]} frames, stride {row['stride']:g}, {row['fps'] or 0:g} fps"
     size = lambda key: f"{row[key] / 1e6:,.1f} MB"  # noqa: E731
     kept, compiled = (
         f"{size('activation_bytes')} kept for the backward pass of one input",
@@ -143,8 +154,8 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
         compiled = f"{size('compiled_bytes')}, with remat {size('compiled_bytes_remat')}, for {compiled}"
     facts = {
         "temporal": row["temporal"],
-        "input": _times(row["input_shape"]),
-        "clip": f"{row['clip_seconds']:.2f} s: {clip}" if row["clip_seconds"] else "",
+        "input": shape_text(row["input_shape"]),
+        "clip": _clip(row) if row["clip_seconds"] else "",
         "classes": row["num_classes"],
         "parameters": f"{row['params']:,}" + _published(row["published_params"], as_published, ",d"),
         "GMACs": f"{row['gmacs']:.5g}" + _published(row["published_gmacs"], same_input, "g"),
@@ -163,6 +174,11 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
     for r in row["published_results"]:
         scores = f"{r['dataset']} top-1 {r['top1']}, top-5 {r['top5']}, views {r['views']}"
         yield Text(f"{'published':13}{scores} ({r['source']})")
+
+
+def _clip(row: dict[str, Any]) -> str:
+    frames = row["input_shape"][0]
+    return f"{row['clip_seconds']:.2f} s: {frames} frames, stride {row['stride']:g}, {row['fps']:g} fps"
 
 
 def _published(value: float | None, comparable: bool, kind: str) -> str:

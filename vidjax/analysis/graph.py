@@ -6,11 +6,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from vidjax.analysis.params import abstract_variables
 from vidjax.layers.conv import forced_lowering
+from vidjax.registry import InputShape, dummy_input
 
 
 def words(text: str) -> frozenset[str]:
@@ -42,7 +42,8 @@ class Graph:
     """A traced model.
 
     Attributes:
-      jaxpr: of `apply(variables, video, train=False)`; the video is the last input variable.
+      jaxpr: of `apply(variables, video, train=False)`; the video is the last input variable, or its streams
+        are the last ones, in alphabetical order.
       endpoints: name to position among the jaxpr's outputs, in the order of computation.
       variables: shapes of the model's variables.
     """
@@ -56,10 +57,10 @@ class Graph:
         return self.jaxpr.outvars[self.endpoints[endpoint]].aval.shape
 
 
-def trace(model: nn.Module, input_shape: tuple[int, ...], batch: int = 1) -> Graph:
-    """Traces `model` on a batch of inputs of `input_shape`, (T, H, W, C) or (H, W, C)."""
+def trace(model: nn.Module, input_shape: InputShape, batch: int = 1) -> Graph:
+    """Traces `model` on a batch of inputs of `input_shape`, (T, H, W, C), (H, W, C), or a dict of streams."""
     variables = abstract_variables(model, input_shape)
-    video = jax.ShapeDtypeStruct((batch, *input_shape), jnp.float32)
+    video = dummy_input(input_shape, batch)
     jaxpr, out = make_jaxpr(lambda v, x: model.apply(v, x, train=False), variables, video)
     logits, endpoints = out
     outputs = jaxpr.jaxpr.outvars

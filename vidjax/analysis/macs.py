@@ -16,6 +16,7 @@ import flax.linen as nn
 from jax.extend.core import Jaxpr, JaxprEqn
 
 from vidjax.analysis import graph
+from vidjax.registry import InputShape
 
 # Data is moved, ordered, sent or made: no arithmetic worth counting.
 _MOVED = graph.PASSED | graph.words(
@@ -71,7 +72,7 @@ class Cost:
         self.uncounted += other.uncounted
 
 
-def model_cost(model: nn.Module, input_shape: tuple[int, ...], batch: int = 1) -> Cost:
+def model_cost(model: nn.Module, input_shape: InputShape, batch: int = 1) -> Cost:
     """Cost of `apply(train=False)` on `batch` inputs of `input_shape`, (T, H, W, C) or (H, W, C)."""
     return jaxpr_cost(graph.trace(model, input_shape, batch).jaxpr)
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from vidjax.analysis import graph
+from vidjax.registry import InputShape, dummy_input
 
 
 def activation_bytes(
     model: nn.Module,
-    input_shape: tuple[int, ...],
+    input_shape: InputShape,
     batch: int = 1,
     remat: bool = False,
     variables: dict[str, Any] | None = None,
@@ -48,9 +48,7 @@ def activation_bytes(
     return sum(v.aval.size * v.aval.dtype.itemsize for v in kept)
 
 
-def compiled_bytes(
-    model: nn.Module, input_shape: tuple[int, ...], batch: int = 1, remat: bool = False
-) -> int:
+def compiled_bytes(model: nn.Module, input_shape: InputShape, batch: int = 1, remat: bool = False) -> int:
     """Bytes of temporary buffers of the compiled gradient on the default backend: activations and scratch.
     Compiles for seconds to minutes; computes nothing. See `activation_bytes` for the arguments."""
     loss, params, state, video = _step(model, input_shape, batch, remat, None)
@@ -58,10 +56,10 @@ def compiled_bytes(
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def _step(model: nn.Module, input_shape: tuple[int, ...], batch: int, remat: bool, variables: Any):
+def _step(model: nn.Module, input_shape: InputShape, batch: int, remat: bool, variables: Any):
     state = dict(variables or graph.abstract_variables(model, input_shape))
     params = state.pop("params")
-    video = jax.ShapeDtypeStruct((batch, *input_shape), jnp.float32)
+    video = dummy_input(input_shape, batch)
 
     def loss(params: Any, state: Any, video: jax.Array) -> jax.Array:
         rngs = {"dropout": jax.random.key(0)}

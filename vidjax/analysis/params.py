@@ -6,13 +6,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+
+from vidjax.registry import InputShape, dummy_input
 
 
-def abstract_variables(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
+def abstract_variables(model: nn.Module, input_shape: InputShape) -> dict[str, Any]:
     """Shapes of the variables of `model` for one input of `input_shape`, without the batch axis."""
-    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.PRNGKey(0), image)
+    return jax.eval_shape(model.init, jax.random.PRNGKey(0), dummy_input(input_shape))
 
 
 def count_params(params: Any) -> int:

@@ -6,7 +6,7 @@ import vidjax.models  # noqa: F401  registers them
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.params import count_params
-from vidjax.registry import ModelSpec, create_model, list_models, spec
+from vidjax.registry import ModelSpec, create_model, list_models, shape_text, spec
 
 START = "<!-- zoo: made by `python -m vidjax.analysis.zoo` -->"
 END = "<!-- end of zoo -->"
@@ -24,7 +24,7 @@ def zoo_table() -> str:
         cells = [
             f"`{name}`",
             _paper(s),
-            "×".join(map(str, s.input_shape)),
+            shape_text(s.input_shape).replace("x", "×"),
             s.temporal,
             f"{count_params(g.variables['params']):,}",
             f"{jaxpr_cost(g.jaxpr).macs / 1e9:.2f}",

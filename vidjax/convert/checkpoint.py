@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -80,7 +80,9 @@ def export_file(folder: str | os.PathLike, to: str, out: str | os.PathLike) -> s
 
 def _config(s: ModelSpec, tiny: bool) -> dict[str, Any]:
     """Enough of a config to predict with: the model's own input, and the views of its published accuracy."""
-    *frames, size, _, channels = s.tiny_input_shape if tiny else s.input_shape
+    shape = s.tiny_input_shape if tiny else s.input_shape
+    streams = shape if isinstance(shape, Mapping) else {s.modality: shape}
+    *frames, size, _, channels = next(iter(streams.values()))
     clips, crops = map(int, s.results[0].views.split("x")) if s.results else (1, 1)
     return {
         "epochs": 1.0,
@@ -91,6 +93,8 @@ def _config(s: ModelSpec, tiny: bool) -> dict[str, Any]:
             "short_side": size * 8 // 7,  # 256 for 224, 128 for 112
             "crop": "center",
             "grey": channels == 1,
+            "modality": s.modality,
+            "flow": {"frames": streams["flow"][0]} if "flow" in streams else {},
         },
         "model": {"name": s.name, "tiny": tiny},
         "evals": {"clips": clips, "crops": crops},

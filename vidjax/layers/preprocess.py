@@ -1,17 +1,21 @@
 """From bytes to floats, on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def normalize(video: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 [..., C] -> float32 (video / 255 - mean) / std; one channel takes their averages."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] | Mapping) -> Any:
+    """uint8 [..., C] -> float32 (video / 255 - mean) / std; one channel takes their averages. Where `video`
+    is a dict of streams, so are `mean` and `std`."""
+    if isinstance(video, Mapping):
+        return {stream: normalize(x, mean[stream], std[stream]) for stream, x in video.items()}
+    mean, std = np.asarray(mean), np.asarray(std)
     if video.shape[-1] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     shape = (1,) * (video.ndim - 1) + mean.shape
-    scale, shift = 1 / (255 * std), mean / std
+    # In double precision, so that flow's 128 becomes exactly 0.
+    scale, shift = ((1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32))
     return video.astype(jnp.float32) * scale.reshape(shape) - shift.reshape(shape)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from vidjax import registry
 from vidjax.convert import read_weights
 from vidjax.data.datasets import Source, load_source
+from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
 from vidjax.layers.preprocess import normalize
 from vidjax.models import create_model
@@ -46,7 +47,7 @@ class Experiment:
       schedule: step -> learning rate.
       init: () -> a fresh State on the host's terms; traceable.
       runner: compiles and runs the training step.
-      predict: (variables, video uint8 [B, V, T, H, W, C]) -> logits float32 [B, V, K].
+      predict: (variables, video uint8 [B, V, T, H, W, C], or a dict of streams) -> logits float32 [B, V, K].
     """
 
     config: ConfigDict
@@ -86,7 +87,7 @@ def build(config: ConfigDict) -> Experiment:
     devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
     mesh = create_mesh(**parallel.mesh, devices=devices)
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
-    steps_per_epoch = len(train_source) / config.batch
+    steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
     tx = create_optimizer(config, schedule)
@@ -100,7 +101,7 @@ def build(config: ConfigDict) -> Experiment:
         nonfinite=config.optimizer.nonfinite,
     )
     init = functools.partial(
-        init_state, model, tx, config.seed, (1, *input_shape(config)), config.optimizer.ema is not None
+        init_state, model, tx, config.seed, clip_shape(config.data), config.optimizer.ema is not None
     )
     abstract = _abstract(config, model, init)
     if parallel.mode == "pmap":
@@ -139,22 +140,22 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
     """The model and objective of a config."""
     name = config.model.name
     spec = registry.spec(name)
-    if len(spec.input_shape) == 3:
+    if spec.modality == "rgb" and len(spec.input_shape) == 3:
         raise UserError(f"{name} is an image model: train single_frame_{name} or late_fusion_{name} on video")
+    if spec.modality != config.data.modality:
+        raise UserError(
+            f"{name} takes {spec.modality} and data.modality is {config.data.modality}: "
+            f"set data.modality={spec.modality}, or take another model"
+        )
     options = config.model.options.to_dict()
     model = create_model(name, num_classes, tiny=config.model.tiny, dtype=config.model.dtype, **options)
     objective = create_objective(**config.objective, mean=spec.mean, std=spec.std)
     return model, objective
 
 
-def input_shape(config: ConfigDict) -> tuple[int, int, int, int]:
-    """(T, H, W, C) of one clip."""
-    data = config.data
-    return data.frames, data.size, data.size, 1 if data.grey else 3
-
-
 def make_predict(model: nn.Module, name: str, mesh: Mesh) -> Callable[[Any, Any], jax.Array]:
-    """(variables, video uint8 [B, V, T, H, W, C]) -> logits float32 [B, V, K], one view at a time."""
+    """(variables, video uint8 [B, V, T, H, W, C], or a dict of streams) -> logits float32 [B, V, K], one view
+    at a time."""
     spec = registry.spec(name)
 
     def one_view(variables, video):
@@ -162,7 +163,8 @@ def make_predict(model: nn.Module, name: str, mesh: Mesh) -> Callable[[Any, Any]
         return logits.astype(jnp.float32)
 
     def predict(variables, video):
-        logits = jax.lax.map(functools.partial(one_view, variables), video.swapaxes(0, 1))
+        views = jax.tree.map(lambda x: x.swapaxes(0, 1), video)
+        logits = jax.lax.map(functools.partial(one_view, variables), views)
         return logits.swapaxes(0, 1)
 
     return jax.jit(predict, out_shardings=NamedSharding(mesh, BATCH if mesh.size > 1 else P()))
@@ -186,12 +188,12 @@ def initial_state(exp: Experiment) -> State:
 
 def _abstract(config: ConfigDict, model: nn.Module, init: Callable[[], State]) -> State:
     options = ", ".join(f"{k}={v}" for k, v in config.model.options.items())
-    refusal = f"{config.model.name}({options}) does not take clips of {input_shape(config)}"
+    shape = clip_shape(config.data)
+    refusal = f"{config.model.name}({options}) does not take clips of {registry.shape_text(shape)}"
     try:
         abstract = jax.eval_shape(init)
         variables = {"params": abstract.params, **abstract.model_state}
-        clip = jax.ShapeDtypeStruct((1, *input_shape(config)), jnp.float32)
-        _, endpoints = jax.eval_shape(model.apply, variables, clip)
+        _, endpoints = jax.eval_shape(model.apply, variables, registry.dummy_input(shape))
     except (TypeError, ValueError, ZeroDivisionError) as e:
         raise UserError(f"{refusal}: {str(e).strip().splitlines()[0]}") from None
     for name, x in endpoints.items():

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vidjax.registry import InputShape, dummy_input
+
 
 class State(flax.struct.PyTreeNode):
     """Everything a step reads and writes.
@@ -37,11 +39,11 @@ class State(flax.struct.PyTreeNode):
 
 
 def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, seed: int, shape: tuple[int, ...], ema: bool
+    model: nn.Module, tx: optax.GradientTransformation, seed: int, shape: InputShape, ema: bool
 ) -> State:
-    """A fresh state for inputs of `shape` [B, ...]. Pure: jit it, or look at it with `eval_shape`."""
+    """A fresh state, for one input of `shape`. Pure: jit it, or look at it with `eval_shape`."""
     init_rng, rng = jax.random.split(jax.random.PRNGKey(seed))
-    variables = model.init(init_rng, jnp.zeros(shape, jnp.float32))
+    variables = model.init(init_rng, dummy_input(shape, make=jnp.zeros))
     params = variables.pop("params")
     return State(
         step=jnp.int32(0),
