@@ -1,4 +1,4 @@
-"""Normalisation: of batches, with a stated rule for whose statistics are used, and of neighbouring channels."""
+"""Normalisation: of batches, with a stated rule for whose statistics count, and of neighbouring channels."""
 
 import flax.linen as nn
 import jax

@@ -70,7 +70,7 @@ def avg_pool(
 
 
 def adaptive_avg_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
-    """Averages `x` [B, *spatial, C] to [B, *size, C], whatever its size: cell i of an axis is the average over
+    """Averages `x` [B, *spatial, C] to [B, *size, C], whatever its size: cell i of an axis averages
     floor(i n / size) to ceil((i + 1) n / size), as in PyTorch; cells of a larger size overlap."""
     size = (size,) * (x.ndim - 2) if isinstance(size, int) else size
     for axis, (n, m) in enumerate(zip(x.shape[1:-1], size, strict=True), 1):
