@@ -1,6 +1,17 @@
 """Every architecture, one paper or family per file. Importing this package registers them all."""
 
-from vidjax.models import fusion, resnet, resnet3d  # noqa: F401
+from vidjax.models import (  # noqa: F401
+    cnn_rnn,
+    fusion,
+    non_local,
+    r2plus1d,
+    resnet,
+    resnet3d,
+    slowfast,
+    tsm,
+    tsn,
+    video_swin,
+)
 from vidjax.registry import create_model, list_models, spec
 
 __all__ = ["create_model", "list_models", "spec"]

@@ -1,12 +1,16 @@
-"""3D residual networks: R3D and MC3.
+"""Residual networks of 3D convolutions: R3D, MC3, and the inflated ResNets C2D and I3D; the trunk of others.
 
-"A Closer Look at Spatiotemporal Convolutions for Action Recognition", Tran et al., CVPR 2018,
-arXiv:1711.11248. Table 1, in the 18-layer form of torchvision: no pooling after the stem, a global average
-before the last layer. Input 16x112x112.
-R3D convolves in space and time everywhere; MC3 ("mixed convolutions") only in the stem and the first stage,
-and keeps the frame rate from there on.
+R3D and MC3 ("mixed convolutions"): "A Closer Look at Spatiotemporal Convolutions for Action Recognition",
+Tran et al., CVPR 2018, arXiv:1711.11248. Table 1, in the 18-layer form of torchvision: no pooling after the
+stem. Input 16x112x112. R3D convolves in space and time everywhere, MC3 in the stem and the first stage only.
+
+C2D and I3D of ResNet-50: "Non-local Neural Networks", Wang et al., CVPR 2018, arXiv:1711.07971, table 1 and
+section 4, as published by pytorchvideo. Input 8x224x224. C2D sees time in a maximum over pairs of frames and
+in the average at the end; I3D also in kernels of five frames in the stem and three in every second block. The
+stride of a bottleneck sits on its 3x3 convolution, so that both inflate from a ResNet-50 of images.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -15,41 +19,126 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vidjax.layers.conv import Conv
+from vidjax.layers.non_local import NonLocal
 from vidjax.layers.norm import BatchNorm
 from vidjax.registry import ModelSpec, Result, register_model
+
+Steps = tuple[int, int, int]  # along (T, H, W)
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut (He et al., arXiv:1512.03385, figure 5 left), inflated in time.
 
     Attributes:
-      features: channels out.
-      temporal_kernel: frames each convolution sees, odd.
-      strides: (T, H, W) of the first convolution and the shortcut.
+      features: channels inside; `expansion` times as many come out.
+      conv, norm: constructors of convolutions and norms.
+      temporal_kernel: frames that a convolution sees, odd.
+      strides: steps of the block; the shortcut takes them at once.
+      dilation: spacing of the 3x3 window of a bottleneck.
+      zero_init: start as the shortcut alone, with the scale of the last norm at zero (arXiv:1706.02677).
     """
 
     features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
     temporal_kernel: int = 3
-    strides: tuple[int, int, int] = (1, 1, 1)
-    bn_groups: int = 1
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
+    strides: Steps = (1, 1, 1)
+    dilation: int = 1
+    zero_init: bool = False
+
+    expansion = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps `x` [B, T, H, W, C] to [B, T', H', W', features]."""
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = partial(BatchNorm, groups=self.bn_groups, **kinds)
-        k = self.temporal_kernel
-        conv = partial(Conv, self.features, (k, 3, 3), padding=(k // 2, 1, 1), **kinds)
-
-        y = conv(strides=self.strides, name="conv1")(x)
-        y = nn.relu(norm(name="bn1")(y, train))
-        y = norm(name="bn2")(conv(name="conv2")(y), train)
-        if self.strides != (1, 1, 1) or x.shape[-1] != self.features:
-            x = Conv(self.features, (1, 1, 1), self.strides, name="down_conv", **kinds)(x)
-            x = norm(name="down_bn")(x, train)
+        """Maps `x` [B, T, H, W, C] to [B, T', H', W', features * expansion]."""
+        y = self.branch(x, train)
+        if self.strides != (1, 1, 1) or x.shape[-1] != y.shape[-1]:
+            x = self.conv(y.shape[-1], (1, 1, 1), self.strides, name="down_conv")(x)
+            x = self.norm(name="down_bn")(x, train)
         return nn.relu(x + y)
+
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """What is added to the shortcut."""
+        y = self.window("conv1", x, x.shape[-1], self.strides, train)
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        return self.last_norm("bn2")(self.window("conv2", y, x.shape[-1], (1, 1, 1), train), train)
+
+    def window(self, name: str, x: jax.Array, entering: int, strides: Steps, train: bool) -> jax.Array:
+        """The convolution over space and time, of a block that `entering` channels go into."""
+        k = self.temporal_kernel
+        return self.conv(self.features, (k, 3, 3), strides, (k // 2, 1, 1), name=name)(x)
+
+    def last_norm(self, name: str) -> nn.Module:
+        return self.norm(scale_init=nn.initializers.constant(0.0 if self.zero_init else 1.0), name=name)
+
+
+class Bottleneck(BasicBlock):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut (ibid., right); the first one is inflated in time."""
+
+    expansion = 4
+
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        t, h, w = self.strides
+        k = self.temporal_kernel
+        y = self.conv(self.features, (k, 1, 1), (t, 1, 1), (k // 2, 0, 0), name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = self.window("conv2", y, x.shape[-1], (1, h, w), train)
+        y = nn.relu(self.norm(name="bn2")(y, train))
+        y = self.conv(self.features * self.expansion, (1, 1, 1), name="conv3")(y)
+        return self.last_norm("bn3")(y, train)
+
+    def window(self, name: str, x: jax.Array, entering: int, strides: Steps, train: bool) -> jax.Array:
+        d = self.dilation
+        window = self.conv(self.features, (1, 3, 3), strides, (0, d, d), kernel_dilation=(1, d, d), name=name)
+        return window(x)
+
+
+def run_stem(
+    x: jax.Array,
+    train: bool,
+    width: int,
+    frames: int,
+    pool: bool,
+    conv: Callable,
+    norm: Callable,
+    to: str = "",
+) -> jax.Array:
+    """The first convolution, its norm and, where `pool`, a 3x3 maximum; names begin with `to`."""
+    x = conv(width, (frames, 7, 7), (1, 2, 2), (frames // 2, 3, 3), name=f"{to}stem_conv")(x)
+    x = nn.relu(norm(name=f"{to}stem_bn")(x, train))
+    return nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))) if pool else x
+
+
+def run_stage(
+    x: jax.Array,
+    train: bool,
+    name: str,
+    block: Callable[..., nn.Module],
+    blocks: int,
+    temporal_kernels: int | tuple[int, ...],
+    strides: Steps,
+    non_local: tuple[int, ...] = (),
+    attend: Callable[..., nn.Module] | None = None,
+) -> jax.Array:
+    """Blocks NAME_block0, 1, ... in a row; the first one takes the strides.
+
+    Args:
+      x: [B, T, H, W, C].
+      block: constructor of a block, given temporal_kernel, strides and name.
+      blocks: how many.
+      temporal_kernels: of the blocks in turn, repeated as often as it takes.
+      non_local: blocks after which there is one made by `attend`, NAME_nonlocalJ.
+    """
+    kernels = (temporal_kernels,) if isinstance(temporal_kernels, int) else temporal_kernels
+    for j in range(blocks):
+        x = block(
+            temporal_kernel=kernels[j % len(kernels)],
+            strides=strides if j == 0 else (1, 1, 1),
+            name=f"{name}_block{j}",
+        )(x, train)
+        if j in non_local:
+            x = attend(name=f"{name}_nonlocal{j}")(x, train)
+    return x
 
 
 class ResNet3D(nn.Module):
@@ -58,88 +147,175 @@ class ResNet3D(nn.Module):
     Attributes:
       num_classes: size of the last layer; 0 leaves it out and returns the pooled features.
       stage_sizes: blocks per stage.
-      width: channels of the first stage; each later stage doubles them and halves height and width.
-      temporal_kernels: frames that the convolutions of each stage see.
-      temporal_strides: steps in time at the start of each stage.
+      bottleneck: bottleneck blocks in place of basic ones.
+      width: channels inside the first stage's blocks, doubled by each later stage.
+      stem_frames: frames that the first convolution sees.
+      stem_pool: whether a 3x3 maximum of stride 2 follows it.
+      temporal_kernels: frames that the convolutions of each stage see; a tuple for a stage goes through its
+        blocks in turn.
+      temporal_strides, spatial_strides: steps at the start of each stage.
+      stage1_pool: frames whose maximum is taken after the first stage.
+      non_local: for each stage, the blocks after which there is a non-local block.
+      non_local_form: see `NonLocal`.
+      zero_init: start every residual branch at zero.
+      dropout: rate before the last layer.
       bn_groups: parts of the batch whose statistics are taken apart, see `BatchNorm`.
+      bn_epsilon: added to variances.
     """
 
     num_classes: int
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
     width: int = 64
-    temporal_kernels: tuple[int, ...] = (3, 3, 3, 3)
+    stem_frames: int = 3
+    stem_pool: bool = False
+    temporal_kernels: tuple[int | tuple[int, ...], ...] = (3, 3, 3, 3)
     temporal_strides: tuple[int, ...] = (1, 2, 2, 2)
+    spatial_strides: tuple[int, ...] = (1, 2, 2, 2)
+    stage1_pool: int = 1
+    non_local: tuple[tuple[int, ...], ...] = ((), (), (), ())
+    non_local_form: str = "embedded_gaussian"
+    zero_init: bool = False
+    dropout: float = 0.0
     bn_groups: int = 1
+    bn_epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Classifies `video` [B, T, H, W, C]; logits [B, K] and the endpoints stem, stage1.., pre_logits."""
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        endpoints = {}
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        conv = partial(Conv, **types)
+        norm = partial(BatchNorm, groups=self.bn_groups, epsilon=self.bn_epsilon, **types)
+        form = dict(form=self.non_local_form, zero_init=self.zero_init)
+        block = partial(self.block(), conv=conv, norm=norm, zero_init=self.zero_init)
 
-        x = Conv(self.width, (3, 7, 7), (1, 2, 2), (1, 3, 3), name="stem_conv", **kinds)(video)
-        x = nn.relu(BatchNorm(groups=self.bn_groups, name="stem_bn", **kinds)(x, train))
-        endpoints["stem"] = x
-
+        x = self.stem(video, train, conv, norm)
+        endpoints = {"stem": x}
         for i, blocks in enumerate(self.stage_sizes):
-            for j in range(blocks):
-                space = 2 if i > 0 and j == 0 else 1
-                time = self.temporal_strides[i] if j == 0 else 1
-                x = BasicBlock(
-                    self.width * 2**i,
-                    self.temporal_kernels[i],
-                    (time, space, space),
-                    self.bn_groups,
-                    name=f"stage{i + 1}_block{j}",
-                    **kinds,
-                )(x, train)
+            space = self.spatial_strides[i]
+            x = run_stage(
+                x,
+                train,
+                f"stage{i + 1}",
+                partial(block, self.width * 2**i),
+                blocks,
+                self.temporal_kernels[i],
+                (self.temporal_strides[i], space, space),
+                self.non_local[i],
+                partial(NonLocal, conv=conv, norm=norm, **form),
+            )
             endpoints[f"stage{i + 1}"] = x
+            if i == 0 and self.stage1_pool > 1:
+                x = nn.max_pool(x, (self.stage1_pool, 1, 1), (self.stage1_pool, 1, 1))
 
         x = x.astype(jnp.float32).mean((1, 2, 3))
         endpoints["pre_logits"] = x
-        if self.num_classes:
-            init = nn.initializers.normal(0.01)
-            x = nn.Dense(self.num_classes, kernel_init=init, param_dtype=self.param_dtype, name="head")(x)
-        return x, endpoints
+        return classify(x, self.num_classes, self.dropout, train, self.param_dtype), endpoints
+
+    def stem(self, video: jax.Array, train: bool, conv: Callable, norm: Callable) -> jax.Array:
+        """What comes before the stages."""
+        return run_stem(video, train, self.width, self.stem_frames, self.stem_pool, conv, norm)
+
+    def block(self) -> Callable[..., nn.Module]:
+        """The class of the blocks."""
+        return Bottleneck if self.bottleneck else BasicBlock
 
 
+def classify(
+    x: jax.Array, num_classes: int, dropout: float, train: bool, param_dtype: DTypeLike
+) -> jax.Array:
+    """Dropout and the linear layer on features [B, D]; the features themselves where there are no classes."""
+    if not num_classes:
+        return x
+    x = nn.Dropout(dropout, deterministic=not train)(x)
+    init = nn.initializers.normal(0.01)
+    return nn.Dense(num_classes, kernel_init=init, param_dtype=param_dtype, name="head")(x)
+
+
+TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8, "zero_init": False}
+# ResNet-50 on clips of eight frames, which keep their rate.
+R50 = dict(
+    stage_sizes=(3, 4, 6, 3),
+    bottleneck=True,
+    stem_frames=1,
+    stem_pool=True,
+    temporal_strides=(1, 1, 1, 1),
+    zero_init=True,
+)
+C2D = dict(**R50, temporal_kernels=(1, 1, 1, 1), stage1_pool=2)
+I3D = C2D | dict(stem_frames=5, temporal_kernels=(3, (3, 1), (3, 1), (1, 3)))
+
+TRAN = dict(
+    paper="A Closer Look at Spatiotemporal Convolutions for Action Recognition", year=2018, arxiv="1711.11248"
+)
+WANG = dict(paper="Non-local Neural Networks", year=2018, arxiv="1711.07971")
+ZOO = "pytorchvideo model zoo, Kinetics-400, {} frames x stride {}, 256x256"
 _TORCHVISION = "torchvision model zoo, Kinetics-400, 16 frames at 15 fps, 112x112"
+_MIXED = dict(temporal_kernels=(3, 1, 1, 1), temporal_strides=(1, 1, 1, 1))
 
+# name: (fields, temporal mechanism, parameters, GMACs, top-1, top-5)
+_18 = {
+    "r3d_18": ({}, "3D convolutions", 33_371_472, 40.697, 63.2, 83.479),
+    "mc3_18": (
+        _MIXED,
+        "3D convolutions in the stem and first stage, 2D after",
+        11_695_440,
+        43.343,
+        63.96,
+        84.13,
+    ),
+}
+_50 = {
+    "c2d_r50_8x8": (C2D, "maximum over pairs of frames, average", 24_327_632, 19.49, 71.46, 89.68),
+    "i3d_r50_8x8": (I3D, "2D kernels inflated to 3 and 5 frames", 28_043_472, 28.41, 73.27, 90.7),
+}
 
-def _register(name: str, temporal: str, preset: dict, params: int, gmacs: float, top1: float, top5: float):
+for _name, (_fields, _temporal, _params, _gmacs, _top1, _top5) in _18.items():
     register_model(
         ModelSpec(
-            name=name,
+            name=_name,
             family="resnet3d",
             module=ResNet3D,
-            preset=preset,
-            tiny={"stage_sizes": (1, 1, 1, 1), "width": 8},
+            preset=_fields,
+            tiny=TINY,
             input_shape=(16, 112, 112, 3),
             tiny_input_shape=(8, 32, 32, 3),
-            paper="A Closer Look at Spatiotemporal Convolutions for Action Recognition",
-            year=2018,
-            arxiv="1711.11248",
-            temporal=temporal,
+            temporal=_temporal,
             order_aware=True,
             fps=15,
-            params=params,
-            gmacs=gmacs,
-            results=(Result("kinetics400", top1, top5, "5x1", _TORCHVISION),),
-            weights=f"torchvision.models.video.{name}, KINETICS400_V1",
+            params=_params,
+            gmacs=_gmacs,
+            results=(Result("kinetics400", _top1, _top5, "5x1", _TORCHVISION),),
+            weights=f"torchvision.models.video.{_name}, KINETICS400_V1",
             licence="BSD-3-Clause",
+            **TRAN,
         )
     )
 
+# The mean and deviation that pytorchvideo and PySlowFast train with.
+GREY = dict(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 
-_register("r3d_18", "3D convolutions", {}, 33_371_472, 40.697, 63.2, 83.479)
-_register(
-    "mc3_18",
-    "3D convolutions in the stem and first stage, 2D after",
-    {"temporal_kernels": (3, 1, 1, 1), "temporal_strides": (1, 1, 1, 1)},
-    11_695_440,
-    43.343,
-    63.96,
-    84.13,
-)
+for _name, (_fields, _temporal, _params, _gmacs, _top1, _top5) in _50.items():
+    register_model(
+        ModelSpec(
+            name=_name,
+            family="resnet3d",
+            module=ResNet3D,
+            preset=_fields,
+            tiny=TINY,
+            input_shape=(8, 224, 224, 3),
+            tiny_input_shape=(4, 32, 32, 3),
+            stride=8,
+            temporal=_temporal,
+            order_aware=True,
+            params=_params,
+            gmacs=_gmacs,
+            results=(Result("kinetics400", _top1, _top5, "10x3", ZOO.format(8, 8)),),
+            weights=f"pytorchvideo model zoo, {_name.split('_')[0].upper()}_8x8_R50",
+            licence="Apache-2.0",
+            **WANG,
+            **GREY,
+        )
+    )

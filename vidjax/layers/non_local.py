@@ -1,0 +1,76 @@
+"""The non-local block: every position of a clip looks at all others.
+
+Wang et al., "Non-local Neural Networks", CVPR 2018, arXiv:1711.07971. Equation 1 with the pairwise
+functions of equations 2 to 5, inside the residual of equation 6 (figure 2), sub-sampled as section 3.3 says.
+As in the published code, and unlike the paper, the maximum is taken before phi and g rather than after, and
+the exponent of the embedded Gaussian is divided by the root of the width.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vidjax.errors import unknown
+from vidjax.layers.conv import Conv
+from vidjax.layers.norm import BatchNorm
+
+FORMS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+
+
+class NonLocal(nn.Module):
+    """A residual block of attention over space and time.
+
+    Attributes:
+      form: how similar two positions are: "gaussian", exp(x_i . x_j); "embedded_gaussian",
+        exp(theta(x_i) . phi(x_j) / sqrt(width)); "dot_product", theta(x_i) . phi(x_j); "concatenation",
+        relu(w . [theta(x_i), phi(x_j)]). The first two are normalised by their sum, the others by the number
+        of positions.
+      pool: (T, H, W) window of the maximum that thins out the positions looked at.
+      zero_init: start as the identity, with the scale of the last norm at zero.
+      conv, norm: constructors of the convolutions and of the norm.
+    """
+
+    form: str = "embedded_gaussian"
+    pool: tuple[int, int, int] = (1, 2, 2)
+    zero_init: bool = True
+    conv: Callable[..., nn.Module] = Conv
+    norm: Callable[..., nn.Module] = BatchNorm
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps `x` [B, T, H, W, C] to the same shape. Raises `UserError` for a form that is none."""
+        if self.form not in FORMS:
+            raise unknown("form of the non-local block", self.form, FORMS)
+        width = x.shape[-1] // 2
+        embed = partial(self.conv, kernel_size=(1, 1, 1), use_bias=True)
+        seen = nn.max_pool(x, self.pool, self.pool) if self.pool != (1, 1, 1) else x
+        g = _flat(embed(width, name="g")(seen))  # [B, M, width]
+        if self.form == "gaussian":
+            theta, phi = _flat(x), _flat(seen)
+        else:
+            theta, phi = _flat(embed(width, name="theta")(x)), _flat(embed(width, name="phi")(seen))
+
+        if self.form == "concatenation":
+            w = self.param("concatenation", nn.initializers.normal(0.01), (2, width, 1), jnp.float32)
+            w = w.astype(theta.dtype)
+            f = nn.relu(theta @ w[0] + (phi @ w[1]).swapaxes(1, 2))  # [B, N, M]
+        else:
+            f = jnp.einsum("bnc,bmc->bnm", theta, phi)
+        if self.form == "embedded_gaussian":
+            f = f * width**-0.5
+        if self.form in ("gaussian", "embedded_gaussian"):
+            f = nn.softmax(f.astype(jnp.float32)).astype(f.dtype)
+        else:
+            f = f / f.shape[-1]
+
+        y = jnp.einsum("bnm,bmc->bnc", f, g).reshape(*x.shape[:-1], width)
+        scale_init = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+        return x + self.norm(scale_init=scale_init, name="bn")(embed(x.shape[-1], name="out")(y), train)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """[B, T, H, W, C] -> [B, THW, C]."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
