@@ -24,7 +24,7 @@ def schema() -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
-            batch=16,  # videos in one update, over all devices and accumulation steps
+            batch=16,  # clips in one update, over all devices and accumulation steps
             epochs=0.0,  # length of training; one of `epochs` and `steps` is set
             steps=0,
             smoke=False,  # the tiny preset on a few embedded clips: does everything run?
@@ -46,6 +46,8 @@ def schema() -> ConfigDict:
                 short_side_range=(128, 160),  # short_side: range of the random resize, pixels
                 flip=True,  # never where a mirror image changes the label
                 color_jitter=0.0,
+                rand_augment=0.0,  # magnitude of RandAugment, 0 to 10 (4 operations); recipes say 7
+                repeats=1,  # clips made of each loaded video, augmented apart; `batch` counts clips
                 grey=False,  # one channel in place of three
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
@@ -281,6 +283,7 @@ _POSITIVE = (
     "data.size",
     "data.threads",
     "data.prefetch",
+    "data.repeats",
     "data.flow.bound",
     "data.flow.frames",
     "data.flow.stride",
@@ -304,6 +307,8 @@ def _check(config: ConfigDict) -> None:
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
     if config.data.modality != "rgb" and config.data.sampling != "window":
         raise UserError("flow is between neighbouring frames: it wants data.sampling=window")
+    if config.data.rand_augment and (config.data.grey or config.data.modality == "flow"):
+        raise UserError("data.rand_augment is for colour frames: set it to 0 for grey ones and for flow")
     for key in ("data.name", "model.name"):
         if not flat[key]:
             raise UserError(f"the config does not set {key}")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vidjax.config import schema
 from vidjax.data.datasets import ListSource, load_source
 from vidjax.data.datasets.synthetic_motion import encode
 from vidjax.data.pipeline import eval_batches, prefetch_to_device, train_batches
@@ -22,15 +23,11 @@ H, W, T = 40, 56, 20
 
 
 def config(**changes):
-    data = {
-        "frames": 4, "stride": 2, "target_fps": None, "sampling": "window", "short": "loop", "size": 16,
-        "short_side": 20, "crop": "random_resized", "scale": (0.35, 1.0), "ratio": (0.75, 1.333),
-        "short_side_range": (16, 24), "flip": True, "color_jitter": 0.2, "grey": False, "workers": 0,
-        "threads": 3, "prefetch": 2, "bad_limit": 0.05,
-        "modality": "rgb",
-        "flow": {"method": "dis", "bound": 20.0, "frames": 3, "stride": 1.0},
+    small = {
+        "frames": 4, "size": 16, "short_side": 20, "short_side_range": (16, 24), "color_jitter": 0.2,
+        "threads": 3, "flow": {"method": "dis", "bound": 20.0, "frames": 3, "stride": 1.0},
     }  # fmt: skip
-    return ml_collections.ConfigDict(data | changes)
+    return ml_collections.ConfigDict(schema().data.to_dict() | small | changes)
 
 
 def exact(**changes):
@@ -330,3 +327,24 @@ def test_real_videos():
     assert views["mask"].sum() == 30 and views["video"].shape == (32, 2, 16, 64, 64, 1)
     moved = np.abs(np.diff(views["video"][:30].astype(int), axis=2)).mean((1, 2, 3, 4, 5))
     assert (moved > 0.2).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_repeats_are_clips_of_the_same_frames_augmented_apart(good, workers):
+    cfg = config(repeats=2, rand_augment=7.0, workers=workers)
+    batches = train_batches(good, cfg, 6, seed=0)
+    seen = [next(batches) for _ in range(4)]
+    batches.close()
+    for batch in seen:
+        assert batch["video"].shape == (6, 4, 16, 16, 3)
+        assert (batch["index"][0::2] == batch["index"][1::2]).all()
+        assert (batch["video"][0::2] != batch["video"][1::2]).any((1, 2, 3, 4)).all()
+    # An epoch takes every video once: ten videos are three batches of three and one of the fourth.
+    assert len({int(i) for b in seen for i in b["index"][::2]}) == 10
+    still = next(train_batches(source([clip()]), exact(repeats=3), 3, seed=0))["video"]
+    assert (still == still[:1]).all()
+
+
+def test_repeats_must_divide_the_batch(good):
+    with pytest.raises(UserError, match=r"batch size 5 does not divide by data.repeats=2"):
+        train_batches(good, config(repeats=2), 5, seed=0)

@@ -3,7 +3,8 @@
 Sample g of a run belongs to epoch g // N, position g % N. Its record is that position of the epoch's seeded
 permutation, and its augmentation is drawn from (seed, epoch, position). Nothing else enters, so the stream is
 bit-identical on any number of hosts, processes and threads, and from any batch onwards. Grain runs it: each
-sample is fetched by its number, so the order never depends on who is ready first.
+sample is fetched by its number, so the order never depends on who is ready first. A sample is `data.repeats`
+clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), side by side in the batch.
 
 `data.modality` says what a clip, the `video` of a batch, is made of; S is `data.size`:
   rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
@@ -75,7 +76,9 @@ def train_batches(
     """
     if seed < 0:
         raise UserError(f"seed must be 0 or more, got {seed}")
-    loader = _Loader(_TrainSample(source, cfg, seed), cfg, batch_size, host, hosts)
+    if batch_size % cfg.repeats:
+        raise UserError(f"batch size {batch_size} does not divide by data.repeats={cfg.repeats}")
+    loader = _Loader(_TrainSample(source, cfg, seed), cfg, batch_size // cfg.repeats, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
 
@@ -143,7 +146,7 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
         spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
     frames = frames.reshape(*index.shape, *frames.shape[1:])
     views = [_streams(view, cfg) for clip in frames for view in transforms.test_views(clip, cfg, crops)]
-    return _stack(views), spans
+    return _join(views), spans
 
 
 def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -> Iterator[Batch]:
@@ -253,7 +256,7 @@ def _allowed(limit: float, total: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """This host's share of the global batches of samples."""
+    """This host's share of the global batches of samples; `batch_size` counts samples."""
 
     sample: Callable[[int], Batch]
     cfg: Any
@@ -297,13 +300,15 @@ def _collate(samples: list[Batch]) -> Batch:
     bad = [row for s in samples for row in s["bad"]]
     if any(s["video"] is None for s in samples):  # no video left to take: `BadVideos.tell` will raise
         return {"bad": bad}
-    return {"bad": bad} | {k: _stack([s[k] for s in samples]) for k in samples[0] if k != "bad"}
+    return {"bad": bad} | {
+        k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k != "bad"
+    }
 
 
-def _stack(arrays: list[Clip]) -> Clip:
+def _join(arrays: list[Clip], how: Callable = np.stack) -> Clip:
     if isinstance(arrays[0], dict):
-        return {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
-    return np.stack(arrays)
+        return {k: how([a[k] for a in arrays]) for k in arrays[0]}
+    return how(arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,13 +325,14 @@ class _TrainSample:
             record = self.source[i]
             rng = np.random.default_rng([_CLIP, self.seed, epoch, position, attempt])
             try:
-                video = _train_clip(record, self.cfg, rng, flip_ok=not self.source.directional)
+                video = _train_clips(record, self.cfg, rng, flip_ok=not self.source.directional)
             except DecodeError as e:
                 bad.append(_bad(record, e))
                 if len(bad) > _allowed(self.cfg.bad_limit, total):
                     break
                 continue
-            return {"video": video, "label": np.int32(record.label), "index": np.int64(i), "bad": bad}
+            label, index = (np.full(self.cfg.repeats, x) for x in (np.int32(record.label), np.int64(i)))
+            return {"video": video, "label": label, "index": index, "bad": bad}
         return {"video": None, "bad": bad}
 
     def _candidates(self, epoch: int, position: int) -> Iterator[int]:
@@ -360,22 +366,22 @@ class _EvalSample:
             return self._sample(g, record.label, None, [_bad(record, e)])
 
     def _sample(self, index: int, label: int, video: Clip | None, bad: list) -> Batch:
-        mask = np.bool_(video is not None)
+        row = {"label": np.int32(label), "index": np.int64(index), "mask": np.bool_(video is not None)}
         if video is None:
             shape, views = clip_shape(self.cfg), self.clips * self.crops
             if isinstance(shape, dict):
                 video = {k: np.zeros((views, *s), np.uint8) for k, s in shape.items()}
             else:
                 video = np.zeros((views, *shape), np.uint8)
-        return {"video": video, "label": np.int32(label), "index": np.int64(index), "mask": mask, "bad": bad}
+        return {k: _join([v]) for k, v in ({"video": video} | row).items()} | {"bad": bad}
 
 
 def _bad(record: Record, error: DecodeError) -> BadVideo:
     return record.id, record.video if isinstance(record.video, str) else None, str(error)
 
 
-def _train_clip(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
-    """One random clip, augmented, uint8 [T, S, S, C]."""
+def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
+    """Random clips of the same frames, each with its own augmentation, uint8 [repeats, T, S, S, C]."""
     with Video(record.video) as video:
         first, total, rate = _span(video, record, cfg)
         if cfg.sampling == "window":
@@ -385,7 +391,8 @@ def _train_clip(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: boo
         else:
             index = sampling.uniform(total, cfg.frames)
         clip = video.frames(first + index, grey=_grey(cfg))
-    return _streams(transforms.train_transform(clip, cfg, rng, flip_ok), cfg)
+    draws = (transforms.train_transform(clip, cfg, rng, flip_ok) for _ in range(cfg.repeats))
+    return _join([_streams(draw, cfg) for draw in draws])
 
 
 def _grey(cfg: Any) -> bool:

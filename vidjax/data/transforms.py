@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vidjax.data.rand_augment import rand_augment
 from vidjax.errors import UserError, unknown
 
 cv2.setNumThreads(1)  # the pipeline runs clips side by side
@@ -189,7 +190,8 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
 
     `cfg.crop` is "random_resized", "multi_scale", "short_side" or "center"; `cfg.color_jitter` is the
     strength for brightness, contrast and saturation, and a quarter of it for hue (the proportions of SimCLR,
-    arXiv:2002.05709, appendix A). Mirrored half of the time where both `cfg.flip` and `flip_ok`.
+    arXiv:2002.05709, appendix A); `cfg.rand_augment` is RandAugment's magnitude, on the crop. Mirrored half
+    of the time where both `cfg.flip` and `flip_ok`.
 
     Raises:
       UserError: for an unknown crop, or sizes that do not fit.
@@ -208,6 +210,8 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
         clip = color_jitter(
             clip, rng, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter / 4
         )
+    if cfg.rand_augment:
+        clip = rand_augment(clip, rng, cfg.rand_augment)
     return flip(clip) if cfg.flip and flip_ok and rng.random() < 0.5 else clip
 
 
