@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
+from vidjax.errors import UserError
 from vidjax.registry import create_model, fields, spec
 
 Output = tuple[jax.Array, dict[str, jax.Array]]
@@ -21,6 +22,9 @@ class FrameModel(nn.Module):
       num_classes: K; 0 leaves out the classifier and returns the fused features.
       trunk: registered name of an image model.
       trunk_options: its fields, and `tiny`.
+      partial_bn: only the trunk's first BatchNorm takes its statistics from the batch in training (Wang et
+        al., arXiv:1608.00859, section 3.2).
+      frozen: the trunk stays as it is: no gradient, and BatchNorm in inference mode.
       dropout: rate before the classifier.
       bn_groups, dtype, param_dtype: see `ResNet`.
     """
@@ -28,17 +32,29 @@ class FrameModel(nn.Module):
     num_classes: int
     trunk: str = "resnet50"
     trunk_options: Mapping[str, Any] = FrozenDict()
+    partial_bn: bool = False
+    frozen: bool = False
     dropout: float = 0.0
     bn_groups: int = 1
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    def image_features(self, image: jax.Array, train: bool) -> Output:
-        """Pooled trunk features [B, D] of images [B, H, W, C], and the trunk's endpoints."""
-        shared = dict(bn_groups=self.bn_groups, dtype=self.dtype, param_dtype=self.param_dtype)
+    def image_features(self, image: jax.Array, train: bool, **inputs: Any) -> Output:
+        """Pooled trunk features [B, D] of images [B, H, W, C], and the trunk's endpoints; `inputs` are what
+        the trunk's call takes besides."""
+        shared = dict(
+            bn_groups=self.bn_groups,
+            partial_bn=self.partial_bn,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
         known = fields(spec(self.trunk).module)  # a trunk without BatchNorm has no groups
+        if self.partial_bn and "partial_bn" not in known:
+            raise UserError(f"partial_bn is for trunks with BatchNorm; {self.trunk} does not offer it")
         options = {k: v for k, v in shared.items() if k in known} | dict(self.trunk_options)
-        return create_model(self.trunk, num_classes=0, **options).copy(name="trunk")(image, train)
+        trunk = create_model(self.trunk, num_classes=0, **options).copy(name="trunk")
+        output = trunk(image, train and not self.frozen, **inputs)
+        return jax.lax.stop_gradient(output) if self.frozen else output
 
     def classify(self, x: jax.Array, endpoints: dict[str, jax.Array], train: bool) -> Output:
         """Dropout and the linear classifier on features [B, D]."""

@@ -1,0 +1,208 @@
+"""An image CNN on every frame, an LSTM or GRU over their features: LRCN and its kin.
+
+Paper: Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description",
+CVPR 2015, arXiv:1411.4389, section 4, Figure 3 (left): CNN -> LSTM of 256 units -> a label for every frame,
+and the average of their probabilities for the clip. The GRU is that of Cho et al., arXiv:1406.1078.
+Input: video [B, T, H, W, C]; with `trunk=None` features that were computed before, [B, T, D].
+
+  readout  "last"   many-to-one: the classifier reads the last step's output (of a backward layer, its last).
+           "mean"   many-to-one: it reads the mean of all steps' outputs.
+           "every"  many-to-many: it reads every step's output (endpoint frame_logits [B, T, K]). The logits
+                    of the clip are the log of the mean over time of the steps' probabilities, so that their
+                    softmax is the paper's average of predictions.
+
+Deviations from the paper: the LRCN here stands on a ResNet in place of CaffeNet; biases of the forget gates
+start at 1.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vidjax.errors import UserError, unknown
+from vidjax.layers.recurrent import GRU, LSTM
+from vidjax.models.frame_model import FrameModel, Output
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
+
+READOUTS = ("last", "mean", "every")
+State = dict[str, Any]
+
+
+class CNNRNN(FrameModel):
+    """Base of the models below, which say what the recurrent layer is.
+
+    Attributes:
+      trunk: registered name of an image model, or None: the input is its features.
+      width: units of each recurrent layer, in each direction.
+      layers: recurrent layers, one on top of the other.
+      bidirectional: each layer also runs backwards, and the next reads both.
+      readout: what the classifier reads, see above.
+      truncate: back-propagation through time is cut before every so many steps; never where None.
+      feature_dropout: rate before the first recurrent layer; `dropout` is that before the classifier.
+    """
+
+    trunk: str | None = "resnet50"
+    width: int = 256
+    layers: int = 1
+    bidirectional: bool = False
+    readout: str = "last"
+    truncate: int | None = None
+    feature_dropout: float = 0.0
+
+    recurrent = None  # the class of a layer
+
+    def __call__(self, video: jax.Array, train: bool = False) -> Output:
+        """Video [B, T, H, W, C] -> logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each,
+        frame_features [B, T, D], rnn1.. [B, T, width (x 2)], frame_logits [B, T, K] where every step has a
+        label, and pre_logits, what the classifier reads (of every step, the mean over time)."""
+        return self.run(video, self._zeros(video.shape[0]), train)[0]
+
+    @nn.nowrap
+    def init_state(self, batch_size: int, frame_shape: tuple[int, ...]) -> State:
+        """The state of `step` before the first frame of (H, W, C). Raises UserError where there is none."""
+        if self.bidirectional:
+            raise UserError("a bidirectional model reads the clip from its end too: it cannot be streamed")
+        return self._zeros(batch_size)
+
+    def step(self, state: State, frame: jax.Array) -> tuple[Output, State]:
+        """The next frame [B, H, W, C], or chunk of frames [B, t, H, W, C]; with `trunk=None`, its features.
+
+        Returns:
+          Logits and endpoints of all frames so far, as `__call__` would give for them, and the new state.
+        """
+        if self.bidirectional:
+            raise UserError("a bidirectional model reads the clip from its end too: it cannot be streamed")
+        if frame.ndim == (2 if self.trunk is None else 4):
+            frame = frame[:, None]
+        return self.run(frame, state, train=False)
+
+    @nn.nowrap
+    def _zeros(self, batch: int) -> State:
+        directions = 2 if self.bidirectional else 1
+        return {
+            "frames": jnp.zeros(()),
+            "layers": [[self.recurrent.zeros(batch, self.width)] * directions] * self.layers,
+            "mean": jnp.zeros((batch, self.width * directions)),
+            "log_mean": jnp.zeros((batch, self.num_classes)),
+        }
+
+    @nn.compact
+    def run(self, video: jax.Array, state: State, train: bool) -> tuple[Output, State]:
+        """The frames after those that made `state`."""
+        if self.readout not in READOUTS:
+            raise unknown("readout", self.readout, READOUTS)
+        x, endpoints = self._frame_features(video, train)
+        x = nn.Dropout(self.feature_dropout, deterministic=not train, name="feature_drop")(x)
+        layers = []
+        for i, states in enumerate(state["layers"], 1):
+            out = [self._layer(i, back)(x, s) for back, s in enumerate(states)]
+            layers.append([s for _, s in out])
+            x = endpoints[f"rnn{i}"] = jnp.concatenate([y for y, _ in out], axis=-1)
+
+        seen, total = state["frames"], state["frames"] + video.shape[1]
+        mean = (state["mean"] * seen + x.sum(1)) / total
+        log_mean = state["log_mean"]
+        if self.readout == "last":
+            last = [y[:, 0 if back else -1] for back, (y, _) in enumerate(out)]
+            output = self.classify(jnp.concatenate(last, axis=-1), endpoints, train)
+        elif self.readout == "mean":
+            output = self.classify(mean, endpoints, train)
+        else:
+            logits, endpoints = self.classify(x, endpoints, train)
+            endpoints["pre_logits"] = mean
+            if self.num_classes:
+                endpoints["frame_logits"] = logits
+                now = jax.nn.logsumexp(nn.log_softmax(logits), axis=1)
+                log_mean = jnp.logaddexp(log_mean + jnp.log(seen), now) - jnp.log(total)
+            output = (log_mean if self.num_classes else mean), endpoints
+        return output, {"frames": total, "layers": layers, "mean": mean, "log_mean": log_mean}
+
+    def _frame_features(self, video: jax.Array, train: bool) -> Output:
+        """[B, T, D] and the trunk's endpoints."""
+        b, t = video.shape[:2]
+        if self.trunk is None:
+            if video.ndim != 3:
+                raise UserError(f"trunk=None takes features [B, T, D], not a video of shape {video.shape}")
+            return video, {"frame_features": video}
+        if video.ndim != 5:
+            raise UserError(f"takes a video [B, T, H, W, C], not {video.shape}: set trunk=None for features")
+        features, endpoints = self.image_features(video.reshape(b * t, *video.shape[2:]), train)
+        endpoints = {k: v.reshape(b, t, *v.shape[1:]) for k, v in endpoints.items()}
+        endpoints["frame_features"] = features.reshape(b, t, -1)
+        return endpoints["frame_features"], endpoints
+
+    def _layer(self, i: int, back: int) -> nn.Module:
+        return self.recurrent(
+            self.width,
+            truncate=self.truncate,
+            reverse=bool(back),
+            param_dtype=self.param_dtype,
+            name=f"rnn{i}_backward" if back else f"rnn{i}",
+        )
+
+
+class CNNLSTM(CNNRNN):
+    """A CNN and LSTM layers."""
+
+    recurrent = LSTM
+
+
+class CNNGRU(CNNRNN):
+    """A CNN and GRU layers."""
+
+    recurrent = GRU
+
+
+_LRCN = dict(
+    paper="Long-term Recurrent Convolutional Networks for Visual Recognition and Description",
+    year=2015,
+    arxiv="1411.4389",
+)
+_GRU = dict(
+    paper="Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation",
+    year=2014,
+    arxiv="1406.1078",
+)
+# name: class, fields, frames, stride, temporal mechanism, paper
+_VARIANTS = {
+    "lrcn_resnet50": (
+        CNNLSTM,
+        dict(trunk="resnet50", readout="every", dropout=0.5, feature_dropout=0.9),
+        16,
+        8,
+        "LSTM on frame features, a label for every frame",
+        _LRCN,
+    ),
+    "cnn_lstm_resnet18": (CNNLSTM, dict(trunk="resnet18"), 16, 2, "LSTM on frame features", _LRCN),
+    "cnn_gru_resnet18": (CNNGRU, dict(trunk="resnet18"), 16, 2, "GRU on frame features", _GRU),
+    "cnn_bilstm_resnet18": (
+        CNNLSTM,
+        dict(trunk="resnet18", bidirectional=True, readout="mean"),
+        16,
+        2,
+        "LSTMs forwards and backwards on frame features",
+        _LRCN,
+    ),
+}
+
+for _name, (_module, _preset, _frames, _stride, _temporal, _paper) in _VARIANTS.items():
+    register_model(
+        ModelSpec(
+            name=_name,
+            family="cnn_rnn",
+            module=_module,
+            preset=_preset,
+            tiny=dict(trunk_options=dict(tiny=True), width=16, feature_dropout=0.0),
+            input_shape=(_frames, 224, 224, 3),
+            tiny_input_shape=(4, 32, 32, 3),
+            stride=_stride,
+            num_classes=101,
+            temporal=_temporal,
+            order_aware=True,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            **_paper,
+        )
+    )
