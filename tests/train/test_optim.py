@@ -84,3 +84,12 @@ def test_layer_decay_counts_blocks_from_the_input():
     updates, _ = tx.update(stacked, tx.init(stacked), stacked)
     want = [-got[f"block{i}"] for i in range(12)]
     np.testing.assert_allclose(updates["blocks"]["fc1"][:, 0, 0], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_what_is_frozen_does_not_move_even_by_decay(name):
+    c = config(f"optimizer.name={name}", "optimizer.weight_decay=0.5", "optimizer.decay_all=True")
+    params = {"trunk": {"w": jnp.ones((2, 2))}, "not_trunk": {"w": jnp.ones((2, 2))}}
+    tx = create_optimizer(c, lambda step: 0.1, frozen="^trunk/")
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    assert (updates["trunk"]["w"] == 0).all() and (updates["not_trunk"]["w"] < 0).all()

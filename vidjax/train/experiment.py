@@ -90,7 +90,7 @@ def build(config: ConfigDict) -> Experiment:
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
-    tx = create_optimizer(config, schedule)
+    tx = create_optimizer(config, schedule, "^trunk/" if getattr(model, "frozen", False) else None)
     make_step = functools.partial(
         make_train_step,
         objective,

@@ -43,8 +43,10 @@ def create_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> o
     return optax.join_schedules([optax.linear_schedule(peak * c.warmup_lr, peak, warmup), after], [warmup])
 
 
-def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping, weight decay and the update rule.
+def create_optimizer(
+    config: ConfigDict, schedule: optax.Schedule, frozen: str | None = None
+) -> optax.GradientTransformation:
+    """Clipping, weight decay and the update rule. What the regex `frozen` finds in its path never changes.
 
     SGD adds the decay to the gradient before the momentum, as PyTorch does; AdamW decouples it (Loshchilov &
     Hutter, arXiv:1711.05101). Unless `decay_all`, tensors with fewer than two axes (biases, norms) do not
@@ -62,7 +64,14 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     chain = [clip, rule]
     if c.layer_decay is not None or c.trunk_lr is not None:
         chain.append(scale_by_depth(c.layer_decay or 1.0, 1.0 if c.trunk_lr is None else c.trunk_lr))
-    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+    chain.append(optax.scale_by_learning_rate(schedule))
+    if frozen:  # last, since decay moves weights that have no gradient
+        chain.append(optax.masked(optax.set_to_zero(), lambda params: _found(frozen, params)))
+    return optax.chain(*chain)
+
+
+def _found(pattern: str, params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.search(pattern, path_name(path))), params)
 
 
 def scale_by_depth(layer_decay: float, trunk_lr: float) -> optax.GradientTransformation:
