@@ -71,7 +71,13 @@ def schema() -> ConfigDict:
                 path="",  # workdir, checkpoint or file of weights to start from (docs/weights.md)
                 skip=(),  # regexes of parameter paths that keep their fresh values
             ),
-            objective=dict(name="classify", label_smoothing=0.0),
+            objective=dict(
+                name="classify",
+                label_smoothing=0.0,
+                mixup=0.0,  # alpha, e.g. 0.8
+                cutmix=0.0,  # alpha, e.g. 1.0; takes turns with mixup
+                random_erasing=0.0,  # probability for a clip
+            ),
             optimizer=dict(
                 name="sgd",  # sgd | adamw
                 lr=0.1,

@@ -16,6 +16,8 @@ LOGITS = np.array([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], np.float32)
 class Fixed(nn.Module):
     """Says LOGITS, shifted by the mean of what it is shown."""
 
+    num_classes: int = 3
+
     @nn.compact
     def __call__(self, video, train=False):
         return jnp.asarray(LOGITS) + video.mean(), {}
@@ -43,3 +45,17 @@ def test_pixels_are_normalised_by_the_models_statistics():
 def test_an_unknown_objective_is_named():
     with pytest.raises(UserError, match="did you mean classify"):
         create_objective("clasify")
+
+
+def test_mixing_is_for_training_alone():
+    options = dict(mixup=0.8, cutmix=1.0, random_erasing=1.0)
+    objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, **options)
+    batch = {"video": np.full((2, 4, 8, 8, 3), 51, np.uint8), "label": np.array([0, 2], np.int32)}
+    plain = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3)
+    losses = {}
+    for train in (True, False):
+        for seed in (0, 1):
+            losses[train, seed] = float(objective(Fixed(), {}, {}, batch, jax.random.PRNGKey(seed), train)[0])
+    want = float(plain(Fixed(), {}, {}, batch, jax.random.PRNGKey(0), True)[0])
+    assert losses[False, 0] == losses[False, 1] == want
+    assert losses[True, 0] != losses[True, 1] and losses[True, 0] != want

@@ -131,6 +131,8 @@ def test_the_key_of_a_step_is_its_number():
     """Two steps from one state draw the same dropout; the next step draws another."""
 
     class Noisy(nn.Module):
+        num_classes: int = 3
+
         @nn.compact
         def __call__(self, video, train=False):
             x = nn.Dropout(0.5, deterministic=not train)(jnp.ones((len(video), 64)))

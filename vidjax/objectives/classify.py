@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vidjax.layers.preprocess import normalize
+from vidjax.objectives.mixing import mix, random_erasing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +17,19 @@ class Classify:
     """Softmax cross-entropy.
 
     Attributes:
-      mean, std: per-channel statistics that the model expects, on a scale of 0 to 1.
+      mean, std: per-channel statistics that the model expects, on a scale of 0 to 1; dicts for several
+        streams.
       label_smoothing: share of the target spread evenly over the classes (Szegedy et al., arXiv:1512.00567).
+      mixup, cutmix, random_erasing: in training only, see `vidjax.objectives.mixing`. Training's top1 is then
+        of mixed clips against the label that each began with.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    random_erasing: float = 0.0
 
     def __call__(
         self, model: nn.Module, params: Any, model_state: Any, batch: dict, rng: jax.Array, train: bool
@@ -32,15 +39,26 @@ class Classify:
         Returns:
           The loss, and aux with `metrics` (loss, top1) and the new `model_state`.
         """
+        video, labels = normalize(batch["video"], self.mean, self.std), batch["label"]
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, model.num_classes), self.label_smoothing)
+        if train:
+            video, targets = self._mix(jax.random.fold_in(rng, 1), video, targets)
         (logits, _), model_state = model.apply(
             {"params": params, **model_state},
-            normalize(batch["video"], self.mean, self.std),
+            video,
             train=train,
             rngs={"dropout": rng},
             mutable=list(model_state) if train else [],
         )
-        labels = batch["label"]
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         top1 = (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
         return loss, {"metrics": {"loss": loss, "top1": top1}, "model_state": model_state}
+
+    def _mix(self, rng: jax.Array, video: Any, targets: jax.Array) -> tuple[Any, jax.Array]:
+        """Erases and mixes; streams of one clip are treated alike."""
+        erasing, mixing = jax.random.split(rng)
+        streams, structure = jax.tree.flatten(video)
+        if self.random_erasing:
+            streams = [random_erasing(erasing, x, self.random_erasing) for x in streams]
+        mixed = [mix(mixing, x, targets, self.mixup, self.cutmix) for x in streams]
+        return jax.tree.unflatten(structure, [x for x, _ in mixed]), mixed[0][1]
