@@ -40,6 +40,9 @@ def run(case: Case, model: torch.nn.Module, x: np.ndarray) -> dict[str, np.ndarr
 def load_drawn(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
     """Draws the model's weights, puts them in, and returns them."""
     drawn = draw_all({k: list(v.shape) for k, v in model.state_dict().items()}, seed)
+    for name, own in model.state_dict().items():
+        if not own.is_floating_point():  # counts and indices are no weights
+            drawn[name] = own.numpy()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in drawn.items()})
     return drawn
 

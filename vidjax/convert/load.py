@@ -14,19 +14,31 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import merge_variables
-from vidjax.convert import formats, timm, torchvision
+from vidjax.convert import formats, pyslowfast, pytorchvideo_resnets, timm, torchvision, video_swin
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
-from vidjax.convert.inflate import adapt_channels
+from vidjax.convert.inflate import adapt_channels, inflate
 from vidjax.errors import UserError, unknown
 from vidjax.models import create_model, spec
+from vidjax.registry import InputShape, dummy_input, fields
 
 Source = str | os.PathLike | Mapping[str, Any]
 
 # Whose naming -> {our model: rules}. "vidjax" is our own and needs none.
-ORIGINS: dict[str, Mapping[str, Rules]] = {"torchvision": torchvision.RULES, "timm": timm.RULES}
+ORIGINS: dict[str, Mapping[str, Rules]] = {
+    "torchvision": torchvision.RULES | inception.TORCHVISION | video_swin.TORCHVISION,
+    "timm": timm.RULES,
+    "pytorchvideo": pytorchvideo_resnets.RULES,
+    "pyslowfast": pyslowfast.RULES,
+    "deepmind": inception.DEEPMIND,
+    "deepmind_kinetics600": inception.DEEPMIND_600,
+    "pytorch_i3d": inception.PORT,
+    "video_swin": video_swin.AUTHORS,
+}
 _OURS = re.compile(r"(params|batch_stats)/")
-HEAD = "^params/head/"
-_NOT_TRUNK = "^[a-z_]+/(?!trunk/)"
+HEAD = r"^params/(\w+/)?head/"  # of each stream, where there are two
+FIRST = "params/stem_conv/kernel"
+_NOT_TRUNK = "^[a-z_]+/(?!([a-z_]+/)?trunk/)"
+_TRUNK_STEM = re.compile("^params/([a-z_]+/)?trunk/stem_conv/kernel$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +51,8 @@ class Weights:
       num_classes: of the source's classifier; None where there is none for this model.
       fresh: regexes of the model's paths that the source cannot fill.
       origin: whose naming it was; "torchvision or timm" where both are the same.
-      owner: the registered model the weights are of: the one asked for, or its image trunk.
+      owner: the registered model the weights are of: the one asked for, its image trunk, or the image model
+        that it inflates.
       notes: what whoever asked should know, in sentences.
       meta: of a vidjax checkpoint, else {}.
     """
@@ -55,21 +68,21 @@ class Weights:
 
     def merge_into(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> dict[str, Any]:
         """`merge_variables`, with a trunk's first kernel adapted to as many channels as `fresh` takes."""
-        path = "params/trunk/stem_conv/kernel"
         ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(self.variables, sep="/")
-        if {path} <= ours.keys() & theirs.keys() and not any(re.search(s, path) for s in skip):
+        for path in filter(_TRUNK_STEM.match, ours.keys() & theirs.keys()):
+            if any(re.search(s, path) for s in skip):
+                continue
             have, want = theirs[path].shape[-2], ours[path].shape[-2]
             if self.fresh == (_NOT_TRUNK,) and have != want:
-                mode = "average" if want % have else "tile"
-                theirs[path] = adapt_channels(theirs[path], want, mode)
-                logging.warning("%s: %d input channels for %d (%s)", path, want, have, mode)
+                theirs[path] = _to_channels(theirs[path], want, path)
         return merge_variables(fresh, unflatten_dict(theirs, sep="/"), (*skip, *self.fresh), self.what)
 
 
 def read_weights(
     name: str, source: Source, origin: str | None = None, *, tiny: bool = False, **options: Any
 ) -> Weights:
-    """Reads the weights that a source holds for a registered model, or for the image trunk of one.
+    """Reads the weights that a source holds for a registered model, for the image trunk of one, or for the
+    image model that it inflates.
 
     Args:
       name: the registered model.
@@ -90,18 +103,23 @@ def read_weights(
     if origin is not None and origin not in (*ORIGINS, "vidjax"):
         raise unknown("origin of weights", origin, (*ORIGINS, "vidjax"))
     model = create_model(name, tiny=tiny, **options)
-    trunk = getattr(model, "trunk", None)
+    trunk, image = getattr(model, "trunk", None), spec(name).inflates
     if origin == "vidjax" or (origin is None and all(map(_OURS.match, arrays))):
         origin, flat = "vidjax", arrays
         owner = trunk if trunk and not any(k.startswith("params/trunk/") for k in arrays) else name
+        if image and FIRST in arrays and arrays[FIRST].ndim == 4:
+            owner = image
         head = next((x for k, x in arrays.items() if re.match(HEAD, k)), None)
         classes = None if head is None else head.shape[-1]
     else:
-        origin, owner, rules = _recognise(arrays, [m for m in (name, trunk) if m], origin, what)
+        origin, owner, rules = _recognise(arrays, [m for m in (name, trunk, image) if m], origin, what)
         classes = class_count(arrays, rules)
         if owner == trunk:
             built = create_model(owner, classes or 1, **model.trunk_options)
             tiny = model.trunk_options.get("tiny", False)
+        elif owner == image:
+            shared = (fields(spec(image).module) & fields(type(model))) - {"num_classes"}
+            built = create_model(image, classes or 1, **{f: getattr(model, f) for f in shared})
         else:
             built = model.clone(num_classes=classes or 1)
         targets = flatten_dict(abstract_variables(built, _input_shape(owner, tiny)), sep="/")
@@ -110,9 +128,23 @@ def read_weights(
         flat = convert(arrays, rules, targets, f"{what} ({origin}) as {owner}")
 
     fresh, notes = (), ()
-    if owner != name:
+    if owner == image:
+        target = abstract_variables(model, _input_shape(name, tiny))
+        flat = {k: x for k, x in flat.items() if not re.match(HEAD, k)}
+        if FIRST in flat:
+            channels = target["params"]["stem_conv"]["kernel"].shape[-2]
+            flat[FIRST] = _to_channels(flat[FIRST], channels, FIRST)
+        flat = flatten_dict(inflate(unflatten_dict(flat, sep="/"), target, skip=("params/head",)), sep="/")
+        classes, fresh = None, (HEAD,)
+        notes = (f"the weights of {owner} are inflated; the head of {name} is freshly initialised",)
+    elif owner != name:
         # The image classifier is for image classes; the video model has its own.
-        flat = {k.replace("/", "/trunk/", 1): x for k, x in flat.items() if not re.match(HEAD, k)}
+        flat = {
+            k.replace("/", f"/{place}/", 1): x
+            for place in getattr(model, "TRUNKS", ("trunk",))
+            for k, x in flat.items()
+            if not re.match(HEAD, k)
+        }
         classes, fresh = None, (_NOT_TRUNK,)
         notes = (f"the weights of {owner} go into the trunk; all else of {name} is freshly initialised",)
     elif classes is None:
@@ -140,7 +172,7 @@ def load(
 
     @jax.jit  # what is not returned is not computed
     def initialise():
-        flat = flatten_dict(model.init(jax.random.PRNGKey(0), jnp.zeros((1, *shape))), sep="/")
+        flat = flatten_dict(model.init(jax.random.PRNGKey(0), dummy_input(shape, make=jnp.zeros)), sep="/")
         return {k: flat[k] for k in kept}
 
     if kept:
@@ -183,8 +215,18 @@ def rules_for(name: str, origin: str) -> Rules:
     return ORIGINS[origin][name]
 
 
-def _input_shape(name: str, tiny: bool) -> tuple[int, ...]:
+def _input_shape(name: str, tiny: bool) -> InputShape:
     return spec(name).tiny_input_shape if tiny else spec(name).input_shape
+
+
+def _to_channels(kernel: Any, channels: int, path: str) -> Any:
+    """`adapt_channels` where the number differs: tiled to a multiple, averaged to any other."""
+    have = kernel.shape[-2]
+    if have == channels:
+        return kernel
+    mode = "average" if channels % have else "tile"
+    logging.warning("%s: %d input channels for %d (%s)", path, channels, have, mode)
+    return adapt_channels(kernel, channels, mode)
 
 
 def _recognise(

@@ -3,13 +3,17 @@
 from vidjax.models import (  # noqa: F401
     cnn_rnn,
     fusion,
+    i3d,
+    inception,
     non_local,
     r2plus1d,
     resnet,
     resnet3d,
+    s3d,
     slowfast,
     tsm,
     tsn,
+    two_stream,
     video_swin,
 )
 from vidjax.registry import create_model, list_models, spec

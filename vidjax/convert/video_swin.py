@@ -1,0 +1,72 @@
+"""Names of Video Swin Transformers: torchvision's, and those of the authors (github.com/SwinTransformer)."""
+
+import numpy as np
+
+from vidjax.convert.engine import Dropped, Rules, linear, rule
+
+WINDOW = (8, 7, 7)
+
+
+def _norm(source: str, ours: str) -> Rules:
+    return (rule(f"{source}.weight", f"params/{ours}/scale"), rule(f"{source}.bias", f"params/{ours}/bias"))
+
+
+def _index(window: tuple[int, int, int]) -> np.ndarray:
+    """Row of the table of biases for each pair of tokens, a buffer of the source that says nothing new."""
+    places = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij")).reshape(3, -1)
+    offsets = places[:, :, None] - places[:, None] + np.reshape(window, (3, 1, 1)) - 1
+    return np.ravel_multi_index(tuple(offsets), [2 * w - 1 for w in window])
+
+
+def _rules(stages: list[str], merges: list[str], prefix: str, fc1: str, fc2: str, head: str) -> Rules:
+    """Rules from the source's prefixes of the four stages' blocks and of the merges between them."""
+    rules = [
+        *linear(f"{prefix}patch_embed.proj", "patch_embed"),
+        *_norm(f"{prefix}patch_embed.norm", "patch_norm"),
+        *_norm(f"{prefix}norm", "norm"),
+        *linear(head, "head"),
+    ]
+    for i, stage in enumerate(stages, 1):
+        theirs, ours = f"{stage}.{{block}}", f"stage{i}_block{{block}}"
+        table = f"{ours}/attn/relative_position_bias"
+        rules += [
+            *_norm(f"{theirs}.norm1", f"{ours}/norm1"),
+            *linear(f"{theirs}.attn.qkv", f"{ours}/attn/qkv"),
+            *linear(f"{theirs}.attn.proj", f"{ours}/attn/proj"),
+            rule(f"{theirs}.attn.relative_position_bias_table", f"params/{table}"),
+            Dropped(f"{theirs}.attn.relative_position_index", f"params/{table}", _index(WINDOW)),
+            *_norm(f"{theirs}.norm2", f"{ours}/norm2"),
+            *linear(f"{theirs}.mlp.{fc1}", f"{ours}/mlp/fc1"),
+            *linear(f"{theirs}.mlp.{fc2}", f"{ours}/mlp/fc2"),
+        ]
+    for i, merge in enumerate(merges, 2):
+        rules += [
+            *linear(f"{merge}.reduction", f"stage{i}_merge/reduction", bias=False),
+            *_norm(f"{merge}.norm", f"stage{i}_merge/norm"),
+        ]
+    return tuple(rules)
+
+
+_NAMES = ("swin3d_t", "swin3d_s", "swin3d_b", "swin3d_l")
+TORCHVISION = dict.fromkeys(
+    _NAMES,
+    _rules(
+        [f"features.{2 * i}" for i in range(4)],
+        [f"features.{2 * i + 1}" for i in range(3)],
+        prefix="",
+        fc1="0",
+        fc2="3",
+        head="head",
+    ),
+)
+AUTHORS = dict.fromkeys(
+    _NAMES,
+    _rules(
+        [f"backbone.layers.{i}.blocks" for i in range(4)],
+        [f"backbone.layers.{i}.downsample" for i in range(3)],
+        prefix="backbone.",
+        fc1="fc1",
+        fc2="fc2",
+        head="cls_head.fc_cls",
+    ),
+)

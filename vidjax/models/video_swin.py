@@ -1,0 +1,312 @@
+"""Video Swin Transformer: attention in 3D windows that shift from one block to the next.
+
+Paper: Liu et al., "Video Swin Transformer", CVPR 2022, arXiv:2106.13230, sections 3.1-3.3 and Table 1. Input
+32x224x224, frames of stride 2. Swin-B on Something-Something (Table 3) is `window=(16, 7, 7)`, Swin-L at 384
+is `window=(8, 12, 12)`.
+
+Sizes that no window divides are not in the paper. The authors' code and torchvision pad them with zeros that
+are attended to like any other token, and read the bias of a window cut short in height or width at the offsets
+of the whole window's first tokens. `edges="reference"` does the same, so that weights answer as they do there;
+`edges="exact"` hides the padding and keeps the true offsets. At the sizes of the paper both are one.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from vidjax.layers.conv import Conv
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
+
+# name: width, depths, heads, drop path, parameters, GMACs, top-1, top-5, pretraining
+PRESETS = {
+    "swin3d_t": (96, (2, 2, 6, 2), (3, 6, 12, 24), 0.1, 28_158_070, 87.76, 78.8, 93.6, "ImageNet-1K"),
+    "swin3d_s": (96, (2, 2, 18, 2), (3, 6, 12, 24), 0.2, 49_816_678, 165.68, 80.6, 94.5, "ImageNet-1K"),
+    "swin3d_b": (128, (2, 2, 18, 2), (4, 8, 16, 32), 0.3, 88_048_984, 281.33, 82.7, 95.5, "ImageNet-21K"),
+    "swin3d_l": (192, (2, 2, 18, 2), (6, 12, 24, 48), 0.4, 196_953_916, 603.3, 83.1, 95.9, "ImageNet-21K"),
+}
+Size = tuple[int, int, int]
+INIT = nn.initializers.truncated_normal(0.02)
+
+
+def fit_window(size: Size, window: Size, shift: Size) -> tuple[Size, Size]:
+    """The window and shift on a grid of `size`: an axis within one window is not cut, and does not shift."""
+    fits = [s <= w for s, w in zip(size, window)]
+    return (
+        tuple(s if f else w for f, s, w in zip(fits, size, window)),
+        tuple(0 if f else d for f, d in zip(fits, shift)),
+    )
+
+
+def window_regions(size: Size, window: Size, shift: Size, hide_padding: bool = False) -> np.ndarray:
+    """The region of each token of each shifted window, int [windows, tokens of one].
+
+    Rolling the grid by `shift` puts tokens from opposite ends into one window: they have different regions and
+    do not attend to each other (section 3.2). Padding has a region of its own where it is to be hidden.
+    """
+    whole = tuple(-(-s // w) * w for s, w in zip(size, window))
+    wrapped = np.zeros((1, 1, 1), int)
+    padding = np.zeros((1, 1, 1), bool)
+    for axis, (s, n, d) in enumerate(zip(size, whole, shift)):
+        place = np.expand_dims(np.arange(n), [a for a in range(3) if a != axis])
+        wrapped = 2 * wrapped + (place >= n - d)
+        padding = padding | ((place + d) % n >= s)
+    regions = np.where(padding, -1, wrapped) if hide_padding else np.broadcast_to(wrapped, whole)
+    return np.asarray(partition(regions[None, ..., None], window))[0, :, :, 0]
+
+
+def partition(x, window: Size):
+    """[B, T, H, W, C] -> [B, windows, tokens of one, C], both in the order of T, H, W."""
+    b, *size, c = x.shape
+    (t, h, w), (wt, wh, ww) = size, window
+    x = x.reshape(b, t // wt, wt, h // wh, wh, w // ww, ww, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(b, -1, wt * wh * ww, c)
+
+
+def merge(x, size: Size, window: Size):
+    """Undoes `partition` into a grid of `size`."""
+    (t, h, w), (wt, wh, ww) = size, window
+    x = x.reshape(-1, t // wt, h // wh, w // ww, wt, wh, ww, x.shape[-1]).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    return x.reshape(-1, t, h, w, x.shape[-1])
+
+
+def position_bias(table: jax.Array, window: Size) -> jax.Array:
+    """Bias of each pair of tokens of a window, by their offset in time, height and width (equation 3).
+
+    Args:
+      table: [2 window_t - 1, 2 window_h - 1, 2 window_w - 1, heads].
+      window: tokens along each axis.
+
+    Returns:
+      [heads, tokens, tokens], queries first.
+    """
+    # Slices of the reversed table instead of a gather, whose gradient is a scatter of tokens^2 terms.
+    x = table[::-1, ::-1, ::-1]
+    for axis, n in enumerate(window):  # axis of offsets -> queries, keys
+        x = jnp.stack(
+            [jax.lax.slice_in_dim(x, n - 1 - i, 2 * n - 1 - i, 1, 2 * axis) for i in range(n)], 2 * axis
+        )
+    tokens = int(np.prod(window))
+    return x.transpose(6, 0, 2, 4, 1, 3, 5).reshape(-1, tokens, tokens)
+
+
+class WindowAttention(nn.Module):
+    """Attention within 3D windows, of tokens of one region each.
+
+    Attributes:
+      heads: number of heads.
+      window: size of the whole window, of the table of biases.
+      shift: steps by which the grid is rolled before it is cut.
+      edges: see the module.
+    """
+
+    heads: int
+    window: Size
+    shift: Size
+    edges: str
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, H, W, C] -> the same."""
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        exact = self.edges == "exact"
+        c = x.shape[-1]
+        offsets = tuple(2 * w - 1 for w in self.window)
+        shape = (int(np.prod(offsets)), self.heads)
+        table = self.param("relative_position_bias", INIT, shape, self.param_dtype)
+        table = table.reshape(*offsets, self.heads)
+
+        size = x.shape[1:4]
+        window, shift = fit_window(size, self.window, self.shift)
+        tokens = int(np.prod(window))
+        if exact:
+            table = table[tuple(slice(w - n, w + n - 1) for w, n in zip(self.window, window))]
+            bias = position_bias(table, window)
+        else:
+            bias = position_bias(table, self.window)[:, :tokens, :tokens]
+        regions = window_regions(size, window, shift, hide_padding=exact)
+
+        x = jnp.pad(x, ((0, 0), *((0, -s % w) for s, w in zip(size, window)), (0, 0)))
+        whole = x.shape[1:4]
+        x = partition(jnp.roll(x, [-s for s in shift], (1, 2, 3)), window)
+        qkv = nn.Dense(3 * c, kernel_init=INIT, name="qkv", **kinds)(x)
+        q, k, v = jnp.split(qkv.reshape(*qkv.shape[:3], 3 * self.heads, c // self.heads), 3, axis=3)
+        x = attend(q, k, v, bias, regions).reshape(x.shape)
+        x = nn.Dense(c, kernel_init=INIT, name="proj", **kinds)(x)
+        x = jnp.roll(merge(x, whole, window), shift, (1, 2, 3))
+        return x[:, : size[0], : size[1], : size[2]]
+
+
+def attend(q, k, v, bias, regions):
+    """Attention of q, k, v [B, windows, tokens, heads, D] with `bias` [heads, tokens, tokens]."""
+    scores = jnp.einsum("bwqhd,bwkhd->bwhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
+    scores += bias.astype(jnp.float32)[None, None]
+    same = regions[:, :, None] == regions[:, None, :]
+    if not same.all():
+        scores = jnp.where(same[None, :, None], scores, jnp.finfo(jnp.float32).min)
+    return jnp.einsum("bwhqk,bwkhd->bwqhd", nn.softmax(scores).astype(v.dtype), v)
+
+
+class Block(nn.Module):
+    """Window attention and an MLP, each behind a LayerNorm and beside a shortcut (figure 2)."""
+
+    heads: int
+    window: Size
+    shift: Size
+    mlp_ratio: float
+    drop_path: float
+    edges: str
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, T, H, W, C] -> the same."""
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        norm = partial(nn.LayerNorm, 1e-5, **kinds)
+        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3, 4), deterministic=not train)
+        attention = WindowAttention(self.heads, self.window, self.shift, self.edges, name="attn", **kinds)
+        x += drop_path(attention(norm(name="norm1")(x)))
+        return x + drop_path(Mlp(self.mlp_ratio, name="mlp", **kinds)(norm(name="norm2")(x)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a GELU."""
+
+    ratio: float
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x):
+        dense = partial(nn.Dense, kernel_init=INIT, dtype=self.dtype, param_dtype=self.param_dtype)
+        y = dense(int(x.shape[-1] * self.ratio), name="fc1")(x)
+        return dense(x.shape[-1], name="fc2")(nn.gelu(y, approximate=False))
+
+
+class PatchMerging(nn.Module):
+    """Joins 2x2 patches of a frame and maps their 4C channels to 2C; frames stay apart (section 3.1)."""
+
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, H, W, C] -> [B, T, H/2, W/2, 2C], of zeros where a side is odd."""
+        b, t, h, w, c = x.shape
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+        x = x.reshape(b, t, (h + 1) // 2, 2, (w + 1) // 2, 2, c).transpose(0, 1, 2, 4, 5, 3, 6)
+        x = x.reshape(*x.shape[:4], 4 * c)
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = nn.LayerNorm(1e-5, name="norm", **kinds)(x)
+        return nn.Dense(2 * c, use_bias=False, kernel_init=INIT, name="reduction", **kinds)(x)
+
+
+class VideoSwin(nn.Module):
+    """Patches of 2x4x4 pixels, four stages of shifted windows, a norm, a global average and a linear layer.
+
+    Attributes:
+      num_classes: size of the last layer; 0 leaves it out and returns the pooled features.
+      width: channels of the first stage; each later stage doubles them and halves height and width.
+      depths: blocks of each stage; every second one shifts its windows by half.
+      heads: attention heads of each stage.
+      window: tokens along T, H and W.
+      patch: pixels along T, H and W.
+      mlp_ratio: hidden over outer width.
+      dropout: before the last layer.
+      drop_path: share of the residual branches of a sample left out of the last block; rises from 0 linearly.
+      edges: "reference" or "exact", see the module.
+      remat: what the backward pass computes again: "none", "dots" (all but matrix products) or "full".
+    """
+
+    num_classes: int
+    width: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: Size = (8, 7, 7)
+    patch: Size = (2, 4, 4)
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    edges: str = "reference"
+    remat: str = "none"
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Classifies `video` [B, T, H, W, C]; logits [B, K], endpoints stem, stage1.., tokens, pre_logits."""
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        block = Block
+        if self.remat != "none":
+            policy = jax.checkpoint_policies.dots_saveable if self.remat == "dots" else None
+            block = nn.remat(Block, static_argnums=(2,), policy=policy)
+
+        padded = ((0, 0), *((0, -s % p) for s, p in zip(video.shape[1:4], self.patch)), (0, 0))
+        x = Conv(self.width, self.patch, self.patch, use_bias=True, name="patch_embed", **kinds)(
+            jnp.pad(video, padded)
+        )
+        x = nn.LayerNorm(1e-5, name="patch_norm", **kinds)(x)
+        endpoints = {"stem": x}
+        rates = np.linspace(0, self.drop_path, sum(self.depths))
+        for i, (depth, heads) in enumerate(zip(self.depths, self.heads)):
+            if i:
+                x = PatchMerging(name=f"stage{i + 1}_merge", **kinds)(x)
+            for j in range(depth):
+                shift = tuple(w // 2 for w in self.window) if j % 2 else (0, 0, 0)
+                rate = float(rates[sum(self.depths[:i]) + j])
+                x = block(
+                    heads,
+                    self.window,
+                    shift,
+                    self.mlp_ratio,
+                    rate,
+                    self.edges,
+                    name=f"stage{i + 1}_block{j}",
+                    **kinds,
+                )(x, train)
+            endpoints[f"stage{i + 1}"] = x
+
+        x = nn.LayerNorm(1e-5, name="norm", **kinds)(x)
+        endpoints["tokens"] = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = x.astype(jnp.float32).mean((1, 2, 3))
+        endpoints["pre_logits"] = x
+        if self.num_classes:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.Dense(self.num_classes, kernel_init=INIT, param_dtype=self.param_dtype, name="head")(x)
+        return x, endpoints
+
+
+_AUTHORS = "github.com/SwinTransformer/Video-Swin-Transformer, Kinetics-400"
+_TINY = dict(width=8, depths=(2, 2), heads=(1, 2), window=(2, 3, 3), drop_path=0.0)
+
+for _name, (_width, _depths, _heads, _drop, _params, _gmacs, _top1, _top5, _source) in PRESETS.items():
+    register_model(
+        ModelSpec(
+            name=_name,
+            family="video_swin",
+            module=VideoSwin,
+            preset=dict(width=_width, depths=_depths, heads=_heads, drop_path=_drop),
+            tiny=_TINY,
+            input_shape=(32, 224, 224, 3),
+            tiny_input_shape=(8, 32, 32, 3),
+            paper="Video Swin Transformer",
+            year=2022,
+            arxiv="2106.13230",
+            temporal="3D shifted windows",
+            order_aware=True,
+            stride=2.0,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            params=_params,
+            gmacs=_gmacs,
+            results=(Result("kinetics400", _top1, _top5, "4x3", f"{_AUTHORS}, pretrained on {_source}"),),
+            weights=f"torchvision.models.video.{_name}, KINETICS400_V1" if _name != "swin3d_l" else "",
+            licence="BSD-3-Clause" if _name != "swin3d_l" else "",
+        )
+    )
