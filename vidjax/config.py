@@ -77,6 +77,7 @@ def schema() -> ConfigDict:
                 mixup=0.0,  # alpha, e.g. 0.8
                 cutmix=0.0,  # alpha, e.g. 1.0; takes turns with mixup
                 random_erasing=0.0,  # probability for a clip
+                per_frame=False,  # the loss of every frame's decision, for models that have one (LRCN)
             ),
             optimizer=dict(
                 name="sgd",  # sgd | adamw

@@ -59,3 +59,29 @@ def test_mixing_is_for_training_alone():
     want = float(plain(Fixed(), {}, {}, batch, jax.random.PRNGKey(0), True)[0])
     assert losses[False, 0] == losses[False, 1] == want
     assert losses[True, 0] != losses[True, 1] and losses[True, 0] != want
+
+
+class EveryFrame(nn.Module):
+    """Says LOGITS, times 1, 2, ... for each frame; of the clip it says nothing."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, video, train=False):
+        times = jnp.arange(1.0, 1 + video.shape[1]).reshape(1, -1, 1)
+        return jnp.zeros((2, 3)), {"frame_logits": jnp.asarray(LOGITS)[:, None] * times}
+
+
+def test_every_frame_has_a_label():
+    objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, per_frame=True)
+    video = np.zeros((2, 4, 8, 8, 3), np.uint8)
+    logits = LOGITS[:, None] * np.arange(1, 5).reshape(1, 4, 1)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for label in ([0, 2], [[0, 1, 0, 0], [2, 1, 1, 0]]):
+        batch = {"video": video, "label": np.array(label, np.int32)}
+        loss, aux = objective(EveryFrame(), {}, {}, batch, jax.random.PRNGKey(0), True)
+        each = np.broadcast_to(np.array(label).reshape(2, -1), (2, 4))
+        np.testing.assert_allclose(loss, -np.take_along_axis(log_p, each[..., None], -1).mean(), rtol=1e-5)
+        np.testing.assert_allclose(aux["metrics"]["top1"], (logits.argmax(-1) == each).mean())
+    with pytest.raises(UserError, match="needs a model with a decision for every frame"):
+        objective(Fixed(), {}, {}, {"video": video, "label": np.array([0, 2])}, jax.random.PRNGKey(0), True)
