@@ -1,0 +1,219 @@
+"""Two streams: one network sees what is there, on a frame, and one sees how it moves, on optical flow.
+
+Paper: Simonyan & Zisserman, "Two-Stream Convolutional Networks for Action Recognition in Videos", NIPS 2014,
+arXiv:1406.2199, figure 1; and for fusion inside of the network, Feichtenhofer et al., "Convolutional
+Two-Stream Network Fusion for Video Action Recognition", CVPR 2016, arXiv:1604.06573, section 3.
+Input: video [B, T, H, W, 3] (the middle frame counts), flow [B, L, H, W, 2] (x, then y), or
+dict(rgb=..., flow=...) of both.
+
+  spatial       an image network on one frame.
+  temporal      the same on L fields of flow, stacked in the channels of the first convolution (section 3.1,
+                equation 1), each less its mean displacement, which takes out much of a moving camera's.
+  joint         both at once; scores are the average of the two softmaxes.
+  joint, fused  after one stage the features of the temporal stream are merged into the spatial stream, which
+                goes on with both; the temporal stream goes on alone, and the two predictions are averaged
+                (arXiv:1604.06573, section 3.4).
+
+Deviations: on ResNets as well as on CNN-M-2048. The papers train the streams apart (then `vidjax fuse`
+averages two runs, or puts an SVM on them) or the fused part on top of trained streams; here joint models can
+be trained as a whole too. Fusion is of one moment, without the second paper's 3D pooling over time.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vidjax.errors import unknown
+from vidjax.layers.conv import Conv
+from vidjax.models.frame_model import FrameModel, Output
+from vidjax.models.resnet import BeforeBlock
+from vidjax.registry import (
+    FLOW_MEAN,
+    FLOW_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelSpec,
+    fields,
+    register_model,
+)
+
+AVERAGES = ("softmax", "logits")
+FUSIONS = ("add", "concat", "conv")
+
+
+class SpatialStream(FrameModel):
+    """Classifies the middle frame, T // 2."""
+
+    @nn.compact
+    def __call__(
+        self, video: jax.Array, train: bool = False, before_block: BeforeBlock | None = None
+    ) -> Output:
+        """Video [B, T, H, W, C] -> logits float32 [B, K] and the trunk's endpoints. `before_block`: see
+        `ResNet`; for other trunks None."""
+        hook = {"before_block": before_block} if before_block else {}
+        return self.classify(*self.image_features(video[:, video.shape[1] // 2], train, **hook), train)
+
+
+class TemporalStream(FrameModel):
+    """Classifies a stack of flow.
+
+    Attributes:
+      flow_frames: L, the fields in a stack.
+    """
+
+    flow_frames: int = 10
+
+    @nn.compact
+    def __call__(self, flow: jax.Array, train: bool = False) -> Output:
+        """Flow [B, L, H, W, 2] -> logits float32 [B, K] and the trunk's endpoints.
+
+        Raises:
+          ValueError: a stack of another depth.
+        """
+        b, depth, h, w, c = flow.shape
+        if depth != self.flow_frames:
+            raise ValueError(f"a stack of {depth} fields of flow, where flow_frames is {self.flow_frames}")
+        flow = flow - flow.mean((2, 3), keepdims=True)
+        stacked = flow.transpose(0, 2, 3, 1, 4).reshape(b, h, w, depth * c)
+        return self.classify(*self.image_features(stacked, train), train)
+
+
+class TwoStream(FrameModel):
+    """Both streams, each with its own classifier, averaged. Fields of `FrameModel` are those of both.
+
+    Attributes:
+      flow_frames: L, the fields in a stack of flow.
+      average: what is averaged, "softmax" (the paper, section 2) or "logits". Of softmaxes, the result is the
+        logarithm, whose softmax is the average again.
+    """
+
+    TRUNKS = ("spatial/trunk", "temporal/trunk")  # where weights of the image trunk go
+
+    flow_frames: int = 10
+    average: str = "softmax"
+
+    @nn.compact
+    def __call__(self, video: dict[str, jax.Array], train: bool = False) -> Output:
+        """Video dict(rgb=[B, T, H, W, 3], flow=[B, L, H, W, 2]) -> logits float32 [B, K] and endpoints: those
+        of the spatial stream, "flow_" ones of the temporal stream, and pre_logits [B, 2 D] of both."""
+        if self.average not in AVERAGES:
+            raise unknown("average", self.average, AVERAGES)
+        shared = {name: getattr(self, name) for name in fields(FrameModel)}
+        temporal = TemporalStream(**shared, flow_frames=self.flow_frames, name="temporal")
+        b, flow = temporal(video["flow"], train)
+        spatial = SpatialStream(**shared, name="spatial")
+        a, endpoints = spatial(video["rgb"], train, self.merge(flow))
+        endpoints = endpoints | {f"flow_{k}": v for k, v in flow.items() if k != "pre_logits"}
+        x = endpoints["pre_logits"] = jnp.concatenate([endpoints["pre_logits"], flow["pre_logits"]], -1)
+        if not self.num_classes:
+            return x, endpoints
+        if self.average == "logits":
+            return (a + b) / 2, endpoints
+        return jnp.logaddexp(nn.log_softmax(a), nn.log_softmax(b)) - np.log(2), endpoints
+
+    def merge(self, flow: dict[str, jax.Array]) -> BeforeBlock | None:
+        """What brings the temporal stream's endpoints into the spatial stream, if anything does."""
+        return None
+
+
+class FusedTwoStream(TwoStream):
+    """Two ResNet streams, fused after a stage (arXiv:1604.06573, section 3.1).
+
+    Attributes:
+      fusion: "add"; "concat": the next stage takes in the channels of both; or "conv": a 1x1 convolution with
+        bias of the channels of both, down to as many as each has. It begins as the sum.
+      fuse_after: the stage, 1 to 3.
+    """
+
+    fusion: str = "conv"
+    fuse_after: int = 3
+
+    def merge(self, flow: dict[str, jax.Array]) -> BeforeBlock:
+        if self.fusion not in FUSIONS:
+            raise unknown("fusion", self.fusion, FUSIONS)
+        if self.fuse_after not in (1, 2, 3):
+            raise ValueError(f"fuse_after is {self.fuse_after}: a stage from 1 to 3")
+        motion, place = flow[f"stage{self.fuse_after}"], f"stage{self.fuse_after + 1}_block0"
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        conv = None
+        if self.fusion == "conv":
+            # Made here, so that it is a layer of this model and not of the trunk.
+            conv = Conv(
+                motion.shape[-1], (1, 1), use_bias=True, kernel_init=_sum, name="fusion_conv", **types
+            )
+
+        def before_block(name: str, x: jax.Array) -> tuple[jax.Array, None]:
+            if name != place:
+                return x, None
+            if self.fusion == "add":
+                return x + motion, None
+            stacked = jnp.concatenate([x, motion], -1)
+            return conv(stacked) if conv else stacked, None
+
+        return before_block
+
+
+def _sum(key: jax.Array, shape: tuple[int, ...], dtype: ArrayLike) -> jax.Array:
+    """A kernel [1, 1, 2 D, D] that adds the two halves of its input."""
+    identity = jnp.eye(shape[-1], dtype=dtype)
+    return jnp.concatenate([identity, identity]).reshape(shape)
+
+
+_SIMONYAN = dict(
+    paper="Two-Stream Convolutional Networks for Action Recognition in Videos", year=2014, arxiv="1406.2199"
+)
+_FEICHTENHOFER = dict(
+    paper="Convolutional Two-Stream Network Fusion for Video Action Recognition",
+    year=2016,
+    arxiv="1604.06573",
+)
+_RGB, _FLOW = (1, 224, 224, 3), (10, 224, 224, 2)
+_TINY_RGB, _TINY_FLOW = (1, 32, 32, 3), (4, 32, 32, 2)
+_TINY = dict(trunk_options=dict(tiny=True))
+_SPATIAL = dict(
+    input_shape=_RGB,
+    tiny_input_shape=_TINY_RGB,
+    tiny=_TINY,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    temporal="none: one frame",
+    order_aware=False,
+)
+_TEMPORAL = dict(
+    input_shape=_FLOW,
+    tiny_input_shape=_TINY_FLOW,
+    tiny=_TINY | dict(flow_frames=4),
+    mean=FLOW_MEAN,
+    std=FLOW_STD,
+    temporal="optical flow stacked in the first convolution's channels",
+    order_aware=True,
+)
+_JOINT = dict(
+    input_shape=dict(rgb=_RGB, flow=_FLOW),
+    tiny_input_shape=dict(rgb=_TINY_RGB, flow=_TINY_FLOW),
+    tiny=_TINY | dict(flow_frames=4),
+    mean=dict(rgb=IMAGENET_MEAN, flow=FLOW_MEAN),
+    std=dict(rgb=IMAGENET_STD, flow=FLOW_STD),
+    temporal="a frame and stacked optical flow",
+    order_aware=True,
+)
+
+for _trunk in ("resnet18", "resnet50"):
+    for _name, _module, _about in (
+        (f"two_stream_{_trunk}_spatial", SpatialStream, _SPATIAL | _SIMONYAN),
+        (f"two_stream_{_trunk}_temporal", TemporalStream, _TEMPORAL | _SIMONYAN),
+        (f"two_stream_{_trunk}", TwoStream, _JOINT | _SIMONYAN),
+        (f"two_stream_{_trunk}_fused", FusedTwoStream, _JOINT | _FEICHTENHOFER),
+    ):
+        register_model(
+            ModelSpec(
+                name=_name,
+                family="two_stream",
+                module=_module,
+                preset=dict(trunk=_trunk),
+                num_classes=101,
+                **_about,
+            )
+        )
