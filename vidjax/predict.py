@@ -13,6 +13,7 @@ from vidjax.data.decode import DecodeError
 from vidjax.data.pipeline import eval_views
 from vidjax.data.record import Record
 from vidjax.evals.classification import ClassificationResult
+from vidjax.evals.pictures import watchable
 from vidjax.train.experiment import build_model, make_predict
 from vidjax.train.sharding import create_mesh
 
@@ -25,7 +26,7 @@ class Prediction:
       path: the file.
       top: (class name, probability), the likeliest first.
       clips: (start, end, class name, probability) of each clip's likeliest class, times in seconds.
-      frames: uint8 [T, H, W, C], the first clip, for pictures.
+      frames: uint8 [T, H, W, C], the first clip, for pictures; see `evals.pictures.watchable`.
       error: why the video could not be read; the rest is empty then.
     """
 
@@ -63,7 +64,7 @@ def predict_videos(
         except DecodeError as e:
             yield Prediction(str(path), error=str(e))
             continue
-        logits = np.asarray(predict(variables, views[None]))
+        logits = np.asarray(predict(variables, jax.tree.map(lambda x: x[None], views)))
         video = ClassificationResult([str(path)], np.zeros(1, int), logits, names)
         by_clip = logits[0].reshape(clips, -1, len(names))
         each = ClassificationResult([str(path)] * clips, np.zeros(clips, int), by_clip, names)
@@ -71,5 +72,5 @@ def predict_videos(
             path=str(path),
             top=video.top(0, top),
             clips=[(*map(float, span), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
-            frames=views[0],
+            frames=watchable(views)[0],
         )

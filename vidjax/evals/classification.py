@@ -126,7 +126,7 @@ def evaluate(
     are those of the global batch.
 
     Args:
-      predict: video uint8 [B, V, T, H, W, C] -> logits float32 [B, V, K].
+      predict: video uint8 [B, V, T, H, W, C], or a dict of streams -> logits float32 [B, V, K].
       batches: dicts of video, label int [B], index int [B] (the record) and mask bool [B] (False: padding).
       class_names: K names.
       ids: the name of each record, by its index.

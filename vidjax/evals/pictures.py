@@ -1,11 +1,13 @@
 """Pictures of clips: an animated GIF that plays, and a strip of frames that prints."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
+
+from vidjax.flow import picture
 
 INK, MUTED, ACCENT, TRACK = "#1c2430", "#5d6878", "#2f6fdf", "#e6eaf0"
 
@@ -13,11 +15,16 @@ INK, MUTED, ACCENT, TRACK = "#1c2430", "#5d6878", "#2f6fdf", "#e6eaf0"
 LADDER = (128, 1, 1), (64, 1, 1), (64, 0.8, 1), (48, 0.65, 1), (32, 0.5, 1), (32, 0.5, 2), (16, 0.5, 8)
 
 
+def watchable(video: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
+    """What of a clip is shown: the pictures, where it has several streams."""
+    return video["rgb"] if isinstance(video, Mapping) else video
+
+
 def gif(frames: np.ndarray, fps: float = 8.0, size: int = 192, limit: int | None = None) -> bytes:
     """An endlessly looping GIF of a clip.
 
     Args:
-      frames: uint8 [T, H, W, C], C = 1 (grey) or 3.
+      frames: uint8 [T, H, W, C], C = 1 (grey), 2 (flow, drawn in colours) or 3.
       fps: playing speed in frames per second.
       size: longer side in pixels; small clips are enlarged to it by a whole factor.
       limit: bytes to stay under, paid for with colours, pixels and at last frames. An eighth of the frames
@@ -45,7 +52,7 @@ def strip(
     """Frames side by side on white, to be saved as PNG: `strip(...).save("out.png")`.
 
     Args:
-      frames: uint8 [T, H, W, C], C = 1 (grey) or 3; all of them are shown, so sample them first.
+      frames: uint8 [T, H, W, C] as for `gif`; all of them are shown, so sample them first.
       captions: one line under each frame, e.g. its time.
       title: lines above the frames.
       probs: (class name, probability) pairs, drawn as bars below.
@@ -92,8 +99,10 @@ def strip(
 
 def _images(frames: np.ndarray) -> list[Image.Image]:
     frames = np.asarray(frames)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.size or frames.shape[-1] not in (1, 3):
-        raise ValueError(f"a clip is uint8 [T, H, W, 1 or 3], got {frames.dtype} {list(frames.shape)}")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.size or frames.shape[-1] not in (1, 2, 3):
+        raise ValueError(f"a clip is uint8 [T, H, W, 1 to 3], got {frames.dtype} {list(frames.shape)}")
+    if frames.shape[-1] == 2:
+        frames = picture(frames)
     return [Image.fromarray(np.broadcast_to(f, (*f.shape[:2], 3)).copy()) for f in frames]
 
 

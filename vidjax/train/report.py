@@ -11,6 +11,7 @@ from vidjax.data.datasets import ListSource, Source
 from vidjax.data.pipeline import eval_batches
 from vidjax.environment import environment
 from vidjax.evals.classification import ClassificationResult
+from vidjax.evals.pictures import watchable
 from vidjax.evals.report import Example, write_report
 from vidjax.train.metrics import read_metrics
 
@@ -62,7 +63,8 @@ def pick_examples(source: Source, data: Any, result: ClassificationResult, n: in
     index = {source[i].id: i for i in range(len(source))}
     records = tuple(source[index[result.ids[i]]] for i in chosen)
     clips = eval_batches(ListSource(records, source.class_names), data, 1, 1, 1)
+    shown = (watchable(clip["video"])[0, 0] for clip in clips)
     return [
-        Example(result.ids[i], source.class_names[result.labels[i]], clip["video"][0, 0], result.top(i))
-        for i, clip in zip(chosen, clips, strict=True)
+        Example(result.ids[i], source.class_names[result.labels[i]], frames, result.top(i))
+        for i, frames in zip(chosen, shown, strict=True)
     ]
