@@ -38,7 +38,7 @@ class Classify:
     def __call__(
         self, model: nn.Module, params: Any, model_state: Any, batch: dict, rng: jax.Array, train: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Mean loss of batch["video"] uint8 [B, T, H, W, C] with batch["label"] int [B]; [B, T] where per frame.
+        """Mean loss of batch["video"] uint8 [B, T, H, W, C] with batch["label"] int [B], or [B, T].
 
         Returns:
           The loss, and aux with `metrics` (loss, top1) and the new `model_state`.
