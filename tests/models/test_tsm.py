@@ -1,0 +1,157 @@
+"""TSN and TSM: what a shift costs, what it reaches, and how it runs frame by frame."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vidjax
+from vidjax.analysis.describe import describe
+from vidjax.analysis.receptive_field import receptive_fields
+from vidjax.errors import UserError
+from vidjax.models.resnet import Block
+
+TINY = dict(tiny=True)
+
+
+def video(frames=5, batch=2):
+    return jax.random.normal(jax.random.key(1), (batch, frames, 32, 32, 3))
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Of a tiny TSN, whose statistics are not those of the start; every TSM takes them."""
+    model = vidjax.create_model("tsn_resnet50", 7, **TINY)
+    variables = jax.jit(model.init)(jax.random.key(0), video())
+    rng = np.random.default_rng(0)
+    stats = jax.tree.map(
+        lambda x: x + rng.uniform(-0.1, 0.1, x.shape).astype(np.float32), variables["batch_stats"]
+    )
+    return {**variables, "batch_stats": stats}
+
+
+def run(variables, x, name="tsm_resnet50_8f", **options):
+    model = vidjax.create_model(name, 7, **TINY, **options)
+    return jax.jit(model.apply)(variables, x)
+
+
+@pytest.fixture(scope="module")
+def described():
+    return {name: describe(name) for name in ("tsn_resnet50", "tsm_resnet50_8f")}
+
+
+def test_shifting_costs_nothing(described):
+    tsn, tsm = described.values()
+    assert tsm["params"] == tsn["params"] == 24_327_632
+    assert tsm["gmacs"] == tsn["gmacs"] and tsm["uncounted"] == tsn["uncounted"] == {}
+    assert tsm["gmacs_by_module"] == tsn["gmacs_by_module"]
+
+
+def test_how_far_one_frame_reaches(described):
+    """A frame each way per block that shifts: of ResNet-50 all 3, 4, 6 and 3."""
+    field = described["tsm_resnet50_8f"]["receptive_field"]
+    assert [field[f"stage{i}"]["unclipped"][0] for i in (1, 2, 3, 4)] == [7, 15, 27, 33]
+    model = vidjax.create_model("tsm_resnet50_8f", trunk="resnet101")
+    fields = receptive_fields(model, (8, 64, 64, 3))
+    # 23 blocks in the third stage: every second block shifts, 2 + 2 + 12 + 2 of them.
+    assert [fields[f"stage{i}"].unclipped[0] for i in (1, 2, 3, 4)] == [5, 9, 33, 37]
+
+
+def test_no_share_of_the_channels_is_tsn(variables):
+    x = video()
+    want, _ = run(variables, x, "tsn_resnet50")
+    got, _ = run(variables, x, n_div=0)
+    np.testing.assert_array_equal(got, want)
+    moved, _ = run(variables, x)
+    assert float(jnp.abs(moved - want).max()) > 1e-3
+
+
+def test_the_first_block_by_hand(variables):
+    """The residual branch gets the shifted input, the shortcut the input; in place both get the former."""
+    x = video()
+    p, s = (variables[k]["trunk"]["stage1_block0"] for k in ("params", "batch_stats"))
+    block = Block(8, 1, True, 1, jnp.float32, jnp.float32)
+    for place in ("residual", "in_place"):
+        _, ends = run(variables, x, place=place)
+        stem = np.asarray(ends["stem"])
+        shifted = stem.copy()
+        shifted[..., 0] = 0
+        shifted[..., 1] = 0
+        shifted[:, :-1, ..., 0] = stem[:, 1:, ..., 0]
+        shifted[:, 1:, ..., 1] = stem[:, :-1, ..., 1]
+        fold = lambda v: v.reshape(-1, *v.shape[2:])  # noqa: E731
+        shortcut = shifted if place == "in_place" else stem
+        want = block.apply({"params": p, "batch_stats": s}, fold(shortcut), False, fold(shifted))
+        np.testing.assert_allclose(fold(ends["stage1"]), want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_future_is_seen_offline_only(variables):
+    x = video()
+    changed = x.at[:, -1].add(1.0)
+    for online in (False, True):
+        a, b = (run(variables, v, online=online)[1]["frame_logits"] for v in (x, changed))
+        early = float(jnp.abs(a - b)[:, :-1].max())
+        assert early == 0 if online else early > 1e-4
+
+
+@pytest.mark.parametrize("place", ["residual", "in_place"])
+def test_frame_by_frame_is_the_whole_clip(variables, place):
+    x = video(frames=6)
+    model = vidjax.create_model("tsm_resnet50_8f", 7, **TINY, online=True, place=place)
+    want, ends = jax.jit(model.apply)(variables, x)
+    step = jax.jit(lambda state, frame: model.apply(variables, state, frame, method="step"))
+    for chunks in ([1] * 6, [2, 1, 3]):
+        state, start, seen = model.init_state(2, (32, 32, 3)), 0, []
+        assert not any(leaf.any() for leaf in jax.tree.leaves(state))
+        for n in chunks:
+            chunk = x[:, start] if n == 1 else x[:, start : start + n]
+            (logits, e), state = step(state, chunk)
+            seen.append(e["frame_logits"])
+            start += n
+            so_far = ends["frame_logits"][:, :start].mean(1)
+            np.testing.assert_allclose(logits, so_far, atol=1e-5 * float(jnp.abs(so_far).max()))
+        scale = float(jnp.abs(ends["frame_logits"]).max())
+        np.testing.assert_allclose(jnp.concatenate(seen, 1), ends["frame_logits"], atol=1e-5 * scale)
+        np.testing.assert_allclose(logits, want, atol=1e-5 * scale)
+        np.testing.assert_allclose(e["pre_logits"], ends["pre_logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_consensus(variables):
+    x = video()
+    _, ends = run(variables, x, "tsn_resnet50")
+    scores = ends["frame_logits"]
+    weights = jnp.array([0.1, 0.5, 0.2, 0.15, 0.05])
+    weighted = {**variables, "params": {**variables["params"], "consensus": weights}}
+    for name, v, want in (
+        ("average", variables, scores.mean(1)),
+        ("max", variables, scores.max(1)),
+        ("weighted", weighted, (scores * weights[None, :, None]).sum(1)),
+    ):
+        got, _ = run(v, x, "tsn_resnet50", consensus=name)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_partial_batch_norm(variables):
+    """In training only the stem's statistics move; the blocks answer by theirs, whatever the batch."""
+    model = vidjax.create_model("tsn_resnet50", 7, **TINY, partial_bn=True)
+    rngs = {"dropout": jax.random.key(0)}
+    apply = jax.jit(lambda x: model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs))
+    _, state = apply(video())
+    old, new = variables["batch_stats"]["trunk"], state["batch_stats"]["trunk"]
+    for name in old:
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), old[name], new[name])
+        assert all(jax.tree.leaves(same)) == (name != "stem_bn"), name
+
+
+def test_what_does_not_go_together(variables):
+    frame = video()[:, 0]
+    for options, told in (
+        (dict(), "set online=True"),
+        (dict(online=True, consensus="max"), "consensus is the average"),
+        (dict(online=True, place="inplace"), "did you mean in_place"),
+    ):
+        model = vidjax.create_model("tsm_resnet50_8f", 7, **TINY, **options)
+        with pytest.raises(UserError, match=told):
+            model.init_state(1, frame.shape[1:])
+    with pytest.raises(UserError, match="did you mean average"):
+        run(variables, video(), "tsn_resnet50", consensus="averge")
