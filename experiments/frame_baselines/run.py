@@ -1,0 +1,93 @@
+"""What sees time? Every frame-era model, tiny, under one budget, on embedded motion and on Weizmann.
+
+  VIDJAX_DATA=/data python experiments/frame_baselines/run.py              # both data sets, table and plot
+  python experiments/frame_baselines/run.py --exercise                    # the lecture's exercise alone
+  python experiments/frame_baselines/run.py --models 'tsm_*' --data motion
+
+Writes results.csv and results.png beside this file, and the table into README.md. Runs that are finished
+under --workdir are not run again.
+"""
+
+import argparse
+import fnmatch
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+import vidjax
+from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
+
+HERE = pathlib.Path(__file__).parent
+SMALL = {"model.options.trunk_options": "{'tiny':True,'width':16}"}
+FLOW = {"data.modality": "flow", "data.grey": True}
+BOTH = {"data.modality": "rgb+flow", "data.frames": 1, "data.flow.frames": 8}
+# model: what it needs besides the common budget
+MODELS = {
+    "single_frame_resnet18": SMALL,
+    "karpathy_single_frame": {},
+    "karpathy_late_fusion": {},
+    "karpathy_early_fusion": {},
+    "karpathy_slow_fusion": {},
+    "late_fusion_resnet18": SMALL,
+    "late_fusion_resnet18_max": SMALL,
+    "late_fusion_resnet18_attention": SMALL,
+    "late_fusion_resnet18_netvlad": SMALL,
+    "late_fusion_resnet18_mlp": SMALL,
+    "early_fusion_resnet18": SMALL,
+    "tsn_resnet50": SMALL,
+    "two_stream_resnet50_spatial": {},
+    "two_stream_resnet50_temporal": FLOW,
+    "two_stream_resnet50": BOTH,
+    "cnn_lstm_resnet18": SMALL,
+    "cnn_gru_resnet18": SMALL,
+    "cnn_bilstm_resnet18": SMALL,
+    "lrcn_resnet50": SMALL,
+    "rcn_vgg16": {},
+    "gru_rcn_vgg16": {},
+    "stacked_gru_rcn_vgg16": {},
+    "bi_gru_rcn_vgg16": {},
+    "tsm_resnet50_8f": SMALL,
+    "tsm_mobilenet_v2_8f": {},
+    "r2plus1d_18": {},
+    "slow_fusion_conv4": {"model.tiny": False},
+}
+EXERCISE = ("late_fusion_resnet18", "tsm_resnet50_8f", "r2plus1d_18")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--exercise", action="store_true", help="frame pooling, TSM and R(2+1)D on motion")
+    parser.add_argument("--models", default="*", help="a pattern")
+    parser.add_argument("--data", nargs="+", default=("motion", "weizmann"), choices=("motion", "weizmann"))
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/frame_baselines"))
+    args = parser.parse_args()
+    names = EXERCISE if args.exercise else fnmatch.filter(MODELS, args.models)
+    data = ("motion",) if args.exercise else args.data
+
+    rows = []
+    for name in names:
+        row = {"model": name, "order-aware": "yes" if vidjax.spec(name).order_aware else "no"}
+        if "motion" in data:
+            config = f"configs/synthetic_motion/any_model.py:model={name}"
+            run = train(args.workdir / f"motion_{name}", config, MODELS[name])
+            row |= {"motion top-1": run.top1, "motion direction": direction_accuracy(run.result)}
+        if "weizmann" in data:
+            config = f"configs/weizmann/any_model.py:model={name}"
+            run = train(args.workdir / f"weizmann_{name}", config, MODELS[name])
+            row |= {"Weizmann top-1": run.top1}
+        rows.append(row | {"seconds": round(run.seconds)})
+    print(markdown(rows))
+    if args.exercise or len(names) < len(MODELS) or len(data) < 2:
+        return
+    save(rows, HERE / "results.csv")
+    into_readme(HERE / "README.md", "results", f"{markdown(rows)}\n\n*Measured here*, {machine()}.")
+    columns = ("motion top-1", "motion direction", "Weizmann top-1")
+    chance = {"motion top-1": 1 / 12, "motion direction": 0.5, "Weizmann top-1": 0.1}
+    labels = [r["model"] + ("" if r["order-aware"] == "yes" else " *") for r in rows]
+    series = {c: [r[c] for r in rows] for c in columns}
+    bars(HERE / "results.png", labels, series, chance, "* cannot see the order of frames")
+
+
+if __name__ == "__main__":
+    main()
