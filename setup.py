@@ -34,6 +34,7 @@ setup(
         "pillow>=10.4",
         "tensorboardX>=2.6",
         "safetensors>=0.4",
+        "scikit-learn>=1.5",
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6"],

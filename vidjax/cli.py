@@ -61,6 +61,19 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", metavar="DIR", help="where the results go (default: DIR/eval)")
     p.epilog = "Any config value can be set: --config.evals.clips=10 --config.evals.crops=3"
 
+    p = command("fuse", _fuse, "Fuse what several models said of the same videos.")
+    p.add_argument("results", nargs="+", metavar="RESULT", help="result.npz, or the folder that holds it")
+    p.add_argument("--out", required=True, metavar="DIR")
+    p.add_argument("--weights", nargs="+", type=float, metavar="W", help="of the average (default: equal)")
+    p.add_argument(
+        "--svm",
+        nargs="+",
+        metavar="RESULT",
+        help="fit a linear SVM to these, of the same models on training videos, in place of the average",
+    )
+    p.add_argument("--c", type=float, default=1.0, help="the SVM's penalty (default: 1)")
+    p.epilog = "Results of training videos: vidjax eval --config.data.eval_split=train --out DIR"
+
     p = command("predict", _predict, "Name what is seen in video files.")
     p.add_argument("videos", nargs="+", metavar="VIDEO")
     p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
@@ -159,6 +172,30 @@ def _eval(args: argparse.Namespace) -> int:
     result.write_predictions(out / "predictions.jsonl")
     _print_metrics(result.metrics)
     print(f"checkpoint: {find_checkpoint(args.checkpoint)}\npredictions: {out / 'predictions.jsonl'}")
+    return 0
+
+
+def _fuse(args: argparse.Namespace) -> int:
+    _no_overrides(args)
+    from vidjax.evals.classification import ClassificationResult
+    from vidjax.evals.fusion import average, svm
+
+    if args.svm and args.weights:
+        raise UserError("--weights are of the average: leave them out with --svm")
+
+    def read(paths: list[str]) -> list[ClassificationResult]:
+        files = (pathlib.Path(p) for p in paths)
+        return [ClassificationResult.load(f / "result.npz" if f.is_dir() else f) for f in files]
+
+    results = read(args.results)
+    fused = svm(read(args.svm), results, args.c) if args.svm else average(results, args.weights)
+    out = pathlib.Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    fused.save(out / "result.npz")
+    fused.write_predictions(out / "predictions.jsonl")
+    for path, result in zip((*args.results, "fused"), (*results, fused), strict=True):
+        print(f"{result.metrics['video_top1']:.4f}  video top-1 of {path}")
+    print(f"predictions: {out / 'predictions.jsonl'}")
     return 0
 
 
