@@ -9,6 +9,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from vidjax.analysis.params import abstract_variables
+from vidjax.layers.attention import forced_platform
 from vidjax.layers.conv import forced_lowering
 from vidjax.registry import InputShape, dummy_input
 
@@ -78,8 +79,9 @@ def flat(endpoints: dict[str, Any]) -> dict[str, Any]:
 
 def make_jaxpr(fn: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
     """The jaxpr of `fn` and the shapes of its output, with every convolution as the one that is meant: on
-    the CPU `vidjax.layers.conv` would trace a 3D convolution as several operations."""
-    with forced_lowering("native"):
+    the CPU `vidjax.layers.conv` would trace a 3D convolution as several operations, and
+    `vidjax.layers.attention` loops over its heads."""
+    with forced_lowering("native"), forced_platform("count"):
         return jax.make_jaxpr(fn, return_shape=True)(*args)
 
 

@@ -1,0 +1,225 @@
+"""Attention, once: one function behind which each platform runs what is fastest there.
+
+Backends, all with the same result:
+- "plain": the whole map of scores at once, by XLA.
+- "heads": one head of one sample at a time, in blocks of queries that stay in the CPU's caches; on XLA's CPU
+  several times faster than a map of all heads, and its memory is linear in the tokens.
+- "blockwise": all heads at once in blocks of queries, each recomputed in the backward pass, so that memory is
+  linear in the tokens for the gradient as well.
+- "cudnn": the fused kernel of cuDNN (GPU; float16 or bfloat16).
+- "flash": the fused Pallas kernel of the TPU.
+- "auto": by platform and shape, see `choose`.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+BACKENDS = ("auto", "plain", "heads", "blockwise", "cudnn", "flash")
+BLOCK = 256  # queries at a time of "blockwise"
+LONG = 2048 * 2048  # scores of one head from which a map of all heads costs more memory than it saves time
+TILE = 1 << 20  # scores of one block of "heads": more leave the caches, fewer starve the matrix products
+SMALLEST = 64  # queries of a block of "heads"
+FEW = 64 * 64  # scores of one head that do not repay a turn of a loop
+
+# `with forced_platform("tpu"):` makes "auto" choose as on that platform; any name but "cpu", "gpu" and "tpu"
+# chooses "plain". A context that jit's caches know of, so nothing traced outside is reused.
+forced_platform = jax.make_user_context(None)
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    scale: float | None = None,
+    backend: str = "auto",
+    dropout: float = 0.0,
+    rng: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(scale q k^T + bias) v, over heads (Vaswani et al., arXiv:1706.03762, section 3.2).
+
+    Scores and softmax are float32 whatever the inputs are.
+
+    Args:
+      q: [B, N, H, D].
+      k, v: [B, M, H, D].
+      bias: added to the scores, [b, h, N, M] with h of 1 or H, and b a divisor of B: windows or clips in the
+        batch repeat the b patterns in turn.
+      mask: of the same shape or [b, h, 1, M]; False hides a key.
+      scale: D ** -0.5 where None.
+      backend: see the module.
+      dropout: rate at which weights are dropped, with the key `rng`; "plain" alone has it.
+
+    Returns:
+      [B, N, H, D], of the dtype of v.
+
+    Raises:
+      ValueError: an unknown backend, or dropout under another than "plain".
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"attention backend {backend!r}: one of {', '.join(BACKENDS)}")
+    if backend == "auto":
+        backend = choose(q, k, bias is not None or mask is not None, dropout > 0)
+    if dropout and backend != "plain":
+        raise ValueError(f"attention backend {backend!r} has no dropout, only 'plain' has")
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if backend == "plain":
+        return _plain(q, k, v, bias, mask, dropout, rng)
+    return _BACKENDS[backend](q, k, v, bias, mask)
+
+
+def attention_weights(
+    q: jax.Array,
+    k: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    scale: float | None = None,
+) -> jax.Array:
+    """The weights [B, H, N, M], float32, that `attention` averages the values with; its arguments."""
+    return _weights(q * (q.shape[-1] ** -0.5 if scale is None else scale), k, bias, mask)
+
+
+def choose(q: jax.Array, k: jax.Array, biased: bool, dropped: bool) -> str:
+    """The backend of "auto". On the CPU from measurement, forward and backward together; on GPU and TPU the
+    fused kernels where they apply, and blocks where the map of scores would fill the memory."""
+    platform = forced_platform.value or jax.default_backend()
+    scores = q.shape[1] * k.shape[1]
+    if dropped or platform not in ("cpu", "gpu", "tpu"):
+        return "plain"
+    if platform == "cpu":
+        return "heads" if scores >= FEW else "plain"
+    half = q.dtype in (jnp.float16, jnp.bfloat16)
+    if platform == "gpu" and half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and not biased:
+        return "cudnn"
+    if platform == "tpu" and scores >= 1024 * 1024 and not biased:
+        return "flash"
+    return "blockwise" if scores >= LONG else "plain"
+
+
+def _weights(q, k, bias, mask):
+    scores = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores += _tile(bias, q.shape[0]).astype(jnp.float32)
+    if mask is not None:
+        scores = jnp.where(_tile(mask, q.shape[0]), scores, 0.5 * jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores)
+
+
+def _plain(q, k, v, bias, mask, dropout=0.0, rng=None):
+    weights = _weights(q, k, bias, mask)
+    if dropout:
+        weights *= jax.random.bernoulli(rng, 1 - dropout, weights.shape) / (1 - dropout)
+    y = jnp.einsum("bhnm,bmhd->bnhd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return y.astype(v.dtype)
+
+
+def _blockwise(q, k, v, bias, mask, block: int | None = None):
+    """`_plain` on equal blocks of queries, one after the other, recomputed in the backward pass. Each sees
+    every key, so its softmax is exact as it stands."""
+    n = q.shape[1]
+    count = -(-n // (block or BLOCK))
+    if count == 1:
+        return jax.checkpoint(_plain)(q, k, v, bias, mask)
+    size = -(-n // count)
+
+    def split(x, axis):  # [..., N, ...] -> [count, ..., size, ...]
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, count * size - n)
+        x = jnp.pad(x, pad).reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    whole = {}  # what is the same for every query
+    parts = {"q": split(q, 1)}
+    for name, x in (("bias", bias), ("mask", mask)):
+        if x is None or x.shape[2] == 1:
+            whole[name] = x
+        else:
+            parts[name] = split(x, 2)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def run(parts):
+        given = whole | parts
+        return _plain(given["q"], k, v, given["bias"], given["mask"])
+
+    y = jnp.moveaxis(jax.lax.map(run, parts), 0, 1)
+    return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :n]
+
+
+def _heads(q, k, v, bias, mask):
+    """One head of one sample at a time. The loops run over heads, over the patterns of bias and mask, and
+    over the samples of a pattern, so that each bias is sliced (and its gradient summed) where it is used."""
+    b, n, h, _ = q.shape
+    block = max(SMALLEST, TILE // k.shape[1])
+    patterns = max([x.shape[0] for x in (bias, mask) if x is not None], default=1)
+
+    def sides(x):
+        """[B, N, H, D] -> [H, patterns, B / patterns, 1, N, 1, D]"""
+        x = x.transpose(2, 0, 1, 3).reshape(h, b // patterns, patterns, 1, x.shape[1], 1, x.shape[3])
+        return x.swapaxes(1, 2)
+
+    arrays = {name: sides(x) for name, x in (("q", q), ("k", k), ("v", v))}
+    for name, x in (("bias", bias), ("mask", mask)):
+        if x is not None:  # [b, h, N, M] -> [h, b, 1, 1, 1, N, M]
+            arrays[name] = x.swapaxes(0, 1)[:, :, None, None, None]
+    many = {  # which loops an array takes part in
+        name: (True, True, True) if name in "qkv" else (x.shape[0] > 1, x.shape[1] > 1, False)
+        for name, x in arrays.items()
+    }
+
+    def loop(depth: int, given):
+        if depth == 3:
+            get = given.get
+            return _blockwise(get("q"), get("k"), get("v"), get("bias"), get("mask"), block)
+        fixed = {name: x[0] for name, x in given.items() if not many[name][depth]}
+        turning = {name: x for name, x in given.items() if many[name][depth]}
+        if turning["q"].shape[0] == 1:
+            return loop(depth + 1, {name: x[0] for name, x in given.items()})[None]
+        return jax.lax.map(lambda part: loop(depth + 1, fixed | part), turning)
+
+    y = loop(0, arrays)  # [H, patterns, B / patterns, 1, N, 1, D]
+    return y.swapaxes(1, 2).reshape(h, b, n, -1).transpose(1, 2, 0, 3)
+
+
+def _cudnn(q, k, v, bias, mask):
+    bias, mask = (None if x is None else _tile(x, q.shape[0]) for x in (bias, mask))
+    return jax.nn.dot_product_attention(q, k, v, bias, mask, scale=1.0, implementation="cudnn")
+
+
+def _flash(q, k, v, bias, mask):
+    """The kernel takes multiples of 128 tokens; those that fill up are of another segment."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
+
+    (b, n, h, _), m = q.shape, k.shape[1]
+    if mask is not None:
+        hidden = jnp.where(mask, 0.0, 0.5 * jnp.finfo(jnp.float32).min)
+        bias = hidden if bias is None else bias + hidden
+
+    def fill(x, *axes):
+        return jnp.pad(x, [(0, -x.shape[i] % 128 if i in axes else 0) for i in range(x.ndim)])
+
+    q, k, v = (fill(x.transpose(0, 2, 1, 3), 2) for x in (q, k, v))
+    if bias is not None:
+        bias = fill(jnp.broadcast_to(_tile(bias, b), (b, h, n, m)), 2, 3)
+    real = [jnp.arange(x.shape[2]) < size for x, size in ((q, n), (k, m))]
+    segments = pallas.SegmentIds(*(jnp.tile(x[None], (b, 1)).astype(jnp.int32) for x in real))
+    y = pallas.flash_attention(q, k, v, bias, segments, sm_scale=1.0)
+    return y[:, :, :n].transpose(0, 2, 1, 3)
+
+
+def _tile(x: jax.Array, batch: int) -> jax.Array:
+    """[b, ...] -> [1 or batch, ...], the b patterns in turn."""
+    return x if x.shape[0] in (1, batch) else jnp.tile(x, (batch // x.shape[0], *(1,) * (x.ndim - 1)))
+
+
+_BACKENDS: dict[str, Callable] = {
+    "heads": _heads,
+    "blockwise": _blockwise,
+    "cudnn": _cudnn,
+    "flash": _flash,
+}
