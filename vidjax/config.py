@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 
+import vidjax
 from vidjax.errors import UserError, unknown
 from vidjax.flow import METHODS
 
@@ -341,6 +342,14 @@ def _smoke(config: ConfigDict) -> None:
         target_fps=None,
         workers=0,
     )
+    if config.data.modality != "rgb":  # a network takes flow in stacks of one depth
+        shape = vidjax.spec(config.model.name).tiny_input_shape
+        depth = (shape["flow"] if isinstance(shape, Mapping) else shape)[0]
+        config.data.flow.frames = depth
+        if config.data.modality == "flow":
+            config.data.frames = depth
+        if "flow_frames" in config.model.options:
+            config.model.options.flow_frames = depth
     config.data.options = ConfigDict(dict(train=24, val=12, test=12))
     config.evals.update(clips=1, crops=1, batch=4)
     config.log_every = 1
