@@ -82,6 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true")
     p.add_argument("--strip", metavar="FILE.png", help="also draw the frames; one file per video")
 
+    p = command("features", _features, "Write what a layer says of videos to a file.")
+    p.add_argument(
+        "videos", nargs="+", metavar="VIDEO", help="files; or dataset:SPLIT, of the checkpoint's data"
+    )
+    p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
+    p.add_argument("--layer", default="pre_logits", metavar="NAME", help="an endpoint (default: pre_logits)")
+    p.add_argument("--out", required=True, metavar="FILE", help="ends in .npz or .array_record")
+    p.add_argument("--frames", action="store_true", help="a row for each frame, in place of each window")
+    p.add_argument("--overlap", type=float, default=0.0, metavar="SHARE", help="of neighbouring windows")
+    p.add_argument("--dense", action="store_true", help="keep maps, in place of their average")
+    p.epilog = "Any config value can be set: --config.data.frames=32"
+
     p = command("models", _models, "List the registered models.")
     p.add_argument("pattern", nargs="?", default="*", help='such as "r*_18"')
     p.add_argument("--json", action="store_true")
@@ -156,8 +168,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from vidjax.checkpoint_io import find_checkpoint, load_variables
+    from vidjax.checkpoint_io import find_checkpoint, load_variables, merge_variables
     from vidjax.config import resolve
+    from vidjax.data.datasets.features import check_origin
     from vidjax.train.experiment import build
     from vidjax.train.loop import evaluate_variables
 
@@ -165,6 +178,10 @@ def _eval(args: argparse.Namespace) -> int:
     exp = build(resolve(meta["config"], args.overrides))
     if exp.eval_source.class_names != tuple(meta["class_names"]):
         raise UserError("the classes of the data are not those of the checkpoint")
+    if meta.get("features"):
+        check_origin(meta["features"], exp.eval_source.origin, "the checkpoint and of the data")
+    # Other data can make another model: more frames in the channels of its first layer, say.
+    variables = merge_variables(exp.abstract_state().eval_variables, variables, (), args.checkpoint)
     out = pathlib.Path(args.out or pathlib.Path(args.checkpoint) / "eval")
     out.mkdir(parents=True, exist_ok=True)
     result = evaluate_variables(exp, variables, out)
@@ -229,6 +246,27 @@ def _predict(args: argparse.Namespace) -> int:
                 path = path.with_stem(f"{path.stem}_{i}")
             strip(p.frames, title=p.path, probs=p.top).save(path)
     return 2 if failed else 0
+
+
+def _features(args: argparse.Namespace) -> int:
+    from vidjax.features import cache_features
+
+    done = cache_features(
+        args.videos,
+        args.checkpoint,
+        args.layer,
+        args.out,
+        dense=args.dense,
+        frames=args.frames,
+        overlap=args.overlap,
+        overrides=args.overrides,
+    )
+    for _, error in done.bad:
+        print(f"vidjax: {error}", file=sys.stderr)
+    shape = "x".join(map(str, done.meta["shape"]))
+    print(f"{args.out}: {done.videos} videos, {done.rows} rows of {shape}")
+    print(f"{done.meta['model']} {done.meta['layer']}, weights {done.meta['weights']}")
+    return 2 if done.bad else 0
 
 
 def _models(args: argparse.Namespace) -> int:
