@@ -99,22 +99,30 @@ def test_taps_of_few_and_of_many_channels(channels, window):
     assert_same(ours, run(lambda x, kernel: xla(x, kernel, (2, 1, 2), pads), x, kernel), 3e-6)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 3e-6), (jnp.bfloat16, 2e-2)])
 @pytest.mark.parametrize(
     "x, window, strides, pads, dilation",
     [
         ((2, 5, 9, 7, 6), (3, 3, 3), (1, 1, 1), ((1, 1), (1, 1), (1, 1)), (1, 1, 1)),
         ((1, 8, 9, 7, 6), (5, 3, 1), (2, 2, 1), ((4, 0), (1, 1), (0, 1)), (1, 2, 1)),
         ((3, 9, 7, 6), (3, 5), (1, 2), ((1, 1), (2, 0)), (1, 1)),
+        (
+            (2, 6, 10, 11, 6),
+            (1, 3, 5),
+            (2, 3, 2),
+            ((0, 0), (1, 1), (2, 2)),
+            (1, 2, 1),
+        ),  # phases without a tap
     ],
 )
-def test_shifts_equal_xla(x, window, strides, pads, dilation):
-    x, kernel = arrays(x, (*window, 1, 6))
+def test_shifts_equal_xla(x, window, strides, pads, dilation, dtype, tolerance):
+    x, kernel = arrays(x, (*window, 1, 6), dtype)
 
     def ours(x, kernel):
         return conv(x, kernel, strides, pads, dilation=dilation, groups=6, lowering="shifts")
 
     reference = run(lambda x, kernel: xla(x, kernel, strides, pads, dilation, 6), x, kernel)
-    assert_same(run(ours, x, kernel), reference, 3e-6)
+    assert_same(run(ours, x, kernel), reference, tolerance)
 
 
 def test_winograd_rounds_little_more_than_the_plain_sum():

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jax.typing import DTypeLike
 
+from vidjax.layers.depthwise import depthwise
 from vidjax.layers.winograd import TILE, winograd
 
 FEW = 16  # channels that do not fill a matrix product by themselves
@@ -40,12 +40,13 @@ def conv(
       padding: zeros on each side: one number for all, one per axis, (before, after) pairs, or "SAME".
       dilation: spacing of the window, one for all axes or one per axis.
       groups: parts of the channels that are convolved apart.
-      lowering: "auto" picks by backend and shape, and is "native" everywhere but on the CPU.
+      lowering: "auto" picks by backend and shape, and is "native" everywhere but on the CPU and, for 3D
+        windows of single channels, on the GPU.
         "native": XLA's own convolution.
         "taps" (2D, 3D): one 2D convolution of the folded frames per temporal offset, summed.
         "winograd" (2D, 3D; float32; 3x3 in space, without strides, dilation or groups): see
         `vidjax.layers.winograd`. It has no forward-mode derivative.
-        "shifts" (2D, 3D; one channel per group): shifted products, summed.
+        "shifts" (2D, 3D; one channel per group): see `vidjax.layers.depthwise`. No forward-mode derivative.
 
     Returns:
       The output, [B, *spatial, Cout].
@@ -65,7 +66,7 @@ def conv(
     if lowering == "winograd":
         y = winograd(x, kernel, tuple(pads))
     elif lowering == "shifts":
-        y = _shifts(x, kernel, strides, pads, dilation)
+        y = depthwise(x, kernel, strides, tuple(pads), dilation)
     else:
         y = _taps(x, kernel, strides, pads, dilation, groups)
     return y[0] if n == 2 else y
@@ -73,7 +74,12 @@ def conv(
 
 def _choose(x, kernel, strides, pads, dilation, groups) -> str:
     """The lowering that measured fastest, forward and backward together."""
-    if jax.default_backend() != "cpu" or len(strides) == 1:
+    backend = jax.default_backend()
+    single = len(strides) > 1 and groups == x.shape[-1] == kernel.shape[-1]
+    # cuDNN has no kernels for 3D windows of single channels; the TPU's compiler treats them as such.
+    if single and (backend == "cpu" or (backend == "gpu" and len(strides) == 3)):
+        return "shifts"
+    if backend != "cpu" or len(strides) == 1:
         return "native"
     plain = set(strides) == set(dilation) == {1} and groups == 1 and kernel.shape[-4:-2] == (3, 3)
     channels = kernel.shape[-2:]
@@ -81,7 +87,7 @@ def _choose(x, kernel, strides, pads, dilation, groups) -> str:
     tiles = frames * (x.shape[-3] // TILE) * (x.shape[-2] // TILE)
     if plain and x.dtype == jnp.float32 and min(channels) > FEW and tiles >= 2 * max(channels):
         return "winograd"
-    return "shifts" if groups == x.shape[-1] == kernel.shape[-1] else "taps"
+    return "taps"
 
 
 def _native(x, kernel, strides, pads, dilation, groups):
@@ -116,19 +122,6 @@ def _taps(x, kernel, strides, pads, dilation, groups):
         else:
             y += _native(tap, weights, strides[1:], pads[1:], dilation[1:], groups)
     return y.reshape(b, out_frames, *y.shape[1:])
-
-
-def _shifts(x, kernel, strides, pads, dilation):
-    """A convolution of each channel by itself: a sum of shifted products."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    sizes = [_out_size(*args) for args in zip(x.shape[1:], kernel.shape, strides, dilation)]
-    y = 0.0
-    for offset in np.ndindex(kernel.shape[:3]):
-        part = x
-        for axis, (k, size) in enumerate(zip(offset, sizes)):
-            part = _every(part, axis + 1, k * dilation[axis], size, strides[axis])
-        y += part * kernel[offset].reshape(1, 1, 1, 1, -1)
-    return y
 
 
 def _every(x, axis, start, count, step):
