@@ -14,7 +14,7 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 sys.path.append(str(GOLDEN))
 from weights import draw_all, draw_input, relative_error, sample  # noqa: E402
 
-TOLERANCE = 1e-5  # float32 against the reference in float64; 1.6e-6 was measured
+TOLERANCE = 1e-5  # float32 against the reference in float64, unless the recording says otherwise
 
 
 def load(name):
@@ -33,7 +33,7 @@ def differing(name, golden, about, source):
     logits, endpoints = jax.jit(model.apply)(variables, x)
     ours = {**endpoints, "logits": logits}
     errors = {s: relative_error(sample(ours[s]), want) for s, want in golden.items()}  # as computed
-    return [s for s in errors if not errors[s] < TOLERANCE], errors
+    return [s for s in errors if not errors[s] < about.get("tolerance", TOLERANCE)], errors
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in GOLDEN.glob("*.npz")))

@@ -64,6 +64,7 @@ def main(names: list[str]) -> None:
             "input_seed": INPUT_SEED,
             "input_shape": case.input_shape,
             "options": dict(case.options),
+            "tolerance": case.tolerance,
             "shapes": shapes,
         }
         arrays = {k: sample(v).astype(np.float32) for k, v in out.items()}

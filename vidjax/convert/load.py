@@ -14,7 +14,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import merge_variables
-from vidjax.convert import formats, pyslowfast, pytorchvideo_resnets, timm, torchvision, video_swin
+from vidjax.convert import (
+    formats,
+    inception,
+    mvit,
+    pyslowfast,
+    pytorchvideo_resnets,
+    timm,
+    torchvision,
+    tsm,
+    video_swin,
+)
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
 from vidjax.convert.inflate import adapt_channels, inflate
 from vidjax.errors import UserError, unknown
@@ -25,13 +35,14 @@ Source = str | os.PathLike | Mapping[str, Any]
 
 # Whose naming -> {our model: rules}. "vidjax" is our own and needs none.
 ORIGINS: dict[str, Mapping[str, Rules]] = {
-    "torchvision": torchvision.RULES | inception.TORCHVISION | video_swin.TORCHVISION,
+    "torchvision": torchvision.RULES | inception.TORCHVISION | mvit.TORCHVISION | video_swin.TORCHVISION,
     "timm": timm.RULES,
-    "pytorchvideo": pytorchvideo_resnets.RULES,
-    "pyslowfast": pyslowfast.RULES,
+    "pytorchvideo": pytorchvideo_resnets.RULES | mvit.PYTORCHVIDEO,
+    "pyslowfast": pyslowfast.RULES | mvit.PYSLOWFAST,
     "deepmind": inception.DEEPMIND,
     "deepmind_kinetics600": inception.DEEPMIND_600,
     "pytorch_i3d": inception.PORT,
+    "tsm": tsm.RULES,
     "video_swin": video_swin.AUTHORS,
 }
 _OURS = re.compile(r"(params|batch_stats)/")
@@ -106,7 +117,7 @@ def read_weights(
     trunk, image = getattr(model, "trunk", None), spec(name).inflates
     if origin == "vidjax" or (origin is None and all(map(_OURS.match, arrays))):
         origin, flat = "vidjax", arrays
-        owner = trunk if trunk and not any(k.startswith("params/trunk/") for k in arrays) else name
+        owner = trunk if trunk and not any("/trunk/" in k for k in arrays) else name
         if image and FIRST in arrays and arrays[FIRST].ndim == 4:
             owner = image
         head = next((x for k, x in arrays.items() if re.match(HEAD, k)), None)

@@ -1,4 +1,5 @@
-"""torchvision's names: `torchvision.models.resnet*` and `torchvision.models.video.{r3d_18, mc3_18}`."""
+"""torchvision's names: `torchvision.models.resnet*` and `torchvision.models.video.{r3d_18, mc3_18,
+r2plus1d_18}`."""
 
 from vidjax.convert.engine import batch_norm, linear
 
@@ -24,7 +25,25 @@ VIDEO_RESNET = (
     *linear("fc", "head"),
 )
 
+_STAGED = f"{_BLOCK}.conv{{i}}.0", f"{_OURS}/conv{{i}}"
+
+R2PLUS1D = (
+    *linear("stem.0", "stem_conv", bias=False),
+    *batch_norm("stem.1", "stem_bn"),
+    *linear("stem.3", "stem_time_conv", bias=False),
+    *batch_norm("stem.4", "stem_time_bn"),
+    *linear(f"{_STAGED[0]}.0", f"{_STAGED[1]}/space", bias=False),
+    *batch_norm(f"{_STAGED[0]}.1", f"{_STAGED[1]}/bn"),
+    *linear(f"{_STAGED[0]}.3", f"{_STAGED[1]}/time", bias=False),
+    *batch_norm(f"{_BLOCK}.conv{{i}}.1", f"{_OURS}/bn{{i}}"),
+    *linear(f"{_BLOCK}.downsample.0", f"{_OURS}/down_conv", bias=False),
+    *batch_norm(f"{_BLOCK}.downsample.1", f"{_OURS}/down_bn"),
+    *linear("fc", "head"),
+)
+
 RULES = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), RESNET),
     **dict.fromkeys(("r3d_18", "mc3_18"), VIDEO_RESNET),
+    # The last two have other widths than torchvision's one, and its names.
+    **dict.fromkeys(("r2plus1d_18", "r2plus1d_18_paper", "r2plus1d_34"), R2PLUS1D),
 }

@@ -30,5 +30,5 @@ CASES = {
     name: Case(
         partial(_build, torchvision.models.video, name), (1, 8, 56, 56, 3), {"stem": "stem", **LAYERS}, CLIPS
     )
-    for name in ("r3d_18", "mc3_18")
+    for name in ("r3d_18", "mc3_18", "r2plus1d_18")
 }

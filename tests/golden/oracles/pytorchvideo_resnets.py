@@ -1,0 +1,89 @@
+"""pytorchvideo's bottleneck ResNets, with heads that take clips of any size."""
+
+from functools import partial
+
+import torch
+from pytorchvideo.layers.nonlocal_net import create_nonlocal
+from pytorchvideo.models import hub
+from pytorchvideo.models.slowfast import create_slowfast
+
+from oracles import Case, channels_first
+
+CLIPS = [(400, (1, 8, 64, 64, 3)), (11, (2, 5, 57, 49, 3)), (3, (1, 9, 33, 71, 3)), (101, (1, 2, 48, 64, 3))]
+LONGER = [(400, (1, 32, 64, 64, 3)), (11, (2, 19, 57, 49, 3)), (3, (1, 9, 33, 71, 3))]
+
+
+def _build(name, classes, **options):
+    return getattr(hub, name)(model_num_class=classes, head_pool=torch.nn.AdaptiveAvgPool3d, **options).eval()
+
+
+def _with_non_local(model, places, widths, form):
+    """Non-local layers after the named blocks of stages 2 and 3."""
+    for stage, blocks, width in zip(model, places, widths):
+        layers = list(stage.res_blocks)
+        for block in sorted(blocks, reverse=True):
+            layer = create_nonlocal(
+                dim_in=width, dim_inner=width // 2, pool_size=(1, 2, 2), instantiation=form
+            )
+            layers.insert(block + 1, layer)
+        stage.res_blocks = torch.nn.ModuleList(layers)
+
+
+def _i3d_nln(classes):
+    model = _build("i3d_r50", classes)
+    _with_non_local((model.blocks[3], model.blocks[4]), ((1, 3), (1, 3, 5)), (512, 1024), "softmax")
+    return model.eval()
+
+
+def _slowfast_nl(classes):
+    model = _build("slowfast_16x8_r101_50_50", classes)
+    _with_non_local((model.blocks[3].multipathway_blocks[0],), ((6, 13, 20),), (1024,), "dot_product")
+    return model.eval()
+
+
+def _stages(stem, *stages, head):
+    names = {f"blocks.{b}": f"stage{i}" for i, b in enumerate(stages, 1)}
+    return {f"blocks.{stem}": "stem", **names, f"blocks.{head}.pool": "pre_logits"}
+
+
+PLAIN, POOLED = _stages(0, 1, 2, 3, 4, head=5), _stages(0, 1, 3, 4, 5, head=6)
+BOTH = {
+    f"blocks.{i}.multipathway_blocks.{p}": f"{to}{f'stage{i}' if i else 'stem'}"
+    for i in range(5)
+    for p, to in enumerate(("", "fast_"))
+} | {"blocks.5": "pre_logits"}
+
+
+def _two_rates(x, alpha):
+    return [channels_first(x[:, ::alpha]), channels_first(x)]
+
+
+def _slowfast(build, alpha, input_shape=(1, 16, 64, 64, 3), live=LONGER):
+    to_input = partial(_two_rates, alpha=alpha)
+    return Case(build, input_shape, BOTH, live, to_input=to_input, package="pytorchvideo")
+
+
+def _resnet(build, stages, input_shape=(1, 4, 64, 64, 3), **options):
+    return Case(build, input_shape, stages, CLIPS, package="pytorchvideo", **options)
+
+
+def _slowfast_4x16(classes):
+    lateral = dict(slowfast_fusion_conv_kernel_size=(5, 1, 1), slowfast_fusion_conv_stride=(8, 1, 1))
+    return create_slowfast(model_num_class=classes, head_pool=torch.nn.AdaptiveAvgPool3d, **lateral).eval()
+
+
+CASES = {
+    "c2d_r50_8x8": _resnet(partial(_build, "c2d_r50"), POOLED),
+    "i3d_r50_8x8": _resnet(partial(_build, "i3d_r50"), POOLED),
+    # The drawn weights put hundreds into the softmax, whose rounding the exponential enlarges: the reference
+    # itself differs by 6e-5 between float32 and float64.
+    "i3d_nln_r50_8x8": _resnet(_i3d_nln, POOLED, tolerance=5e-5),
+    "slow_r50_8x8": _resnet(partial(_build, "slow_r50"), PLAIN),
+    "r2plus1d_r50_16x4": _resnet(
+        partial(_build, "r2plus1d_r50", head_activation=None), PLAIN, (1, 8, 64, 64, 3)
+    ),
+    "slowfast_r50_4x16": _slowfast(_slowfast_4x16, 8),
+    "slowfast_r50_8x8": _slowfast(partial(_build, "slowfast_r50"), 4),
+    "slowfast_r101_8x8": _slowfast(partial(_build, "slowfast_r101"), 4, live=LONGER[1:]),
+    "slowfast_r101_16x8_nl": _slowfast(_slowfast_nl, 4, live=LONGER[1:]),
+}

@@ -1,0 +1,87 @@
+"""pytorchvideo's names of its bottleneck ResNets: C2D, I3D, Slow, R(2+1)D and SlowFast.
+
+The networks are numbered blocks: the stem, the stages, pooling layers (without weights) and the head. A stage
+counts its non-local layers among its blocks.
+"""
+
+from vidjax.convert.engine import Rules, batch_norm, linear
+from vidjax.models import create_model
+
+_NON_LOCAL = ("theta", "phi", "g", "out")
+
+
+def bottleneck(source: str, ours: str, factorised: bool = False) -> Rules:
+    """A residual block with the 1x1, 3x3 and 1x1 convolutions a, b and c; b may be a (2+1)D convolution."""
+    rules = [
+        *linear(f"{source}.branch1_conv", f"{ours}/down_conv", bias=False),
+        *batch_norm(f"{source}.branch1_norm", f"{ours}/down_bn"),
+    ]
+    for i, letter in enumerate("abc", 1):
+        rules += batch_norm(f"{source}.branch2.norm_{letter}", f"{ours}/bn{i}")
+        if letter == "b" and factorised:
+            conv = f"{source}.branch2.conv_b"
+            rules += linear(f"{conv}.conv_t", f"{ours}/conv2/time", bias=False)
+            rules += linear(f"{conv}.conv_xy", f"{ours}/conv2/space", bias=False)
+            rules += batch_norm(f"{conv}.norm", f"{ours}/conv2/bn")
+        else:
+            rules += linear(f"{source}.branch2.conv_{letter}", f"{ours}/conv{i}", bias=False)
+    return rules
+
+
+def _stage(source: str, ours: str, blocks: int, non_local: tuple[int, ...] = (), **options: bool) -> Rules:
+    if not non_local:
+        return bottleneck(f"{source}.res_blocks.{{block}}", f"{ours}_block{{block}}", **options)
+    rules, at = [], 0
+    for block in range(blocks):
+        rules += bottleneck(f"{source}.res_blocks.{at}", f"{ours}_block{block}", **options)
+        at += 1
+        if block in non_local:
+            there, here = f"{source}.res_blocks.{at}", f"{ours}_nonlocal{block}"
+            for name in _NON_LOCAL:
+                rules += linear(f"{there}.conv_{name}", f"{here}/{name}")
+            rules += batch_norm(f"{there}.norm", f"{here}/bn")
+            at += 1
+    return rules
+
+
+def _stem(source: str, to: str = "") -> Rules:
+    return [
+        *linear(f"{source}.conv", f"{to}stem_conv", bias=False),
+        *batch_norm(f"{source}.norm", f"{to}stem_bn"),
+    ]
+
+
+def _resnet(name: str, factorised: bool = False) -> Rules:
+    model = create_model(name)
+    rules, at = _stem("blocks.0"), 1
+    for i, stage in enumerate(zip(model.stage_sizes, model.non_local), 1):
+        rules += _stage(f"blocks.{at}", f"stage{i}", *stage, factorised=factorised)
+        at += 2 if i == 1 and model.stage1_pool > 1 else 1
+    return (*rules, *linear(f"blocks.{at}.proj", "head"))
+
+
+def _slowfast(name: str) -> Rules:
+    rules, model = [], create_model(name)
+    for i, ours in enumerate(("stem", "stage1", "stage2", "stage3", "stage4")):
+        slow, fast = (f"blocks.{i}.multipathway_blocks.{pathway}" for pathway in (0, 1))
+        if i == 0:
+            rules += _stem(slow, "slow_") + _stem(fast, "fast_")
+        else:
+            blocks = model.stage_sizes[i - 1]
+            rules += _stage(slow, f"slow_{ours}", blocks, model.non_local[i - 1])
+            rules += _stage(fast, f"fast_{ours}", blocks)
+        if i < 4:
+            source = f"blocks.{i}.multipathway_fusion"
+            rules += linear(f"{source}.conv_fast_to_slow", f"lateral_{ours}/conv", bias=False)
+            rules += batch_norm(f"{source}.norm", f"lateral_{ours}/bn")
+    return (*rules, *linear("blocks.6.proj", "head"))
+
+
+RESNETS = ("c2d_r50_8x8", "i3d_r50_8x8", "i3d_nln_r50_8x8", "slow_r50_8x8")
+SLOWFAST = tuple(f"slowfast_{n}" for n in ("r50_4x16", "r50_8x8", "r101_8x8", "r101_16x8", "r101_16x8_nl"))
+
+RULES = {
+    **{name: _resnet(name) for name in RESNETS},
+    "r2plus1d_r50_16x4": _resnet("r2plus1d_r50_16x4", factorised=True),
+    **{name: _slowfast(name) for name in SLOWFAST},
+}
