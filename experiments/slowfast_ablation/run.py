@@ -1,0 +1,75 @@
+"""SlowFast's own choices at CPU scale: alpha, beta and what the fast pathway tells the slow one.
+
+  python experiments/slowfast_ablation/run.py
+
+After tables 5(a) and 5(b) of arXiv:1812.03982, on the twelve embedded motions. Writes results.csv and
+results.png beside this file, and the table into README.md. Finished runs under --workdir are not run again.
+"""
+
+import argparse
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+import vidjax
+from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
+from vidjax.analysis import graph
+from vidjax.analysis.macs import jaxpr_cost
+from vidjax.analysis.params import count_params
+
+HERE = pathlib.Path(__file__).parent
+FRAMES, SIZE = 16, 32
+BASE = dict(width=32, alpha=4, beta=1 / 8, lateral="conv")
+ROWS = {
+    "slow alone": None,
+    "alpha 4, beta 1/8, conv": {},
+    "alpha 2": dict(alpha=2),
+    "alpha 8": dict(alpha=8),
+    "beta 1/4": dict(beta=1 / 4),
+    "beta 1/16": dict(beta=1 / 16),
+    "no lateral": dict(lateral="none"),
+    "time-strided sampling": dict(lateral="sample"),
+    "time to channel": dict(lateral="channels"),
+    "time to channel, sum (beta 1/4)": dict(lateral="sum", beta=1 / 4),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/slowfast_ablation"))
+    args = parser.parse_args()
+    rows = []
+    for label, change in ROWS.items():
+        if change is None:  # the frames that the slow pathway of the base sees
+            name, options, data = "slow_r50_8x8", dict(width=BASE["width"]), dict(frames=4, stride=4.0)
+        else:
+            name, options, data = "slowfast_r50_4x16", BASE | change, dict(frames=FRAMES, stride=1.0)
+        overrides = {f"model.options.{k}": v for k, v in options.items()}
+        overrides |= {f"data.{k}": v for k, v in data.items()}
+        slug = "".join(c if c.isalnum() else "_" for c in label)
+        run = train(args.workdir / slug, f"configs/synthetic_motion/any_model.py:model={name}", overrides)
+        traced = graph.trace(
+            vidjax.create_model(name, 12, tiny=True, **options), (data["frames"], SIZE, SIZE, 3)
+        )
+        rows.append(
+            {
+                "model": label,
+                "motion top-1": run.top1,
+                "motion direction": direction_accuracy(run.result),
+                "parameters": count_params(traced.variables["params"]),
+                "MMACs": round(jaxpr_cost(traced.jaxpr).macs / 1e6, 1),
+                "seconds": round(run.seconds),
+            }
+        )
+    print(markdown(rows))
+    save(rows, HERE / "results.csv")
+    into_readme(HERE / "README.md", "results", f"{markdown(rows)}\n\n*Measured here*, {machine()}.")
+    columns = ("motion top-1", "motion direction")
+    series = {c: [r[c] for r in rows] for c in columns}
+    chance = {"motion top-1": 1 / 12, "motion direction": 0.5}
+    bars(HERE / "results.png", [r["model"] for r in rows], series, chance)
+
+
+if __name__ == "__main__":
+    main()
