@@ -1,10 +1,10 @@
 """Convolutions of each channel by itself, in three dimensions: sums of shifted products.
 
 A depthwise convolution has a product per input and tap and no matrix product to speak of, so memory bounds
-it: read the input once, keep every tap's shift of it close by, write the output once. XLA does that with a sum
-of shifted products, fused into one loop over channels-last data. XLA's own gradient of that sum makes a padded
-copy of dy and a pass over x and dy for every tap; here dx is again a sum of shifts, one for each phase of the
-strides, and the kernel's gradient goes over the frames one at a time, which a CPU's cache holds.
+it: read the input once, keep every tap's shift of it close by, write the output once. XLA does that with a
+sum of shifted products, fused into one loop over channels-last data. XLA's own gradient of that sum makes a
+padded copy of dy and a pass over x and dy for every tap; here dx is again a sum of shifts, one for each phase
+of the strides, and the kernel's gradient goes over the frames one at a time, which a CPU's cache holds.
 """
 
 from functools import partial
