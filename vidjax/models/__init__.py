@@ -1,10 +1,12 @@
 """Every architecture, one paper or family per file. Importing this package registers them all."""
 
 from vidjax.models import (  # noqa: F401
+    cnn_m,
     cnn_rnn,
     fusion,
     i3d,
     inception,
+    mvit,
     non_local,
     r2plus1d,
     resnet,

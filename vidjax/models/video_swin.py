@@ -5,9 +5,9 @@ Paper: Liu et al., "Video Swin Transformer", CVPR 2022, arXiv:2106.13230, sectio
 is `window=(8, 12, 12)`.
 
 Sizes that no window divides are not in the paper. The authors' code and torchvision pad them with zeros that
-are attended to like any other token, and read the bias of a window cut short in height or width at the offsets
-of the whole window's first tokens. `edges="reference"` does the same, so that weights answer as they do there;
-`edges="exact"` hides the padding and keeps the true offsets. At the sizes of the paper both are one.
+are attended to like any other token, and read the bias of a window cut short in height or width at the
+offsets of the whole window's first tokens. `edges="reference"` does the same, so that weights answer as they
+do there; `edges="exact"` hides the padding and keeps the true offsets. At the paper's sizes both are one.
 """
 
 from functools import partial
@@ -44,7 +44,7 @@ def fit_window(size: Size, window: Size, shift: Size) -> tuple[Size, Size]:
 def window_regions(size: Size, window: Size, shift: Size, hide_padding: bool = False) -> np.ndarray:
     """The region of each token of each shifted window, int [windows, tokens of one].
 
-    Rolling the grid by `shift` puts tokens from opposite ends into one window: they have different regions and
+    Rolling the grid by `shift` puts tokens from opposite ends into one window: their regions differ, and they
     do not attend to each other (section 3.2). Padding has a region of its own where it is to be hidden.
     """
     whole = tuple(-(-s // w) * w for s, w in zip(size, window))

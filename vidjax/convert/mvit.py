@@ -1,0 +1,88 @@
+"""Names of multiscale vision transformers: torchvision's, PySlowFast's, and pytorchvideo's (v1 only)."""
+
+import numpy as np
+
+from vidjax.convert.engine import CHANNELS_LAST, IDENTITY, Rules, Transform, chain, linear, per_array, rule
+
+_BATCHED = per_array(lambda x: x[None], lambda x: x[0])
+_JOINED = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], len("qkv"))))
+_BLOCK, _OURS = "blocks.{block}", "block{block}"
+_POSITIONS = ("class", "spatial", "temporal")
+
+
+def _norm(source: str, ours: str) -> Rules:
+    return (rule(f"{source}.weight", f"params/{ours}/scale"), rule(f"{source}.bias", f"params/{ours}/bias"))
+
+
+def _rules(patches: str, norm: str, head: str, proj: str, fc1: str, fc2: str) -> Rules:
+    """What all three name alike up to a word."""
+    return (
+        *linear(patches, "patch_embed"),
+        *_norm(f"{_BLOCK}.norm{{i}}", f"{_OURS}/norm{{i}}"),
+        *linear(f"{_BLOCK}.attn.{proj}", f"{_OURS}/attn/proj"),
+        *linear(f"{_BLOCK}.mlp.{fc1}", f"{_OURS}/mlp/fc1"),
+        *linear(f"{_BLOCK}.mlp.{fc2}", f"{_OURS}/mlp/fc2"),
+        *_norm(norm, "norm"),
+        *linear(head, "head"),
+    )
+
+
+_FUSED = linear(f"{_BLOCK}.attn.qkv", f"{_OURS}/attn/qkv")
+_APART = (
+    rule(
+        tuple(f"{_BLOCK}.attn.{n}.weight" for n in "qkv"),
+        f"params/{_OURS}/attn/qkv/kernel",
+        chain(_JOINED, CHANNELS_LAST),
+    ),
+    rule(tuple(f"{_BLOCK}.attn.{n}.bias" for n in "qkv"), f"params/{_OURS}/attn/qkv/bias", _JOINED),
+)
+_RELATIVE = (
+    rule(f"{_BLOCK}.attn.rel_pos_{{axis:[thw]}}", f"params/{_OURS}/attn/rel_pos_{{axis:[thw]}}", IDENTITY),
+)
+
+
+def _pools(conv: str, norm: str) -> Rules:
+    ours = f"{_OURS}/attn"
+    return (
+        rule(f"{_BLOCK}.attn.{conv}.weight", f"params/{ours}/pool_{{n:[qkv]}}/kernel", CHANNELS_LAST),
+        *_norm(f"{_BLOCK}.attn.{norm}", f"{ours}/norm_{{n:[qkv]}}"),
+    )
+
+
+_TORCHVISION = (
+    *_rules("conv_proj", "norm", "head.1", proj="project.0", fc1="0", fc2="3"),
+    *_FUSED,
+    *_pools("pool_{n:[qkv]}.pool", "pool_{n:[qkv]}.norm_act.0"),
+    *linear(f"{_BLOCK}.project", f"{_OURS}/proj"),
+    rule("pos_encoding.class_token", "params/cls_token", chain(_BATCHED, _BATCHED)),
+)
+_TORCHVISION_V1 = (
+    *_TORCHVISION,
+    rule("pos_encoding.class_pos", "params/pos_embed_class", chain(_BATCHED, _BATCHED)),
+    rule("pos_encoding.spatial_pos", "params/pos_embed_spatial", _BATCHED),
+    rule("pos_encoding.temporal_pos", "params/pos_embed_temporal", _BATCHED),
+)
+
+
+def _meta(patches: str, norm: str, head: str, positions: str) -> Rules:
+    """PySlowFast's names and pytorchvideo's."""
+    return (
+        *_rules(patches, norm, head, proj="proj", fc1="fc1", fc2="fc2"),
+        *_pools("pool_{n:[qkv]}", "norm_{n:[qkv]}"),
+        *linear(f"{_BLOCK}.proj", f"{_OURS}/proj"),
+        rule(f"{positions}cls_token", "params/cls_token"),
+        *(rule(f"{positions}pos_embed_{p}", f"params/pos_embed_{p}") for p in _POSITIONS),
+    )
+
+
+_PYSLOWFAST = (*_meta("patch_embed.proj", "norm", "head.projection", ""), *_FUSED, *_RELATIVE)
+_PYTORCHVIDEO = (
+    *_meta("patch_embed.patch_model", "norm_embed", "head.proj", "cls_positional_encoding."),
+    *_APART,
+)
+
+_V1 = ("mvit_v1_b_16x4", "mvit_v1_b_32x3")
+_V2 = ("mvit_v2_s_16x4", "mvit_v2_b_32x3", "mvit_v2_l_40x3")
+TORCHVISION = dict.fromkeys(_V1, _TORCHVISION_V1) | dict.fromkeys(_V2, (*_TORCHVISION, *_RELATIVE))
+PYSLOWFAST = dict.fromkeys((*_V1, *_V2), _PYSLOWFAST)
+PYTORCHVIDEO = dict.fromkeys(_V1, _PYTORCHVIDEO)

@@ -1,0 +1,398 @@
+"""Multiscale vision transformers: attention pools its queries, keys and values, so that the grid of tokens
+shrinks from stage to stage while its channels grow.
+
+Papers: Fan et al., "Multiscale Vision Transformers" (v1), ICCV 2021, arXiv:2104.11227, Table 2 and section 3;
+Li et al., "MViTv2: Improved Multiscale Vision Transformers", CVPR 2022, arXiv:2112.01526, section 4.
+Input 16x224x224 of stride 4, 32x224x224 of stride 3, or 40x312x312 of stride 3 (v2-L).
+
+v1 adds positions of space and of time to the patches, pools queries where a stage begins, and widens in the
+MLP of the block before. v2 has positions relative in time, height and width inside attention, pools queries
+in every block and adds them to what attention gives, and widens inside attention. Clips of another size than
+`clip` have their positions interpolated, as in the authors' code.
+"""
+
+import dataclasses
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from vidjax.layers.conv import Conv, conv
+from vidjax.layers.pool import max_pool
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
+
+Size = tuple[int, int, int]
+INIT = nn.initializers.truncated_normal(0.02)
+PATCH = ((3, 7, 7), (2, 4, 4), (1, 3, 3))  # kernel, strides and padding of the patches
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What one block does: channels in, of attention and out, its heads, and the strides of its pools."""
+
+    dim_in: int
+    dim: int
+    dim_out: int
+    heads: int
+    pool_q: bool
+    stride_q: Size
+    stride_kv: Size
+
+
+def block_shapes(
+    width: int, heads: int, depth: int, stages: tuple[int, ...], stride_kv: Size, improved: bool
+) -> list[Shape]:
+    """The shape of each block (v1: Table 2; v2: Table 1).
+
+    Args:
+      width, heads: of the first block; doubled at each of `stages`.
+      depth: number of blocks.
+      stages: the blocks at which the second and later stages begin, with queries pooled by 2 in space.
+      stride_kv: of keys and values at first; halved along with the grid, so that their number stays.
+      improved: v2.
+    """
+    shapes, channels = [], width
+    for i in range(depth):
+        stage = sum(i >= s for s in stages)
+        if improved:
+            dim = dim_out = width * 2**stage
+        else:
+            dim, dim_out = channels, width * 2 ** sum(i + 1 >= s for s in stages)
+        stride_q = (1, 2, 2) if i in stages else (1, 1, 1)
+        kv = (stride_kv[0], *(max(s // 2**stage, 1) for s in stride_kv[1:]))
+        pool_q = improved or i in stages
+        shapes.append(Shape(channels, dim, dim_out, heads * 2**stage, pool_q, stride_q, kv))
+        channels = dim_out
+    return shapes
+
+
+def resize(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Linear interpolation between the centres of cells, without smoothing; nothing to do at its own shape."""
+    return x if x.shape == shape else jax.image.resize(x, shape, "linear", antialias=False)
+
+
+def relative_positions(table: jax.Array, queries: int, keys: int) -> jax.Array:
+    """Embeddings of the distances along one axis, [queries, keys, D], of a `table` [2 n - 1, D].
+
+    Where there are fewer keys than queries, or the other way round, the fewer spread over the same extent.
+    """
+    table = resize(table, (2 * max(queries, keys) - 1, table.shape[1]))
+    # In float32, as the authors' code, lest a distance that is not whole falls on another row.
+    per_query, per_key = np.float32(max(keys / queries, 1)), np.float32(max(queries / keys, 1))
+    place_q, place_k = np.arange(queries, dtype=np.float32), np.arange(keys, dtype=np.float32)
+    distance = (place_q * per_query)[:, None] - ((place_k + np.float32(1 - keys)) * per_key)[None]
+    return table[distance.astype(int)]
+
+
+def split_cls(x: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
+    """Tokens [B, 1 + THW, C] -> the class token [B, 1, C] and the grid [B, T, H, W, C]."""
+    return x[:, :1], x[:, 1:].reshape(x.shape[0], *size, x.shape[-1])
+
+
+def join_cls(cls: jax.Array, grid: jax.Array) -> jax.Array:
+    """Undoes `split_cls`."""
+    return jnp.concatenate([cls, grid.reshape(grid.shape[0], -1, grid.shape[-1])], 1)
+
+
+class PoolConv(nn.Module):
+    """A 3x3x3 convolution of each channel by itself, with one kernel for all heads."""
+
+    heads: int
+    strides: Size
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, grid: jax.Array) -> jax.Array:
+        """[B, T, H, W, heads D] -> [B, T', H', W', heads D]."""
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        shape = (3, 3, 3, 1, grid.shape[-1] // self.heads)
+        kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
+        kernel = jnp.tile(kernel, self.heads)
+        return conv(grid.astype(self.dtype), kernel, self.strides, 1, groups=grid.shape[-1])
+
+
+class PoolingAttention(nn.Module):
+    """Attention between pooled queries and pooled keys and values (v1 section 3.1, v2 section 4.1).
+
+    Attributes:
+      shape: the block's.
+      native: grid of tokens at the size whose relative positions are learned; None without them.
+      residual: add the pooled queries to the output.
+      pool_eps: epsilon of the norms after the pools.
+    """
+
+    shape: Shape
+    native: Size | None
+    residual: bool
+    pool_eps: float
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, size: Size) -> tuple[jax.Array, Size]:
+        """Tokens [B, 1 + THW, C] of a grid of `size` -> [B, 1 + T'H'W', dim] and its size."""
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        s = self.shape
+
+        def pool(x, name, strides):
+            cls, grid = split_cls(x, size)
+            grid = PoolConv(s.heads, strides, name=f"pool_{name}", **kinds)(grid)
+            x = join_cls(cls, grid)
+            x = x.reshape(*x.shape[:2], s.heads, -1)
+            return nn.LayerNorm(self.pool_eps, name=f"norm_{name}", **kinds)(x), grid.shape[1:4]
+
+        q, k, v = jnp.split(nn.Dense(3 * s.dim, kernel_init=INIT, name="qkv", **kinds)(x), 3, axis=-1)
+        size_q = size
+        if s.pool_q:
+            q, size_q = pool(q, "q", s.stride_q)
+        k, size_k = pool(k, "k", s.stride_kv)
+        v, _ = pool(v, "v", s.stride_kv)
+        q = q.reshape(*q.shape[:2], s.heads, -1)
+
+        positions = None
+        if self.native:
+            positions = [
+                relative_positions(self._table(axis), size_q[axis], size_k[axis]).astype(q.dtype)
+                for axis in range(3)
+            ]
+        y = attend(q, k, v, positions)
+        if self.residual:  # not of the class token
+            y = jnp.concatenate([y[:, :1], y[:, 1:] + q[:, 1:]], 1)
+        y = y.reshape(*y.shape[:2], s.dim)
+        return nn.Dense(s.dim, kernel_init=INIT, name="proj", **kinds)(y), size_q
+
+    def _table(self, axis: int) -> jax.Array:
+        """Learned embeddings of the distances along an axis at the native size."""
+        s, native = self.shape, self.native
+        size = (
+            native[0]
+            if axis == 0
+            else max(native[axis] // s.stride_q[axis], native[axis] // s.stride_kv[axis])
+        )
+        shape = (2 * size - 1, s.dim // s.heads)
+        return self.param(f"rel_pos_{'thw'[axis]}", INIT, shape, self.param_dtype)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: list[jax.Array] | None) -> jax.Array:
+    """Attention of q [B, 1 + TQ HQ WQ, heads, D] over k and v [B, 1 + TK HK WK, heads, D].
+
+    `positions`: of time, height and width, each [queries, keys, D] along its axis; each query's product with
+    them is added to its scores of all but the class token (v2 equation 4).
+    """
+    scale = q.shape[-1] ** -0.5
+    if positions is None:
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+    else:
+        b, _, heads, d = q.shape
+        grid = q[:, 1:].reshape(b, *(p.shape[0] for p in positions), heads, d)
+        own = [jnp.einsum(f"bxyznd,{a}kd->bxyznk", grid, p) for a, p in zip("xyz", positions)]
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k, preferred_element_type=jnp.float32)
+        t, h, w = (o.transpose(0, 4, 1, 2, 3, 5) for o in own)
+        bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
+        bias = bias.reshape(b, heads, scores.shape[2] - 1, scores.shape[3] - 1)
+        scores += jnp.pad(bias, ((0, 0), (0, 0), (1, 0), (1, 0))).astype(jnp.float32)
+    return jnp.einsum("bhqk,bkhd->bqhd", nn.softmax(scores).astype(v.dtype), v)
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a GELU."""
+
+    dim_out: int
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x):
+        dense = partial(nn.Dense, kernel_init=INIT, dtype=self.dtype, param_dtype=self.param_dtype)
+        return dense(self.dim_out, name="fc2")(
+            nn.gelu(dense(4 * x.shape[-1], name="fc1")(x), approximate=False)
+        )
+
+
+class Block(nn.Module):
+    """Pooling attention and an MLP, each behind a LayerNorm and beside a shortcut, which is pooled and projected
+    where grid and channels change."""
+
+    shape: Shape
+    native: Size | None
+    improved: bool
+    pool_eps: float
+    drop_path: float
+    dtype: DTypeLike
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, size: Size, train: bool) -> tuple[jax.Array, Size]:
+        """Tokens [B, 1 + THW, dim_in] of a grid of `size` -> [B, 1 + T'H'W', dim_out] and its size."""
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        s = self.shape
+        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
+        project = partial(nn.Dense, s.dim_out, kernel_init=INIT, name="proj", **kinds)
+        y = nn.LayerNorm(1e-6, name="norm1", **kinds)(x)
+        attention = PoolingAttention(s, self.native, self.improved, self.pool_eps, name="attn", **kinds)
+        out, new_size = attention(y, size)
+        if s.dim_in != s.dim:
+            x = project()(y)
+        if s.stride_q != (1, 1, 1):
+            cls, grid = split_cls(x, size)
+            window = tuple(n + 1 if n > 1 else n for n in s.stride_q)
+            x = join_cls(cls, max_pool(grid, window, s.stride_q, tuple(n // 2 for n in window)))
+        x += drop_path(out)
+        y = nn.LayerNorm(1e-6, name="norm2", **kinds)(x)
+        if s.dim != s.dim_out:
+            x = project()(y)
+        return x + drop_path(Mlp(s.dim_out, name="mlp", **kinds)(y)), new_size
+
+
+class MViT(nn.Module):
+    """The first version; `MViTv2` differs as the module says.
+
+    Attributes:
+      num_classes: size of the last layer; 0 leaves it out and returns the pooled features.
+      clip: frames, height and width that the positions are learned for.
+      width, heads: of the first stage; each later stage doubles them and halves height and width.
+      depth: number of blocks.
+      stages: the blocks at which the second and later stages begin.
+      stride_kv: pooling of keys and values in the first stage.
+      pool_eps: epsilon of the norms after the pools; pytorchvideo's is 1e-5.
+      dropout: before the last layer.
+      drop_path: share of the residual branches of a sample left out of the last block; rises from 0 linearly.
+      remat: what the backward pass computes again: "none", "dots" (all but matrix products) or "full".
+    """
+
+    num_classes: int
+    clip: Size = (16, 224, 224)
+    width: int = 96
+    heads: int = 1
+    depth: int = 16
+    stages: tuple[int, ...] = (1, 3, 14)
+    stride_kv: Size = (1, 8, 8)
+    pool_eps: float = 1e-6
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    remat: str = "none"
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    improved = False  # v2
+
+    @nn.compact
+    def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Classifies `video` [B, T, H, W, C]; logits [B, K], endpoints stem, stage1.., tokens, pre_logits."""
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        block = Block
+        if self.remat != "none":
+            policy = jax.checkpoint_policies.dots_saveable if self.remat == "dots" else None
+            block = nn.remat(Block, static_argnums=(2, 3), policy=policy)
+
+        kernel, strides, padding = PATCH
+        x = Conv(self.width, kernel, strides, padding, use_bias=True, name="patch_embed", **kinds)(video)
+        size, native = x.shape[1:4], tuple(n // s for n, s in zip(self.clip, strides))
+        endpoints = {"stem": x}
+        cls = self.param("cls_token", INIT, (1, 1, self.width), self.param_dtype).astype(x.dtype)
+        if not self.improved:
+            cls, x = self._add_positions(cls, x, native)
+        x = join_cls(jnp.broadcast_to(cls, (x.shape[0], 1, self.width)), x)
+
+        shapes = block_shapes(self.width, self.heads, self.depth, self.stages, self.stride_kv, self.improved)
+        stage = 1
+        for i, (shape, rate) in enumerate(zip(shapes, np.linspace(0, self.drop_path, self.depth))):
+            x, size = block(
+                shape,
+                native if self.improved else None,
+                self.improved,
+                self.pool_eps,
+                float(rate),
+                name=f"block{i}",
+                **kinds,
+            )(x, size, train)
+            native = tuple(n // s for n, s in zip(native, shape.stride_q))
+            if i + 1 in (*self.stages, self.depth):
+                endpoints[f"stage{stage}"] = x
+                stage += 1
+
+        x = nn.LayerNorm(1e-6, name="norm", **kinds)(x)
+        endpoints["tokens"] = x
+        x = x[:, 0].astype(jnp.float32)
+        endpoints["pre_logits"] = x
+        if self.num_classes:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.Dense(self.num_classes, kernel_init=INIT, param_dtype=self.param_dtype, name="head")(x)
+        return x, endpoints
+
+    def _add_positions(self, cls, grid, native):
+        """Positions of space and of time, learned apart (v1 section 4.1, "separate")."""
+        t, h, w = native
+        c = self.width
+        time = self.param("pos_embed_temporal", INIT, (1, t, c), self.param_dtype)
+        space = self.param("pos_embed_spatial", INIT, (1, h * w, c), self.param_dtype)
+        own = self.param("pos_embed_class", INIT, (1, 1, c), self.param_dtype)
+        # The sum interpolated along all axes at once, as the authors do, is the sum of these.
+        time = resize(time[0], (grid.shape[1], c)).reshape(1, -1, 1, 1, c)
+        space = resize(space.reshape(h, w, c), (*grid.shape[2:4], c))[None, None]
+        return cls + own.astype(cls.dtype), grid + time.astype(grid.dtype) + space.astype(grid.dtype)
+
+
+class MViTv2(MViT):
+    """Relative positions, queries pooled everywhere and added to the output, wider inside attention."""
+
+    improved = True
+
+
+_V1 = "Multiscale Vision Transformers, Table 4"
+_V2 = "github.com/facebookresearch/SlowFast, MViTv2"
+_B = dict(depth=24, stages=(2, 5, 21))
+_L = dict(width=144, heads=2, depth=48, stages=(2, 8, 44))
+# name: class, fields, clip, stride, drop path, parameters, GMACs, top-1, top-5, views, source
+PRESETS = {
+    "mvit_v1_b_16x4": (MViT, {}, (16, 224, 224), 4, 0.2, 36_610_672, 70.60, 78.4, 93.5, "5x1", _V1),
+    "mvit_v1_b_32x3": (MViT, {}, (32, 224, 224), 3, 0.2, 36_611_440, 169.96, 80.2, 94.4, "5x1", _V1),
+    "mvit_v2_s_16x4": (MViTv2, {}, (16, 224, 224), 4, 0.2, 34_537_744, 64.22, 81.0, 94.6, "5x1", _V2),
+    "mvit_v2_b_32x3": (MViTv2, _B, (32, 224, 224), 3, 0.3, 51_230_128, 224.5, 82.9, 95.7, "5x1", _V2),
+    "mvit_v2_l_40x3": (MViTv2, _L, (40, 312, 312), 3, 0.75, 213_390_112, 2823.0, 86.1, 97.0, "5x3", _V2),
+}
+_TINY = dict(clip=(4, 32, 32), width=8, heads=1, depth=3, stages=(1,), stride_kv=(1, 4, 4), drop_path=0.0)
+_PAPERS = {
+    MViT: ("Multiscale Vision Transformers", 2021, "2104.11227", "pooling attention over space and time"),
+    MViTv2: (
+        "MViTv2: Improved Multiscale Vision Transformers for Classification and Detection",
+        2022,
+        "2112.01526",
+        "pooling attention with positions relative in space and time",
+    ),
+}
+_WEIGHTS = {"mvit_v1_b_16x4": "mvit_v1_b", "mvit_v2_s_16x4": "mvit_v2_s"}
+
+for _name, (_class, _fields, _clip, _stride, _drop, _params, _gmacs, *_result) in PRESETS.items():
+    _title, _year, _arxiv, _temporal = _PAPERS[_class]
+    _large = _name == "mvit_v2_l_40x3"  # pretrained on ImageNet, and normalised as there
+    register_model(
+        ModelSpec(
+            name=_name,
+            family="mvit",
+            module=_class,
+            preset=dict(_fields, clip=_clip, drop_path=_drop),
+            tiny=_TINY,
+            input_shape=(*_clip, 3),
+            tiny_input_shape=(4, 32, 32, 3),
+            paper=_title,
+            year=_year,
+            arxiv=_arxiv,
+            temporal=_temporal,
+            order_aware=True,
+            stride=_stride,
+            mean=IMAGENET_MEAN if _large else (0.45,) * 3,
+            std=IMAGENET_STD if _large else (0.225,) * 3,
+            params=_params,
+            gmacs=_gmacs,
+            results=(Result("kinetics400", *_result),),
+            weights=f"torchvision.models.video.{_WEIGHTS[_name]}, KINETICS400_V1"
+            if _name in _WEIGHTS
+            else "",
+            licence="BSD-3-Clause" if _name in _WEIGHTS else "",
+        )
+    )
