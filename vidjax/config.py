@@ -67,6 +67,7 @@ def schema() -> ConfigDict:
                 tiny=False,  # the tiny preset
                 dtype="float32",  # of the computation; parameters are always float32
                 options={},  # fields of the linen class
+                freeze_bn=False,  # BatchNorm keeps its statistics, scale and bias
             ),
             init=dict(
                 path="",  # workdir, checkpoint or file of weights to start from (docs/weights.md)
@@ -117,6 +118,7 @@ def schema() -> ConfigDict:
                 crops=1,
                 batch=None,  # videos at a time; `batch` where None
                 report=True,  # report.html at the end
+                precise_bn_batches=0,  # training batches that BatchNorm's statistics are taken over before it
             ),
             checkpoint=dict(every_epochs=1.0, keep=1),  # besides the best by video top-1
             log_every=10,  # steps
@@ -318,6 +320,12 @@ def _check(config: ConfigDict) -> None:
     if config.data.rand_augment and (config.data.grey or config.data.modality == "flow"):
         raise UserError("data.rand_augment is for colour frames: set it to 0 for grey ones and for flow")
     for key in ("data.name", "model.name"):
+    if (config.data.modality == "features") != bool(config.data.feature_width):
+        raise UserError("data.modality=features and data.feature_width go together: set both or neither")
+    if config.data.modality == "features" and config.evals.crops != 1:
+        raise UserError(f"cached features have one crop: set evals.crops=1, not {config.evals.crops}")
+    if config.model.freeze_bn and config.evals.precise_bn_batches:
+        raise UserError("model.freeze_bn keeps what evals.precise_bn_batches replaces: set one of them")
         if not flat[key]:
             raise UserError(f"the config does not set {key}")
 

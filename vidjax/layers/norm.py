@@ -1,9 +1,13 @@
-"""Normalisation: of batches, with a stated rule for whose statistics count, and of neighbouring channels."""
+"""Normalisation: of batches, with a stated rule for whose statistics count, of vectors and of neighbouring channels."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+# `with statistics("stored"):` makes every BatchNorm traced inside normalise with its running statistics, in
+# training too, and leave them as they are; "measured" replaces them by those of the batch, for precise_bn.
+statistics = jax.make_user_context("batch")
 
 
 class BatchNorm(nn.Module):
@@ -36,6 +40,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalises `x` [B, ..., C]. Raises ValueError where B is not divisible by `groups` in training."""
         channels = x.shape[-1]
+        train = train and statistics.value != "stored"
         if train and x.shape[0] % self.groups:
             raise ValueError(f"batch of {x.shape[0]} is not divisible by {self.groups} groups")
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
@@ -56,7 +61,9 @@ class BatchNorm(nn.Module):
             m = centred.mean(axes)  # [groups, C]
             v = jnp.maximum((centred * centred).mean(axes) - m * m, 0.0)
             m += mean.value[None]
-            if not self.is_initializing():
+            if statistics.value == "measured":
+                mean.value, var.value = m.mean(0), v.mean(0) + m.var(0)
+            elif not self.is_initializing():
                 mean.value = self.momentum * mean.value + (1 - self.momentum) * m.mean(0)
                 var.value = self.momentum * var.value + (1 - self.momentum) * v.mean(0)
         else:
@@ -85,3 +92,30 @@ def local_response_norm(
     squares = jnp.pad(squares, [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)])
     total = sum(squares[..., i : i + x.shape[-1]] for i in range(size))
     return (x * (k + alpha / size * total) ** -beta).astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis (Ba et al., arXiv:1607.06450).
+
+    Mean and variance are float32, the variance around the mean.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: dtype of the output; that of the input where None.
+      param_dtype: dtype of scale and bias.
+    """
+
+    epsilon: float = 1e-6
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises each vector of `x` [..., C]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        scale, bias = (p.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,)) for p in (scale, bias))
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon) * scale + bias
+        return y.astype(self.dtype or x.dtype)

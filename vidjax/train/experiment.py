@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
+from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidjax import registry
 from vidjax.convert import read_weights
+from vidjax.analysis.params import abstract_variables
 from vidjax.data.datasets import Source, load_source
 from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
@@ -90,7 +92,7 @@ def build(config: ConfigDict) -> Experiment:
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
-    tx = create_optimizer(config, schedule, "^trunk/" if getattr(model, "frozen", False) else None)
+    tx = create_optimizer(config, schedule, _frozen(config, model))
     make_step = functools.partial(
         make_train_step,
         objective,
@@ -101,6 +103,7 @@ def build(config: ConfigDict) -> Experiment:
         nonfinite=config.optimizer.nonfinite,
     )
     init = functools.partial(
+        freeze_bn=config.model.freeze_bn,
         init_state, model, tx, config.seed, clip_shape(config.data), config.optimizer.ema is not None
     )
     abstract = _abstract(config, model, init)
@@ -126,6 +129,16 @@ def build(config: ConfigDict) -> Experiment:
 
 def load_sources(config: ConfigDict) -> tuple[Source, Source]:
     """The training and the evaluation videos. Raises `UserError` where their classes differ."""
+def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
+    """A regex of the parameters that never change."""
+    frozen = ["^trunk/"] if getattr(model, "frozen", False) else []
+    if config.model.freeze_bn:
+        shape = clip_shape(config.data)
+        stats = flatten_dict(abstract_variables(model, shape).get("batch_stats", {}), sep="/")
+        frozen += sorted({f"^{re.escape(path.rpartition('/')[0])}/" for path in stats})
+    return "|".join(frozen) or None
+
+
     data = config.data
     train, test = (
         load_source(data.name, split, **data.options) for split in (data.train_split, data.eval_split)

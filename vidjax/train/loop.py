@@ -1,5 +1,7 @@
 """The training loop. There is one; a method is an objective, never another loop."""
 
+import functools
+import itertools
 import json
 import math
 import pathlib
@@ -13,15 +15,18 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import vidjax
+from vidjax import registry
 from vidjax.config import differences
 from vidjax.data.pipeline import Clip, eval_batches, prefetch_to_device, train_batches
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult, evaluate
+from vidjax.layers.preprocess import normalize
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.experiment import Experiment, build, initial_state
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
+from vidjax.train.precise_bn import precise_bn
 from vidjax.train.report import report_runs
 from vidjax.train.sharding import BATCH
 from vidjax.train.state import State
@@ -142,6 +147,8 @@ class _Run:
                     state = exp.runner.read(placed)
                     metric = None
                     if evaluating:
+                        state = self.precise(state)
+                        placed = exp.runner.place(state)
                         result = self.evaluate(state, step)
                         metric = result.metrics["video_top1"]
                     self.checkpoints.save(state, self.meta(step), metric)
@@ -178,6 +185,31 @@ class _Run:
                 f"step {step}: {why}; batch {', '.join(ids)}. The last checkpoint is good: lower "
                 "optimizer.lr, set optimizer.clip_norm, or optimizer.nonfinite=skip"
             )
+
+    def precise(self, state: State) -> State:
+        """The state with BatchNorm's statistics taken over `evals.precise_bn_batches` batches, if any."""
+        exp, config = self.exp, self.exp.config
+        if not config.evals.precise_bn_batches or "batch_stats" not in state.model_state:
+            return state
+        batches = train_batches(
+            exp.train_source,
+            config.data,
+            config.batch // config.parallel.accumulation,
+            config.seed + 1,  # other clips than the steps'
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        on_device = prefetch_to_device(batches, exp.runner.batch_sharding, config.data.prefetch)
+        try:
+            clips = (b["video"] for b in itertools.islice(on_device, config.evals.precise_bn_batches))
+            spec = registry.spec(config.model.name)
+            prepare = functools.partial(normalize, mean=spec.mean, std=spec.std)
+            across = config.parallel.mode == "pmap"  # there, a batch is one host's
+            return state.replace(
+                model_state=precise_bn(exp.model, state.eval_variables, clips, prepare, across)
+            )
+        finally:
+            batches.close()
 
     def evaluate(self, state: State, step: int) -> ClassificationResult:
         """Evaluates on the test views and writes the metrics."""

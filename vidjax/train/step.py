@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vidjax.layers.norm import statistics
 from vidjax.train.state import State
 
 Metrics = dict[str, jax.Array]
@@ -21,6 +22,7 @@ def make_train_step(
     accumulation: int = 1,
     ema: float | None = None,
     nonfinite: str = "stop",
+    freeze_bn: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[State, dict], tuple[State, Metrics]]:
     """Builds `state, metrics = step(state, batch)`.
@@ -37,6 +39,7 @@ def make_train_step(
       ema: decay of the averaged parameters; None keeps none.
       nonfinite: what happens when the loss or the gradient norm is not finite. "skip" goes on with the next
         batch and unchanged weights; "stop" freezes the whole state from this step on, for the loop to see.
+      freeze_bn: whether BatchNorm normalises with its running statistics and leaves them as they are.
       axis_name: the mapped axis under `pmap`; None under `jit`, where arrays are global.
 
     Returns:
@@ -47,7 +50,8 @@ def make_train_step(
         grad = jax.value_and_grad(
             lambda params: objective(model, params, model_state, batch, rng, True), has_aux=True
         )
-        (_, aux), grads = grad(state.params)
+        with statistics("stored" if freeze_bn else "batch"):
+            (_, aux), grads = grad(state.params)
         return aux["model_state"], (grads, aux["metrics"])
 
     def step(state: State, batch: dict) -> tuple[State, Metrics]:
