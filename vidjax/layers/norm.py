@@ -1,4 +1,4 @@
-"""Normalisation: of batches, with a stated rule for whose statistics count, of vectors and of neighbouring channels."""
+"""Normalisation: of batches, with a stated rule for whose statistics count, of vectors, of near channels."""
 
 import flax.linen as nn
 import jax

@@ -1,0 +1,62 @@
+"""Equal blocks' parameters: apart (block0, block1, ...) or stacked for a scan (blocks, axis 0 by layer)."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_NUMBERED = re.compile(r"(.*block)(\d+)")
+
+
+def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts of arrays with every "...blocks" taken apart into "...block0", "...block1", ..."""
+    out: dict[str, Any] = {}
+    for name, x in tree.items():
+        if name.endswith("blocks") and isinstance(x, Mapping):
+            for i in range(jax.tree.leaves(x)[0].shape[0]):
+                out[f"{name[:-1]}{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], x)
+        else:
+            out[name] = unstack_blocks(x) if isinstance(x, Mapping) else x
+    return out
+
+
+def stack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse: "...block0", "...block1", ... of any depth stacked as "...blocks". Raises ValueError where
+    the blocks of a name are not alike or not numbered from 0."""
+    out: dict[str, Any] = {}
+    groups: dict[str, dict[int, Any]] = {}
+    for name, x in tree.items():
+        if found := _NUMBERED.fullmatch(name):
+            groups.setdefault(found[1] + "s", {})[int(found[2])] = x
+        else:
+            out[name] = stack_blocks(x) if isinstance(x, Mapping) else x
+    for name, blocks in groups.items():
+        if sorted(blocks) != list(range(len(blocks))):
+            raise ValueError(f"{name} are not numbered from 0: {sorted(blocks)}")
+        out[name] = jax.tree.map(lambda *xs: _stack(xs), *(blocks[i] for i in range(len(blocks))))
+    return out
+
+
+def laid_out_as(model: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree` with the blocks stacked or apart as they are in `model`, name by name; all else as it is."""
+    out = dict(tree)
+    for name, x in model.items():
+        if not isinstance(x, Mapping):
+            continue
+        if name.endswith("blocks") and name not in tree:
+            mine = {k: out.pop(k) for k in tree if (m := _NUMBERED.fullmatch(k)) and m[1] + "s" == name}
+            if mine:
+                out |= stack_blocks(mine)
+        elif (m := _NUMBERED.fullmatch(name)) and name not in out and m[1] + "s" in out:
+            stacked = m[1] + "s"
+            out |= unstack_blocks({stacked: out.pop(stacked)})
+        elif isinstance(tree.get(name), Mapping):
+            out[name] = laid_out_as(x, tree[name])
+    return out
+
+
+def _stack(xs):
+    return (np if isinstance(xs[0], np.ndarray) else jnp).stack(xs)

@@ -1,0 +1,358 @@
+"""Pre-norm transformer encoders on tokens [B, N, D].
+
+What a model is built from, in the order it is met:
+
+    PatchEmbed(width, patch)            [B, (T,) H, W, C] -> [B, (T',) H', W', D]: patches or tubelets
+    TokenGrid(shape, prefix)            where the tokens lie, for pictures: (T', H', W') after `prefix` others
+    sincos_positions(count, width)      a fixed table [N, D]
+    interpolate_positions(table, ...)   a learned table on another grid
+    Attention, Mlp, DropPath, LayerScale, Block
+    apply_blocks(block, x, depth, ...)  the encoder: block0, block1, ... in the caller's own names
+
+Block's parameters are norm1, attn/{qkv, proj}, norm2, mlp/{fc1, fc2}, and ls1, ls2 with layer scale. `qkv` is
+one Dense of 3 D columns: q, k, v, each head by head.
+
+`apply_blocks` takes `scan` (one traced block, its parameters stacked under "blocks": compiles in the time of
+one layer) and `remat` ("none", "dots": keep the results of Dense layers only, "full": keep each block's input
+only). Neither changes what is computed. `vidjax.layers.stacking` turns one layout into the other.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+from jax.typing import DTypeLike
+
+from vidjax.layers.attention import attention, attention_weights
+from vidjax.layers.norm import LayerNorm
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+KERNEL_INIT = nn.initializers.truncated_normal(0.02)
+
+
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    """x Phi(x), with the error function (Hendrycks & Gimpel, arXiv:1606.08415). Its derivative is one array,
+    made in the forward pass: autodiff's keeps several, and evaluates them again for each use."""
+    return x * _normal_cdf(x)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    cdf = _normal_cdf(x)
+    density = jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return x * cdf, (cdf + x * density) * dx
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    return 0.5 * (1 + lax.erf(x * math.sqrt(0.5)))
+
+
+class Mlp(nn.Module):
+    """Dense, GELU, Dense: [..., D] -> [..., D].
+
+    Attributes:
+      width: of the hidden layer.
+      tanh_gelu: GELU by its tanh approximation.
+      dropout: rate after each of the two layers.
+      dtype, param_dtype: of the computation and of the parameters.
+    """
+
+    width: int
+    tanh_gelu: bool = False
+    dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=KERNEL_INIT)
+        h = nn.Dense(self.width, name="fc1", **types)(x)
+        h = nn.gelu(h, approximate=True) if self.tanh_gelu else gelu(h)
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = nn.Dense(x.shape[-1], name="fc2", **types)(h)
+        return nn.Dropout(self.dropout, deterministic=not train)(h)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Attributes:
+      heads: H; D / H is the size of a head.
+      qkv_bias: which of the projections have a bias: "qkv", "qv" (parameters q_bias and v_bias) or "".
+      dropout: rate after the last projection; attention_dropout: of the weights.
+      backend: see `vidjax.layers.attention`.
+      return_attention: also return the weights, which takes memory quadratic in the tokens.
+    """
+
+    heads: int
+    qkv_bias: str = "qkv"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    backend: str = "auto"
+    return_attention: bool = False
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        *,
+        bias: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Tokens [B, N, D] -> [B, N, D] and the weights [B, H, N, N] where asked for, else None. `bias` and
+        `mask` are those of `attention`."""
+        if self.qkv_bias not in ("qkv", "qv", ""):
+            raise ValueError(f"qkv_bias {self.qkv_bias!r}: one of 'qkv', 'qv', ''")
+        width = x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=KERNEL_INIT)
+        qkv = nn.Dense(3 * width, use_bias=self.qkv_bias == "qkv", name="qkv", **types)(x)
+        if self.qkv_bias == "qv":
+            q_bias, v_bias = (
+                self.param(name, nn.initializers.zeros, (width,), self.param_dtype)
+                for name in ("q_bias", "v_bias")
+            )
+            added = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(qkv.dtype)
+            qkv += added.reshape((1,) * (x.ndim - 1) + (-1,))
+        q, k, v = (part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
+        dropout = self.attention_dropout if train else 0.0
+        rng = self.make_rng("dropout") if dropout else None
+        y = attention(q, k, v, bias=bias, mask=mask, backend=self.backend, dropout=dropout, rng=rng)
+        weights = attention_weights(q, k, bias=bias, mask=mask) if self.return_attention else None
+        y = nn.Dense(width, name="proj", **types)(y.reshape(x.shape))
+        return nn.Dropout(self.dropout, deterministic=not train)(y), weights
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for whole samples and scales the others up (Huang et al., "Deep Networks
+    with Stochastic Depth", arXiv:1603.09382). `rate` may be an array, as under scan. rng: "dropout"."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rate: float | jax.Array, train: bool) -> jax.Array:
+        if not train or (isinstance(rate, float) and rate == 0.0):
+            return x
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
+
+
+class LayerScale(nn.Module):
+    """A learned gain per channel, `init` at the start (Touvron et al., arXiv:2103.17239, section 2)."""
+
+    init: float
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.constant(self.init), (x.shape[-1],), self.param_dtype)
+        return x * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each behind a LayerNorm and beside a shortcut (Dosovitskiy et al.,
+    arXiv:2010.11929, equations 2 and 3).
+
+    Attributes:
+      heads, qkv_bias, attention_dropout, backend, return_attention: see `Attention`.
+      mlp_width, tanh_gelu: see `Mlp`.
+      epsilon: of both norms.
+      dropout: rate after the projection and within the MLP.
+      layer_scale: start of `LayerScale` on both branches; None for none.
+      dtype, param_dtype: of the computation and of the parameters.
+    """
+
+    heads: int
+    mlp_width: int
+    qkv_bias: str = "qkv"
+    tanh_gelu: bool = False
+    epsilon: float = 1e-6
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    layer_scale: float | None = None
+    backend: str = "auto"
+    return_attention: bool = False
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Tokens [B, N, D] -> the same shape, and {"attention": [B, H, N, N]} where asked for, else {}."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+        def branch(i: int, y: jax.Array) -> jax.Array:
+            if self.layer_scale is not None:
+                y = LayerScale(self.layer_scale, self.param_dtype, name=f"ls{i}")(y)
+            return x + DropPath(name=f"drop_path{i}")(y, drop_path, train)
+
+        y, weights = Attention(
+            self.heads,
+            self.qkv_bias,
+            self.dropout,
+            self.attention_dropout,
+            self.backend,
+            self.return_attention,
+            name="attn",
+            **types,
+        )(LayerNorm(self.epsilon, name="norm1", **types)(x), train)
+        x = branch(1, y)
+        y = LayerNorm(self.epsilon, name="norm2", **types)(x)
+        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, name="mlp", **types)(y, train)
+        return branch(2, y), {} if weights is None else {"attention": weights}
+
+
+def apply_blocks(
+    block: Callable[..., nn.Module],
+    x: jax.Array,
+    depth: int,
+    train: bool = False,
+    *,
+    drop_path: float = 0.0,
+    scan: bool = False,
+    remat: str = "none",
+    name: str = "block",
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Runs `depth` equal blocks; for use inside a compact method, whose submodules they become.
+
+    Args:
+      block: makes one, `block(name=...)`; called as `Block` is, with (x, train, drop_path rate).
+      x: tokens [B, N, D], or whatever the block takes and gives back.
+      depth: L.
+      train: whether dropout and drop path act.
+      drop_path: rate of the last block; it rises linearly from 0 at the first.
+      scan: one scanned block with stacked parameters, named `name` + "s".
+      remat: what of a block is kept for the backward pass, see the module.
+      name: of the blocks, before their number.
+
+    Returns:
+      The tokens, and what blocks return beside them, stacked over layers: {"attention": [L, B, H, N, N]}.
+    """
+    if remat not in REMAT:
+        raise ValueError(f"remat {remat!r}: one of {', '.join(REMAT)}")
+    rates = np.linspace(0.0, drop_path, depth) if train and drop_path else None
+
+    def run(module: nn.Module, x: Any, rate: Any) -> tuple[Any, dict[str, jax.Array]]:
+        return module(x, train, 0.0 if rate is None else rate)
+
+    if remat != "none":
+        run = nn.remat(run, policy=REMAT[remat], prevent_cse=not scan)
+    if scan:
+        run = nn.scan(run, {"params": 0}, split_rngs={"params": True, "dropout": True}, length=depth)
+        return run(block(name=f"{name}s"), x, None if rates is None else jnp.asarray(rates, jnp.float32))
+    extras = []
+    for i in range(depth):
+        x, extra = run(block(name=f"{name}{i}"), x, None if rates is None else float(rates[i]))
+        extras.append(extra)
+    return x, jax.tree.map(lambda *xs: jnp.stack(xs), *extras) if extras else {}
+
+
+class PatchEmbed(nn.Module):
+    """Patches of an image or tubelets of a clip, each by the same linear layer.
+
+    Attributes:
+      width: D.
+      patch: (p_h, p_w) for images, (p_t, p_h, p_w) for clips; what does not fill a patch is cut off.
+    """
+
+    width: int
+    patch: Sequence[int]
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, (T,) H, W, C] -> [B, (T / p_t,) H / p_h, W / p_w, D]. The kernel is a convolution's,
+        [*patch, C, D]; as a matrix product on rearranged pixels it is faster than one."""
+        patch = tuple(self.patch)
+        shape = (*patch, x.shape[-1], self.width)
+        size = math.prod(shape[:-1])
+
+        def init(key, shape, dtype):
+            return nn.initializers.xavier_uniform()(key, (size, self.width), dtype).reshape(shape)
+
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.width,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = patches(x, patch) @ kernel.reshape(size, self.width)
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def patches(x: jax.Array, patch: Sequence[int]) -> jax.Array:
+    """[B, (T,) H, W, C] -> [B, (T',) H', W', (p_t) p_h p_w C]; raises ValueError where none fits."""
+    n = len(patch)
+    grid = tuple(size // p for size, p in zip(x.shape[1 : n + 1], patch, strict=True))
+    if x.ndim != n + 2 or 0 in grid:
+        raise ValueError(f"no patch of {tuple(patch)} fits an input of {x.shape[1:]}")
+    x = x[(slice(None), *(slice(g * p) for g, p in zip(grid, patch)))]
+    x = x.reshape(x.shape[0], *(size for pair in zip(grid, patch) for size in pair), x.shape[-1])
+    order = (0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)
+    return x.transpose(order).reshape(x.shape[0], *grid, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenGrid:
+    """Where a model's tokens lie, for attention maps and pictures of features.
+
+    Attributes:
+      shape: (T', H', W'); T' is 1 for images.
+      prefix: tokens before those of the grid, such as a class token.
+    """
+
+    shape: tuple[int, int, int]
+    prefix: int = 0
+
+    @property
+    def count(self) -> int:
+        """N, all tokens."""
+        return self.prefix + math.prod(self.shape)
+
+    def unflatten(self, x: jax.Array, axis: int = 1) -> jax.Array:
+        """[..., N, ...] -> [..., T', H', W', ...] at `axis`, without the prefix."""
+        x = lax.slice_in_dim(x, self.prefix, self.count, axis=axis)
+        return x.reshape(*x.shape[:axis], *self.shape, *x.shape[axis % x.ndim + 1 :])
+
+
+def sincos_positions(count: int, width: int) -> np.ndarray:
+    """The fixed table [count, width], float32: sin(n / 10000^(2i / width)) in column 2i, the cosine of it in
+    column 2i + 1 (Vaswani et al., arXiv:1706.03762, section 3.5)."""
+    angle = np.arange(count)[:, None] / 10000 ** (np.arange(width) // 2 * 2 / width)[None]
+    return np.where(np.arange(width)[None] % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
+
+
+def interpolate_positions(
+    table: jax.Array, grid: Sequence[int], new_grid: Sequence[int], prefix: int = 0
+) -> jax.Array:
+    """A learned table of positions on another grid.
+
+    Args:
+      table: [prefix + N, D], N rows over `grid` in row-major order.
+      grid, new_grid: sizes per axis, such as (H', W') or (T', H', W').
+      prefix: rows before those of the grid, which stay as they are.
+
+    Returns:
+      [prefix + N', D], cubic between the old positions in float32, smoothed first where there are fewer now.
+    """
+    if tuple(grid) == tuple(new_grid):
+        return table
+    width = table.shape[-1]
+    x = table[prefix:].astype(jnp.float32).reshape(*grid, width)
+    x = jax.image.resize(x, (*new_grid, width), "cubic").reshape(-1, width)
+    return jnp.concatenate([table[:prefix], x.astype(table.dtype)])
