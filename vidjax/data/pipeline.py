@@ -10,6 +10,8 @@ clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), sid
   rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
   flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, coded by `vidjax.flow.quantise`.
   rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, about the same moment.
+  features  float32 [T, D], D = `data.feature_width`: T rows of the dataset "features", which has a row for
+            every frame of a video. They are chosen as frames are; there is nothing to augment.
 Flow is computed last, on the frames as cropped, resized and mirrored: one draw moves both streams, a mirror
 negates x by itself, and a crop of 224 pixels costs a fraction of the frame it was cut from. So displacement
 and its bound are in pixels of the crop. (Simonyan & Zisserman, arXiv:1406.2199, section 5, computed the flow
@@ -31,6 +33,7 @@ from absl import flags, logging
 from vidjax.data import sampling, transforms
 from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError, Video
+from vidjax.data.feature_file import FeatureSequence, StoredFeatures
 from vidjax.data.record import Record
 from vidjax.errors import UserError
 from vidjax.flow import estimator, flow, quantise
@@ -113,6 +116,8 @@ def eval_batches(
 def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     """(T, S, S, C) of a clip, or of each of its streams."""
     size = cfg.size
+    if cfg.modality == "features":
+        return cfg.frames, cfg.feature_width
     if cfg.modality == "flow":
         return cfg.frames, size, size, 2
     rgb = cfg.frames, size, size, 1 if cfg.grey else 3
@@ -134,10 +139,10 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
     Raises:
       DecodeError: the video cannot be read.
     """
-    with Video(record.video) as video:
-        first, total, rate = _span(video, record, cfg)
+    with _open(record) as video:
+        first, total, rate = span(video, record, cfg)
         if cfg.sampling == "window":
-            index = sampling.spread(total, _offsets(cfg, rate), clips, short=cfg.short)
+            index = sampling.spread(total, clip_offsets(cfg, rate), clips, short=cfg.short)
         else:  # each clip spans the whole video; neighbouring clips take neighbouring frames
             spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
             index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
@@ -145,7 +150,9 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
         # A looped clip ends before it began, so the span is that of the earliest and the latest frame.
         spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
     frames = frames.reshape(*index.shape, *frames.shape[1:])
-    views = [_streams(view, cfg) for clip in frames for view in transforms.test_views(clip, cfg, crops)]
+    if cfg.modality == "features":
+        return frames, spans
+    views = [clip_streams(view, cfg) for clip in frames for view in transforms.test_views(clip, cfg, crops)]
     return _join(views), spans
 
 
@@ -267,7 +274,7 @@ class _Loader:
     def __post_init__(self):
         if self.batch_size < 1 or self.batch_size % self.hosts:
             raise UserError(f"batch size {self.batch_size} does not divide by {self.hosts} hosts")
-        if self.cfg.modality != "rgb":
+        if "flow" in self.cfg.modality:
             estimator(self.cfg.flow.method)  # raises where there is none
 
     def dataset(self, start: int, stop: int) -> grain.IterDataset:
@@ -372,7 +379,7 @@ class _EvalSample:
             if isinstance(shape, dict):
                 video = {k: np.zeros((views, *s), np.uint8) for k, s in shape.items()}
             else:
-                video = np.zeros((views, *shape), np.uint8)
+                video = np.zeros((views, *shape), np.float32 if len(shape) == 2 else np.uint8)
         return {k: _join([v]) for k, v in ({"video": video} | row).items()} | {"bad": bad}
 
 
@@ -382,38 +389,44 @@ def _bad(record: Record, error: DecodeError) -> BadVideo:
 
 def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
     """Random clips of the same frames, each with its own augmentation, uint8 [repeats, T, S, S, C]."""
-    with Video(record.video) as video:
-        first, total, rate = _span(video, record, cfg)
+    with _open(record) as video:
+        first, total, rate = span(video, record, cfg)
         if cfg.sampling == "window":
-            index = sampling.place(total, _offsets(cfg, rate), rng, short=cfg.short)
+            index = sampling.place(total, clip_offsets(cfg, rate), rng, short=cfg.short)
         elif cfg.sampling == "segments":
             index = sampling.segments(total, cfg.frames, rng)
         else:
             index = sampling.uniform(total, cfg.frames)
         clip = video.frames(first + index, grey=_grey(cfg))
+    if cfg.modality == "features":
+        return np.stack([clip] * cfg.repeats)
     draws = (transforms.train_transform(clip, cfg, rng, flip_ok) for _ in range(cfg.repeats))
-    return _join([_streams(draw, cfg) for draw in draws])
+    return _join([clip_streams(draw, cfg) for draw in draws])
+
+
+def _open(record: Record) -> Video | FeatureSequence:
+    return record.video.open() if isinstance(record.video, StoredFeatures) else Video(record.video)
 
 
 def _grey(cfg: Any) -> bool:
     return cfg.grey or cfg.modality == "flow"
 
 
-def _offsets(cfg: Any, rate: float) -> np.ndarray:
+def clip_offsets(cfg: Any, rate: float) -> np.ndarray:
     """The frames that a clip is made from, counted from the first; those of rgb, then those of flow, one more
     than its fields. The shorter of two streams lies in the middle of the longer."""
     if cfg.modality == "flow":
         return sampling.offsets(cfg.frames + 1, cfg.stride * rate)
     rgb = sampling.offsets(cfg.frames, cfg.stride * rate)
-    if cfg.modality == "rgb":
+    if cfg.modality in ("rgb", "features"):
         return rgb
     fields = sampling.offsets(cfg.flow.frames + 1, cfg.flow.stride * rate)
     ahead = int(fields[-1] - rgb[-1])
     return np.concatenate([rgb + max(0, ahead) // 2, fields + max(0, -ahead) // 2])
 
 
-def _streams(clip: np.ndarray, cfg: Any) -> Clip:
-    """A clip of `clip_shape`, from the frames of `_offsets`."""
+def clip_streams(clip: np.ndarray, cfg: Any) -> Clip:
+    """A clip of `clip_shape`, from the frames of `clip_offsets`."""
     if cfg.modality == "rgb":
         return clip
     frames = clip if cfg.modality == "flow" else clip[cfg.frames :]
@@ -421,7 +434,7 @@ def _streams(clip: np.ndarray, cfg: Any) -> Clip:
     return fields if cfg.modality == "flow" else {"rgb": clip[: cfg.frames], "flow": fields}
 
 
-def _span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
+def span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
     """First frame and number of frames of a record, and how many of them make one at the target rate."""
     first, last = 0, video.num_frames
     if record.start is not None:

@@ -2,20 +2,22 @@
 
 from dataclasses import dataclass
 
+from vidjax.data.feature_file import StoredFeatures
+
 
 @dataclass(frozen=True)
 class Record:
     """One sample of a dataset.
 
     Attributes:
-        video: path of the file, or the encoded file itself as bytes.
+        video: path of the file, or the encoded file itself as bytes, or where cached features of it are.
         label: class index.
         id: name that is unique in the dataset and stable between runs.
         start, end: seconds; the stretch of the video that counts. None is the video's own start or end.
         group: what must not be split between train and test (performer, source video), if known.
     """
 
-    video: str | bytes
+    video: str | bytes | StoredFeatures
     label: int
     id: str
     start: float | None = None

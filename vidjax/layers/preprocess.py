@@ -9,9 +9,11 @@ import numpy as np
 
 def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] | Mapping) -> Any:
     """uint8 [..., C] -> float32 (video / 255 - mean) / std; one channel takes their averages. Where `video`
-    is a dict of streams, so are `mean` and `std`."""
+    is a dict of streams, so are `mean` and `std`. What is float already stays as it is."""
     if isinstance(video, Mapping):
         return {stream: normalize(x, mean[stream], std[stream]) for stream, x in video.items()}
+    if jnp.issubdtype(video.dtype, jnp.floating):  # cached features
+        return video
     mean, std = np.asarray(mean), np.asarray(std)
     if video.shape[-1] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)

@@ -53,7 +53,10 @@ def report_runs(
 
 
 def pick_examples(source: Source, data: Any, result: ClassificationResult, n: int = 12) -> list[Example]:
-    """Up to `n` test clips with their top-5: the surest mistakes, and right ones of many classes."""
+    """Up to `n` test clips with their top-5: the surest mistakes, and right ones of many classes. None of
+    features, which are nothing to see."""
+    if data.modality == "features":
+        return []
     wrong = result.predictions != result.labels
     sure = result.log_probs.max(-1)
     mistakes = [int(i) for i in np.argsort(-sure) if wrong[i]][: n // 2]

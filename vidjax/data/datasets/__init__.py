@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("synthetic_motion", "video_folder")}
+_MODULES = {name: f"{__name__}.{name}" for name in ("features", "synthetic_motion", "video_folder")}
 
 
 class Source(Protocol):

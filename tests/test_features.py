@@ -1,0 +1,247 @@
+"""Features written to files, and trained on in place of the videos."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import vidjax
+from vidjax.checkpoint_io import load_variables, save_variables
+from vidjax.config import resolve
+from vidjax.data.datasets import load_source
+from vidjax.data.decode import Video
+from vidjax.data.feature_file import FeatureFile, FeatureWriter
+from vidjax.data.pipeline import train_batches
+from vidjax.data.transforms import test_views as center_views
+from vidjax.errors import UserError
+from vidjax.features import cache_features
+from vidjax.layers.preprocess import normalize
+from vidjax.train.loop import train
+from vidjax.train.metrics import read_metrics
+
+OPTIONS = dict(size=32, frames=11, train=24, val=12, test=12)
+CONFIG = dict(
+    batch=4,
+    steps=4,
+    seed=3,
+    data=dict(
+        name="synthetic_motion",
+        options=OPTIONS,
+        frames=4,
+        stride=2.0,
+        size=16,
+        short_side=16,
+        crop="center",
+        flip=False,
+    ),
+    model=dict(name="cnn_gru_resnet18", tiny=True, options=dict(frozen=True, dropout=0.5, width=8)),
+    optimizer=dict(name="adamw", lr=1e-2, weight_decay=0.1),
+    evals=dict(every_epochs=0.0, report=True),
+    log_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A checkpoint of a model that was not trained, and a cache of the data."""
+    folder = tmp_path_factory.mktemp("features")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
+        model = vidjax.create_model("cnn_gru_resnet18", 12, tiny=True, width=8)
+        variables = jax.jit(model.init)(jax.random.PRNGKey(7), np.zeros((1, 4, 16, 16, 3), np.float32))
+        classes = load_source("synthetic_motion", "train", **OPTIONS).class_names
+        meta = {"config": CONFIG, "class_names": list(classes)}
+        save_variables(folder / "start", jax.device_get(variables), meta)
+        for split in ("train", "test"):
+            cache(folder, f"dataset:{split}", f"{split}.npz", frames=True)
+        yield folder
+
+
+def cache(place, videos, out, layer="frame_features", **options):
+    videos = [videos] if isinstance(videos, str) else videos
+    return cache_features(videos, place / "start", layer, place / out, **options)
+
+
+def rows(workdir):
+    keys = ("step", "split", "loss", "top1", "grad_norm", "video_top1")
+    return [{k: r[k] for k in keys if k in r} for r in read_metrics(workdir)]
+
+
+def on_features(place, **data):
+    config = resolve(CONFIG).to_dict()
+    config["model"]["options"] = dict(trunk=None, dropout=0.5, width=8)
+    config["data"] |= dict(name="features", options=dict(path=str(place / "{split}.npz")))
+    config["data"] |= dict(modality="features", feature_width=64) | data
+    return config
+
+
+def test_training_on_features_is_training_on_a_frozen_trunk(place):
+    """Same clips, same losses, same evaluation: the trunk was only computed once."""
+    frozen = resolve({**CONFIG, "init": dict(path=str(place / "start"), skip=("^params/(rnn|head)",))})
+    train(frozen, place / "frozen")
+    train(resolve(on_features(place)), place / "cached")
+    videos, cached = rows(place / "frozen"), rows(place / "cached")
+    assert [r["step"] for r in cached] == [r["step"] for r in videos] == [1, 2, 3, 4, 4]
+    assert len({r["loss"] for r in videos}) == 5
+    for a, b in zip(cached, videos):
+        assert a.pop("split") == b.pop("split") and a == pytest.approx(b, rel=2e-4)
+    start, end = (load_variables(place / run)[0] for run in ("start", "frozen"))
+    same = jax.tree.map(np.array_equal, start["params"]["trunk"], end["params"]["trunk"])
+    assert all(jax.tree.leaves(same))
+    same = jax.tree.map(np.array_equal, start["batch_stats"], end["batch_stats"])
+    assert all(jax.tree.leaves(same))
+    again = place / "again.npz"
+    cache_features(["dataset:test"], place / "frozen", "frame_features", again, frames=True)
+    one, two = (FeatureFile(f).meta for f in (place / "test.npz", again))
+    assert one["weights"] == two["weights"]  # what was trained lies above the layer
+
+
+def model_rows(place, clips, layer):
+    variables, _ = load_variables(place / "start")
+    model = vidjax.create_model("cnn_gru_resnet18", 12, tiny=True, width=8)
+    spec = vidjax.spec("cnn_gru_resnet18")
+    return np.asarray(jax.jit(model.apply)(variables, normalize(clips, spec.mean, spec.std))[1][layer])
+
+
+@pytest.mark.parametrize("out", ["loose.npz", "loose.array_record"])
+def test_windows_of_a_loose_video(place, out):
+    """Windows of frames 0, 2, 4, 6 and 4, 6, 8, 10 out of eleven: half a window on, or flush with the end."""
+    path, bad = place / "a.mp4", place / "bad.mp4"
+    path.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].video)
+    bad.write_bytes(b"no video")
+    done = cache(place, [str(path), str(bad)], out, layer="stage1", overlap=0.5)
+    assert (done.videos, done.rows, [id for id, _ in done.bad]) == (1, 2, [str(bad)])
+    file = FeatureFile(place / out)
+    features, times = file.read(0)
+    np.testing.assert_allclose(times, np.array([[0, 6], [4, 10]]) / 25)
+    assert file.meta["ids"] == [str(path)] and file.meta["labels"] == [-1]
+
+    with Video(path) as video:
+        clips = video.frames([0, 2, 4, 6, 4, 6, 8, 10])
+    clips = center_views(clips, resolve(CONFIG).data, 1)[0].reshape(2, 4, 16, 16, 3)
+    want = model_rows(place, clips, "stage1")
+    np.testing.assert_allclose(features, want.mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
+    cache(place, str(path), "dense.npz", layer="stage1", dense=True)
+    dense, times = FeatureFile(place / "dense.npz").read(0)
+    np.testing.assert_allclose(times, np.array([[0, 6], [4, 10]]) / 25)
+    np.testing.assert_allclose(dense, want, rtol=1e-4, atol=1e-5)
+
+
+def test_every_frame_has_a_row_and_the_file_says_where_from(place):
+    file = FeatureFile(place / "test.npz")
+    source = load_source("synthetic_motion", "test", **OPTIONS)
+    meta = file.meta
+    assert meta["ids"] == [r.id for r in source] and meta["labels"] == [r.label for r in source]
+    assert meta["lengths"] == [11] * 12 and meta["shape"] == [64] and meta["fps"] == [25.0] * 12
+    assert (meta["model"], meta["layer"], meta["split"]) == ("cnn_gru_resnet18", "frame_features", "test")
+    assert meta["dataset_fingerprint"] == source.fingerprint
+    assert meta["class_names"] == list(source.class_names)
+    np.testing.assert_allclose(file.read(2)[1][:, 0], np.arange(11) / 25)
+
+
+def test_an_array_record_is_the_npz(place):
+    cache(place, "dataset:test", "test.array_record", frames=True)
+    a, b = FeatureFile(place / "test.npz"), FeatureFile(place / "test.array_record")
+    assert a.meta == b.meta
+    for i in range(12):
+        for x, y in zip(a.read(i), b.read(i)):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_workers_read_the_same_batches(place):
+    for name in ("test.npz", "test.array_record"):
+        batches = []
+        for workers in (0, 1):
+            cfg = resolve(on_features(place, workers=workers)).data
+            source = load_source("features", "test", path=str(place / name))
+            iterator = train_batches(source, cfg, 4, seed=1)
+            batches.append([next(iterator) for _ in range(4)])
+            iterator.close()
+        assert batches[0][0]["video"].shape == (4, 4, 64) and batches[0][0]["video"].dtype == np.float32
+        for a, b in zip(*batches):
+            np.testing.assert_array_equal(a["video"], b["video"])
+
+
+@pytest.mark.parametrize(
+    "layer, options, message",
+    [
+        (
+            "frame_featurs",
+            {},
+            "unknown layer of cnn_gru_resnet18 'frame_featurs': did you mean frame_features",
+        ),
+        ("rnn1", dict(frames=True), "mixes frames"),
+        ("pre_logits", dict(frames=True), "no row for each of 4 frames"),
+        ("stage1", dict(overlap=1.0), "overlap"),
+        ("stage1", dict(out="x.pkl"), "name a file"),
+        ("stage1", dict(out="start/state/x.npz/y.npz"), "cannot write"),
+        ("stage1", dict(videos="dataset:trian"), "unknown split of synthetic_motion 'trian'"),
+        ("stage1", dict(videos=["no.mp4"]), "no video could be read"),
+    ],
+)
+def test_what_cannot_be_cached_is_named(place, layer, options, message):
+    options = dict(videos="dataset:test", out="refused.npz") | options
+    (place / "start" / "state" / "x.npz").touch()
+    with pytest.raises(UserError, match=message) as e:
+        cache(place, options.pop("videos"), options.pop("out"), layer, **options)
+    assert "\n" not in str(e.value)
+    assert not list(place.glob("refused*")) and not list(place.glob("*.part"))
+
+
+def changed(place, name, **meta):
+    """A copy of a file's rows with another description."""
+    file = FeatureFile(place / "train.npz")
+    with FeatureWriter(place / name) as writer:
+        for i in range(3):
+            writer.add(file.meta["ids"][i], i, *file.read(i), 25.0)
+        writer.finish({**file.meta, **meta})
+
+
+def test_features_that_do_not_fit_are_refused(place):
+    def refusal(config):
+        with pytest.raises(UserError) as e:
+            train(resolve(config), place / "refused")
+        assert "\n" not in str(e.value)
+        return str(e.value)
+
+    def path(name):
+        return dict(options=dict(path=str(place / name)))
+
+    changed(place, "odd_train.npz")
+    changed(place, "odd_test.npz", split="test", weights="0123456789abcdef")
+    assert "weights" in refusal(on_features(place, **path("odd_{split}.npz")))
+    changed(place, "odd_test.npz", split="test", dataset={"name": "video_folder"})
+    assert "dataset" in refusal(on_features(place, **path("odd_{split}.npz")))
+    assert "width 64" in refusal(on_features(place, feature_width=512))
+    assert "has 11 rows, and data.frames asks for 12" in refusal(on_features(place, frames=12))
+    assert "holds the split 'train', not 'test'" in refusal(on_features(place, **path("train.npz")))
+    assert "no file of features" in refusal(on_features(place, **path("none.npz")))
+    (place / "text.npz").write_text("text")
+    assert "is not a file of features" in refusal(on_features(place, **path("text.npz")))
+    other = on_features(place)
+    other["data"]["options"]["weights"] = "0123456789abcdef"
+    assert "with weights" in refusal(other)
+    both = "data.modality=features and data.feature_width go together"
+    assert both in refusal(on_features(place, feature_width=None))
+    video = resolve(CONFIG).to_dict()
+    video["model"]["options"] = dict(trunk=None)
+    assert "takes features and data.modality is rgb" in refusal(video)
+    three_d = on_features(place) | dict(model=dict(name="slow_fusion_conv4", tiny=True))
+    assert "slow_fusion_conv4 takes rgb" in refusal(three_d)
+
+
+def test_the_command(place, capsys):
+    from vidjax.cli import main
+
+    line = ["features", "dataset:test", "--checkpoint", place / "start", "--out", place / "by_command.npz"]
+    with pytest.raises(SystemExit) as e:
+        main([str(x) for x in [*line, "--layer", "stage1", "--config.data.frames=5"]])
+    assert e.value.code == 0
+    out = capsys.readouterr().out
+    assert "12 videos, 24 rows of 8" in out and "weights" in out
+    with pytest.raises(SystemExit) as e:
+        main([str(x) for x in [*line, "--layer", "stag1"]])
+    assert e.value.code == 2 and "did you mean stage1" in capsys.readouterr().err
+    text = str(np.load(place / "by_command.npz")["meta"])
+    assert json.loads(text)["layer"] == "stage1"

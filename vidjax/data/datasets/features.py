@@ -1,0 +1,117 @@
+"""Cached features of videos, from files of `vidjax features`, in place of the videos.
+
+load("train", path="runs/features/{split}.npz")
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from vidjax.data.datasets import fingerprint
+from vidjax.data.feature_file import StoredFeatures, open_file
+from vidjax.data.record import Record
+from vidjax.errors import UserError
+
+# What two files must share for the features of one to mean what those of the other mean.
+ORIGIN = ("model", "layer", "weights", "rows", "input", "dataset")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSource:
+    """One split of cached features.
+
+    Attributes:
+      path: of the file.
+      width: D, numbers in each row.
+    """
+
+    path: str
+
+    @property
+    def _meta(self) -> Mapping[str, Any]:
+        return open_file(self.path).meta
+
+    @property
+    def width(self) -> int:
+        return self._meta["shape"][0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self._meta["class_names"])
+
+    @property
+    def directional(self) -> bool:
+        return True  # nothing here could be mirrored
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        origin = [(f"{key}={self.origin[key]}", -1) for key in ORIGIN]
+        return fingerprint([*origin, *zip(self._meta["ids"], self._meta["labels"], strict=True)])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The trunk, its layer and weights, and the dataset, that the features are of."""
+        return {key: self._meta[key] for key in ORIGIN}
+
+    def check(self, cfg: Any) -> None:
+        """Raises UserError where the config's data section does not fit."""
+        if cfg.modality != "features":
+            raise UserError(f"{self.path} holds features: set data.modality=features")
+        if self.width != cfg.feature_width:
+            raise UserError(
+                f"{self.path} has features of width {self.width}, and data.feature_width is "
+                f"{cfg.feature_width}: set it to that, or cache those of the trunk that is meant"
+            )
+        length, id = min(zip(self._meta["lengths"], self._meta["ids"], strict=True))
+        if length < cfg.frames:
+            raise UserError(
+                f"{self.path}: {id} has {length} rows, and data.frames asks for {cfg.frames}: lower it, or "
+                "cache the features of every frame (--frames)"
+            )
+
+    def __len__(self) -> int:
+        return len(self._meta["ids"])
+
+    def __getitem__(self, i: int) -> Record:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        meta = self._meta
+        return Record(StoredFeatures(self.path, i), meta["labels"][i], meta["ids"][i])
+
+
+def load(split: str, path: str | os.PathLike, weights: str | None = None) -> FeatureSource:
+    """Opens the features of a split.
+
+    Args:
+      split: of the dataset that was cached.
+      path: the file; "{split}" in it stands for the split.
+      weights: fingerprint of the trunk's weights that the features must be of; any where None.
+
+    Raises:
+      UserError: no such file; one of another split or other weights, of dense features or without labels.
+    """
+    file = os.fspath(path).replace("{split}", split)
+    meta = open_file(file).meta
+    if meta["split"] is None:
+        raise UserError(f"{file} holds features of loose videos, without labels: cache dataset:{split}")
+    if meta["split"] != split:
+        raise UserError(
+            f"{file} holds the split '{meta['split']}', not '{split}': put {{split}} in data.options.path"
+        )
+    if len(meta["shape"]) != 1:
+        raise UserError(f"{file} holds maps of {tuple(meta['shape'])}: cache features without --dense")
+    if weights is not None and weights != meta["weights"]:
+        raise UserError(
+            f"{file} is of {meta['model']} with weights {meta['weights']}, not {weights}: cache it again, or "
+            "change data.options.weights"
+        )
+    return FeatureSource(file)
+
+
+def check_origin(a: Mapping[str, Any], b: Mapping[str, Any], what: str) -> None:
+    """Raises UserError where features are of different trunks, layers or datasets, naming each difference."""
+    odd = [f"{key} {a.get(key)} and {b.get(key)}" for key in ORIGIN if a.get(key) != b.get(key)]
+    if odd:
+        raise UserError(f"the features of {what} are not of one origin: {'; '.join(odd)}")

@@ -1,0 +1,180 @@
+"""Files of features: for each video a sequence of rows in time, and where they came from.
+
+.npz           arrays features_000000 [N, ...] and times_000000 [N, 2] for each video, and `meta`.
+.array_record  a record for each video, an .npz of its `features` and `times`; `meta` is the last record.
+
+`meta` is JSON: what the writer says of the features, and the ids, labels, lengths N and fps (rows a second)
+of the videos. Times are seconds of the first and last frame behind a row. Either file appears under its name
+only when it is complete.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from vidjax.errors import UserError
+
+SUFFIXES = (".npz", ".array_record")
+
+
+class FeatureWriter:
+    """Writes a file of features; a context manager, and nothing is left of a file that was not finished.
+
+    Raises:
+      UserError: a name that ends in neither suffix, or a file that cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        if self.path.suffix not in SUFFIXES:
+            raise UserError(f"cannot write features to {path}: name a file {' or '.join(SUFFIXES)}")
+        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._rows: list[tuple[str, int, int, float]] = []
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.suffix == ".npz":
+                self._file = zipfile.ZipFile(self._part, "w")
+            else:  # so small a group that one video is read without its neighbours
+                self._file = ArrayRecordWriter(os.fspath(self._part), "group_size:1")
+        except (OSError, ValueError, RuntimeError) as e:
+            raise UserError(f"cannot write features to {path}: {e}") from None
+
+    def add(self, id: str, label: int, features: np.ndarray, times: np.ndarray, fps: float) -> None:
+        """One video: features [N, ...] and times [N, 2]."""
+        i = len(self._rows)
+        self._rows.append((id, int(label), len(features), float(fps)))
+        if self.path.suffix == ".npz":
+            self._array(f"features_{i:06}", features)
+            self._array(f"times_{i:06}", times)
+        else:
+            record = io.BytesIO()
+            np.savez(record, features=features, times=times)
+            self._file.write(record.getvalue())
+
+    def finish(self, meta: Mapping[str, Any]) -> None:
+        """Adds `meta` and gives the file its name."""
+        columns = zip(("ids", "labels", "lengths", "fps"), zip(*self._rows))
+        text = json.dumps({**meta, **dict(columns)})
+        if self.path.suffix == ".npz":
+            self._array("meta", np.array(text))
+        else:
+            self._file.write(text.encode())
+        self._file.close()
+        os.replace(self._part, self.path)
+
+    def __enter__(self) -> "FeatureWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        self._part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write features to {self.path}: {error}") from None
+
+    def _array(self, name: str, array: np.ndarray) -> None:
+        with self._file.open(f"{name}.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+class FeatureFile:
+    """A file of features, read one video at a time.
+
+    Attributes:
+      meta: see the module's text.
+
+    Raises:
+      UserError: no such file, or none of features.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = os.fspath(path)
+        if not Path(path).is_file():
+            raise UserError(f"no file of features {path}: `vidjax features` makes one")
+        try:
+            if Path(path).suffix == ".npz":
+                self._npz = np.load(path)
+                text = str(self._npz["meta"])
+            else:
+                self._npz = None
+                self._reader = ArrayRecordReader(self.path, "readahead_buffer_size:0,max_parallelism:0")
+                text = self._reader.read([self._reader.num_records() - 1])[0]
+            self.meta: dict[str, Any] = json.loads(text)
+            self.meta["lengths"], self.meta["layer"]
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, zipfile.BadZipFile) as e:
+            raise UserError(f"{path} is not a file of features ({str(e).splitlines()[0]})") from None
+
+    def __len__(self) -> int:
+        return len(self.meta["ids"])
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features [N, ...] and times [N, 2] of video i."""
+        if self._npz is not None:
+            return self._npz[f"features_{i:06}"], self._npz[f"times_{i:06}"]
+        record = np.load(io.BytesIO(self._reader.read([i])[0]))
+        return record["features"], record["times"]
+
+
+def open_file(path: str) -> FeatureFile:
+    """The file, opened once for as long as it stays the same."""
+    stat = os.stat(path) if os.path.isfile(path) else None
+    return _open_file(path, stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_file(path: str, version: tuple | None) -> FeatureFile:
+    return FeatureFile(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFeatures:
+    """Where the features of one video are; small enough to send to a worker."""
+
+    path: str
+    index: int
+
+    def open(self) -> "FeatureSequence":
+        """Reads them."""
+        file = open_file(self.path)
+        features, _ = file.read(self.index)
+        return FeatureSequence(file.meta["ids"][self.index], features, file.meta["fps"][self.index])
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSequence:
+    """The rows of one video, read as the frames of a `Video` are.
+
+    Attributes:
+      id: of the video.
+      rows: [N, D].
+      fps: rows a second.
+    """
+
+    id: str
+    rows: np.ndarray
+    fps: float
+
+    def __enter__(self) -> "FeatureSequence":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.rows)
+
+    @property
+    def times(self) -> np.ndarray:
+        return np.arange(len(self.rows)) / self.fps
+
+    def frames(self, indices: np.ndarray, grey: bool = False) -> np.ndarray:
+        """float32 [n, D]."""
+        return self.rows[indices].astype(np.float32)
