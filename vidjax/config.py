@@ -53,7 +53,8 @@ def schema() -> ConfigDict:
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
                 prefetch=2,  # batches kept ready on the device
-                modality="rgb",  # rgb | flow (T = frames) | rgb+flow: what a clip is made of
+                modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: what a clip is made of
+                feature_width=None,  # features: D, of a row of the dataset "features"
                 flow=dict(  # optical flow, computed while loading
                     method="dis",  # dis | farneback | tvl1 (where OpenCV has its contrib modules)
                     bound=20.0,  # pixels of displacement, of the crop's; what is faster is clipped
@@ -66,8 +67,8 @@ def schema() -> ConfigDict:
                 name="",  # see vidjax.list_models()
                 tiny=False,  # the tiny preset
                 dtype="float32",  # of the computation; parameters are always float32
-                options={},  # fields of the linen class
                 freeze_bn=False,  # BatchNorm keeps its statistics, scale and bias
+                options={},  # fields of the linen class
             ),
             init=dict(
                 path="",  # workdir, checkpoint or file of weights to start from (docs/weights.md)
@@ -117,8 +118,8 @@ def schema() -> ConfigDict:
                 clips=1,  # test views: clips in time x crops in space
                 crops=1,
                 batch=None,  # videos at a time; `batch` where None
-                report=True,  # report.html at the end
                 precise_bn_batches=0,  # training batches that BatchNorm's statistics are taken over before it
+                report=True,  # report.html at the end
             ),
             checkpoint=dict(every_epochs=1.0, keep=1),  # besides the best by video top-1
             log_every=10,  # steps
@@ -277,7 +278,7 @@ def _plain(value: Any) -> Any:
 _CHOICES = {
     "data.sampling": ("window", "uniform", "segments"),
     "data.short": ("loop", "hold"),
-    "data.modality": ("rgb", "flow", "rgb+flow"),
+    "data.modality": ("rgb", "flow", "rgb+flow", "features"),
     "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "model.dtype": ("float32", "bfloat16"),
@@ -315,17 +316,17 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"config key '{key}' must be positive, got {flat[key]}")
     if bool(config.epochs > 0) == bool(config.steps > 0):
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
-    if config.data.modality != "rgb" and config.data.sampling != "window":
+    if "flow" in config.data.modality and config.data.sampling != "window":
         raise UserError("flow is between neighbouring frames: it wants data.sampling=window")
     if config.data.rand_augment and (config.data.grey or config.data.modality == "flow"):
         raise UserError("data.rand_augment is for colour frames: set it to 0 for grey ones and for flow")
-    for key in ("data.name", "model.name"):
     if (config.data.modality == "features") != bool(config.data.feature_width):
         raise UserError("data.modality=features and data.feature_width go together: set both or neither")
     if config.data.modality == "features" and config.evals.crops != 1:
         raise UserError(f"cached features have one crop: set evals.crops=1, not {config.evals.crops}")
     if config.model.freeze_bn and config.evals.precise_bn_batches:
         raise UserError("model.freeze_bn keeps what evals.precise_bn_batches replaces: set one of them")
+    for key in ("data.name", "model.name"):
         if not flat[key]:
             raise UserError(f"the config does not set {key}")
 
@@ -333,6 +334,9 @@ def _check(config: ConfigDict) -> None:
 def _smoke(config: ConfigDict) -> None:
     """Swaps in the tiny preset and a handful of embedded clips; what stays is the path through the code."""
     config.smoke = False  # done: what follows is an ordinary config
+    shape = vidjax.spec(config.model.name).tiny_input_shape
+    shape = shape["flow"] if isinstance(shape, Mapping) else shape
+    size = max(32, shape[-2])
     config.model.tiny = True
     config.steps, config.epochs, config.batch = 4, 0.0, 4
     config.parallel.accumulation = 1
@@ -342,22 +346,20 @@ def _smoke(config: ConfigDict) -> None:
         name="synthetic_motion",
         train_split="train",
         eval_split="test",
-        size=32,
-        short_side=36,
-        short_side_range=(32, 40),
+        size=size,
+        short_side=size + 4,
+        short_side_range=(size, size + 8),
         frames=min(config.data.frames, 8),
         stride=2.0,
         target_fps=None,
         workers=0,
     )
-    if config.data.modality != "rgb":  # a network takes flow in stacks of one depth
-        shape = vidjax.spec(config.model.name).tiny_input_shape
-        depth = (shape["flow"] if isinstance(shape, Mapping) else shape)[0]
-        config.data.flow.frames = depth
+    if "flow" in config.data.modality:  # a network takes flow in stacks of one depth
+        config.data.flow.frames = shape[0]
         if config.data.modality == "flow":
-            config.data.frames = depth
+            config.data.frames = shape[0]
         if "flow_frames" in config.model.options:
-            config.model.options.flow_frames = depth
+            config.model.options.flow_frames = shape[0]
     config.data.options = ConfigDict(dict(train=24, val=12, test=12))
     config.evals.update(clips=1, crops=1, batch=4)
     config.log_every = 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
-from jax.sharding import Mesh, NamedSharding
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from vidjax import registry
-from vidjax.convert import read_weights
 from vidjax.analysis.params import abstract_variables
+from vidjax.convert import read_weights
 from vidjax.data.datasets import Source, load_source
+from vidjax.data.datasets.features import FeatureSource, check_origin
 from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
 from vidjax.layers.preprocess import normalize
@@ -101,9 +103,9 @@ def build(config: ConfigDict) -> Experiment:
         accumulation=parallel.accumulation,
         ema=config.optimizer.ema,
         nonfinite=config.optimizer.nonfinite,
+        freeze_bn=config.model.freeze_bn,
     )
     init = functools.partial(
-        freeze_bn=config.model.freeze_bn,
         init_state, model, tx, config.seed, clip_shape(config.data), config.optimizer.ema is not None
     )
     abstract = _abstract(config, model, init)
@@ -127,8 +129,6 @@ def build(config: ConfigDict) -> Experiment:
     )
 
 
-def load_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """The training and the evaluation videos. Raises `UserError` where their classes differ."""
 def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
     """A regex of the parameters that never change."""
     frozen = ["^trunk/"] if getattr(model, "frozen", False) else []
@@ -139,6 +139,8 @@ def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
     return "|".join(frozen) or None
 
 
+def load_sources(config: ConfigDict) -> tuple[Source, Source]:
+    """The training and the evaluation videos. Raises `UserError` where they do not go together."""
     data = config.data
     train, test = (
         load_source(data.name, split, **data.options) for split in (data.train_split, data.eval_split)
@@ -146,6 +148,12 @@ def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
     if train.class_names != test.class_names:
         odd = sorted(set(train.class_names) ^ set(test.class_names))
         raise UserError(f"the classes of '{data.train_split}' and '{data.eval_split}' differ: {odd[:5]}")
+    if isinstance(train, FeatureSource):
+        check_origin(train.origin, test.origin, f"{train.path} and {test.path}")
+        for source in (train, test):
+            source.check(data)
+    elif data.modality == "features":
+        raise UserError(f"data.modality=features needs the dataset 'features', not {data.name}")
     return train, test
 
 
@@ -155,12 +163,13 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
     spec = registry.spec(name)
     if spec.modality == "rgb" and len(spec.input_shape) == 3:
         raise UserError(f"{name} is an image model: train single_frame_{name} or late_fusion_{name} on video")
-    if spec.modality != config.data.modality:
-        raise UserError(
-            f"{name} takes {spec.modality} and data.modality is {config.data.modality}: "
-            f"set data.modality={spec.modality}, or take another model"
-        )
     options = config.model.options.to_dict()
+    modality = "features" if options.get("trunk", "") is None else spec.modality
+    if modality != config.data.modality:
+        raise UserError(
+            f"{name} takes {modality} and data.modality is {config.data.modality}: set data.modality="
+            f"{modality}, or take another model (of features: a recurrent one with model.options.trunk=None)"
+        )
     model = create_model(name, num_classes, tiny=config.model.tiny, dtype=config.model.dtype, **options)
     objective = create_objective(**config.objective, mean=spec.mean, std=spec.std)
     return model, objective

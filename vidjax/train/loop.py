@@ -229,6 +229,7 @@ class _Run:
             "config": self.exp.config.to_dict(),
             "class_names": list(source.class_names),
             "fingerprint": source.fingerprint,
+            "features": getattr(source, "origin", None),
             # The iterator is ahead by what is prefetched; the next batch is that of the next step.
             "data": self.batches.get_state() | {"next_batch": step},
             "versions": {"vidjax": vidjax.__version__, "jax": jax.__version__},
