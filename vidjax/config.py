@@ -117,6 +117,7 @@ def schema() -> ConfigDict:
                 every_epochs=1.0,  # 0: only at the end
                 clips=1,  # test views: clips in time x crops in space
                 crops=1,
+                size=None,  # side of a test crop, pixels; data.size where None
                 batch=None,  # videos at a time; `batch` where None
                 precise_bn_batches=0,  # training batches that BatchNorm's statistics are taken over before it
                 report=True,  # report.html at the end
@@ -361,6 +362,9 @@ def _smoke(config: ConfigDict) -> None:
         if "flow_frames" in config.model.options:
             config.model.options.flow_frames = shape[0]
     config.data.options = ConfigDict(dict(train=24, val=12, test=12))
-    config.evals.update(clips=1, crops=1, batch=4)
+    config.evals.update(clips=1, crops=1, size=None, batch=4)
+    config.evals.precise_bn_batches = min(config.evals.precise_bn_batches, 2)
+    if "bn_groups" in config.model.options:
+        config.model.options.bn_groups = 1
     config.log_every = 1
     print("smoke: tiny preset, embedded clips, 4 steps", file=sys.stderr)

@@ -83,7 +83,8 @@ def test_old_statistics_do_not_count_and_parameters_stay():
 def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
     plain = dict(CONFIG, optimizer=dict(lr=0.0))
     train(resolve(plain), tmp_path / "plain")
-    train(resolve(plain, ["evals.precise_bn_batches=3"]), tmp_path / "precise")
+    larger = ["data.short_side=20", "evals.size=20"]  # crops of another size are evaluated, not trained on
+    train(resolve(plain, ["evals.precise_bn_batches=3", *larger]), tmp_path / "precise")
     running, precise = (load_variables(tmp_path / name)[0] for name in ("plain", "precise"))
     for k, x in flat(running["params"]).items():
         np.testing.assert_array_equal(flat(precise["params"])[k], x)

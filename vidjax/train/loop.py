@@ -246,6 +246,8 @@ def evaluate_variables(
     shared = jax.process_count() if config.parallel.mode == "pmap" else 1  # there, a mesh is one host's
     multiple = math.lcm(devices * shared, jax.process_count())
     batch = -(-(evals.batch or config.batch) // multiple) * multiple
+    data = config.data.copy_and_resolve_references()
+    data.size = evals.size or data.size
     batches = eval_batches(
         exp.eval_source,
         config.data,

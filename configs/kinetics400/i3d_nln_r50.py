@@ -1,0 +1,22 @@
+"""I3D-R50 8x8 with five non-local blocks from scratch on Kinetics-400.
+
+  VIDJAX_DATA=/data vidjax train --config configs/kinetics400/i3d_nln_r50.py --workdir runs/i3d_nln_r50
+
+The recipe is that of slow_r50.py: SGD, 64 clips = 8 devices x 8, rate 0.1 for 64 clips, 196 epochs with half
+a cosine and a warm-up of 34, decay 1e-4, dropout 0.5; 10 clips x 3 crops of 256 pixels. About 240,000
+training videos.
+Hardware and hours: not measured.
+Expected: 74.0 / 91.1 (PySlowFast's model zoo).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.kinetics400.slow_r50 import recipe
+from vidjax.config import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: "smoke"."""
+    return recipe(
+        parse_arg(arg), "i3d_nln_r50_8x8", frames=8, stride=8, top1=74.0, source="PySlowFast model zoo"
+    )

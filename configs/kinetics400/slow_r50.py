@@ -1,0 +1,73 @@
+"""Slow-R50 8x8, the slow pathway of SlowFast alone, from scratch on Kinetics-400.
+
+  VIDJAX_DATA=/data vidjax train --config configs/kinetics400/slow_r50.py --workdir runs/slow_r50
+
+The recipe of Feichtenhofer et al., arXiv:1812.03982, section 4 ("training" and "inference"), in the numbers
+of PySlowFast's configs, which C2D, I3D, R(2+1)D-R50 and SlowFast share.
+
+Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+training and 20,000 validation videos are assumed.
+Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video. Rate: 0.1 for 64
+clips, linear in the batch (`lr_batch`). 196 epochs, warm-up of 34 from a tenth of the peak, half a cosine to
+zero.
+BatchNorm: statistics of 8 clips in training (`bn_groups`), of 200 batches for evaluation.
+Views: 10 clips x 3 crops of 256 pixels, scores averaged.
+Hardware: 8 GPUs; hours are not published, nor measured here.
+Expected: 74.58 / 91.63 (pytorchvideo's model zoo; 74.8 / 91.6 in PySlowFast's).
+"""
+
+from ml_collections import ConfigDict
+
+from vidjax.config import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: "smoke"."""
+    return recipe(parse_arg(arg), "slow_r50_8x8", frames=8, stride=8, top1=74.58)
+
+
+def recipe(
+    args: ConfigDict,
+    model: str,
+    frames: int,
+    stride: float,
+    top1: float | None,
+    source: str = "pytorchvideo model zoo",
+    **options,
+) -> ConfigDict:
+    """The shared recipe for a model of `frames` frames, every `stride`-th one at 30 a second."""
+    config = ConfigDict()
+    config.smoke = args.smoke
+    config.seed = 0
+    config.batch = 64
+    config.epochs = 196.0
+
+    config.data = dict(
+        name="video_folder",
+        options=dict(path="kinetics400"),
+        train_split="train",
+        eval_split="val",
+        frames=frames,
+        stride=float(stride),
+        target_fps=30.0,
+        size=224,
+        short_side=256,
+        crop="short_side",
+        short_side_range=(256, 320),
+        flip=True,
+    )
+
+    config.model = dict(name=model, options=dict(dropout=0.5, bn_groups=8, **options))
+
+    config.objective = dict(name="classify")
+
+    config.optimizer = dict(name="sgd", lr=0.1, lr_batch=64, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    config.schedule = dict(name="cosine", warmup_epochs=34.0, warmup_lr=0.1)
+
+    config.evals = dict(every_epochs=10.0, clips=10, crops=3, size=256, precise_bn_batches=200)
+    config.checkpoint = dict(every_epochs=1.0)
+    config.log_every = 100
+
+    config.expected = dict(top1=top1, source=source)
+    return config
