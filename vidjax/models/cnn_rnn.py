@@ -2,7 +2,8 @@
 
 Paper: Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description",
 CVPR 2015, arXiv:1411.4389, section 4, Figure 3 (left): CNN -> LSTM of 256 units -> a label for every frame,
-and the average of their probabilities for the clip. The GRU is that of Cho et al., arXiv:1406.1078.
+and the average of their probabilities for the clip; clips of 16 frames in a row, in testing 8 frames apart.
+The GRU is that of Cho et al., arXiv:1406.1078.
 Input: video [B, T, H, W, C]; with `trunk=None` features that were computed before, [B, T, D].
 
   readout  "last"   many-to-one: the classifier reads the last step's output (of a backward layer, its last).
@@ -171,7 +172,7 @@ _VARIANTS = {
         CNNLSTM,
         dict(trunk="resnet50", readout="every", dropout=0.5, feature_dropout=0.9),
         16,
-        8,
+        1,
         "LSTM on frame features, a label for every frame",
         _LRCN,
     ),
