@@ -9,12 +9,20 @@ trunk is a ResNet-18 of a quarter of the usual width.
 from ml_collections import ConfigDict
 
 from configs.synthetic_motion import slow_fusion_conv4
+from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    config = slow_fusion_conv4.get_config(arg)
+    """`arg`: "smoke", "trunk=frozen", or "features=runs/f/{split}.npz" for the trunk's, cached."""
+    args = parse_arg(arg, trunk="", features="")
+    config = slow_fusion_conv4.get_config("smoke" if args.smoke else "")
     config.epochs = 10.0
     config.model = dict(name="cnn_gru_resnet18", options=dict(trunk_options=dict(width=16), width=128))
+    config.model.options.frozen = args.trunk == "frozen"
+    if args.features:
+        config.data.update(name="features", modality="features", feature_width=128)
+        config.data.options = dict(path=args.features)
+        config.model.options.trunk = None
     config.optimizer.clip_norm = 1.0
     config.expected = dict(top1=None, source="")
     return config
