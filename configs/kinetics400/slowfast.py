@@ -1,6 +1,6 @@
 """SlowFast from scratch on Kinetics-400, arXiv:1812.03982, table 2.
 
-  VIDJAX_DATA=/data vidjax train --config configs/kinetics400/slowfast.py:model=slowfast_r50_8x8 --workdir runs/sf
+  vidjax train --config configs/kinetics400/slowfast.py:model=slowfast_r50_8x8 --workdir runs/slowfast
 
 The recipe is that of slow_r50.py: SGD, 64 clips = 8 devices x 8, rate 0.1 for 64 clips, 196 epochs with half
 a cosine and a warm-up of 34, decay 1e-4, dropout 0.5; 10 clips x 3 crops of 256 pixels, about 240,000

@@ -250,7 +250,7 @@ def evaluate_variables(
     data.size = evals.size or data.size
     batches = eval_batches(
         exp.eval_source,
-        config.data,
+        data,
         batch,
         evals.clips,
         evals.crops,
