@@ -19,10 +19,14 @@ averages two runs, or puts an SVM on them) or the fused part on top of trained s
 be trained as a whole too. Fusion is of one moment, without the second paper's 3D pooling over time.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jax.typing import ArrayLike
 
 from vidjax.errors import unknown
@@ -35,6 +39,7 @@ from vidjax.registry import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ModelSpec,
+    Result,
     fields,
     register_model,
 )
@@ -85,6 +90,7 @@ class TwoStream(FrameModel):
 
     Attributes:
       flow_frames: L, the fields in a stack of flow.
+      flow_trunk_options: fields of the temporal stream's trunk where they are not those of `trunk_options`.
       average: what is averaged, "softmax" (the paper, section 2) or "logits". Of softmaxes, the result is the
         logarithm, whose softmax is the average again.
     """
@@ -92,6 +98,7 @@ class TwoStream(FrameModel):
     TRUNKS = ("spatial/trunk", "temporal/trunk")  # where weights of the image trunk go
 
     flow_frames: int = 10
+    flow_trunk_options: Mapping[str, Any] = FrozenDict()
     average: str = "softmax"
 
     @nn.compact
@@ -101,7 +108,8 @@ class TwoStream(FrameModel):
         if self.average not in AVERAGES:
             raise unknown("average", self.average, AVERAGES)
         shared = {name: getattr(self, name) for name in fields(FrameModel)}
-        temporal = TemporalStream(**shared, flow_frames=self.flow_frames, name="temporal")
+        own = {"trunk_options": {**self.trunk_options, **self.flow_trunk_options}}
+        temporal = TemporalStream(**shared | own, flow_frames=self.flow_frames, name="temporal")
         b, flow = temporal(video["flow"], train)
         spatial = SpatialStream(**shared, name="spatial")
         a, endpoints = spatial(video["rgb"], train, self.merge(flow))
@@ -169,51 +177,98 @@ _FEICHTENHOFER = dict(
     year=2016,
     arxiv="1604.06573",
 )
-_RGB, _FLOW = (1, 224, 224, 3), (10, 224, 224, 2)
-_TINY_RGB, _TINY_FLOW = (1, 32, 32, 3), (4, 32, 32, 2)
-_TINY = dict(trunk_options=dict(tiny=True))
-_SPATIAL = dict(
-    input_shape=_RGB,
-    tiny_input_shape=_TINY_RGB,
-    tiny=_TINY,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    temporal="none: one frame",
-    order_aware=False,
-)
-_TEMPORAL = dict(
-    input_shape=_FLOW,
-    tiny_input_shape=_TINY_FLOW,
-    tiny=_TINY | dict(flow_frames=4),
-    mean=FLOW_MEAN,
-    std=FLOW_STD,
-    temporal="optical flow stacked in the first convolution's channels",
-    order_aware=True,
-)
-_JOINT = dict(
-    input_shape=dict(rgb=_RGB, flow=_FLOW),
-    tiny_input_shape=dict(rgb=_TINY_RGB, flow=_TINY_FLOW),
-    tiny=_TINY | dict(flow_frames=4),
-    mean=dict(rgb=IMAGENET_MEAN, flow=FLOW_MEAN),
-    std=dict(rgb=IMAGENET_STD, flow=FLOW_STD),
-    temporal="a frame and stacked optical flow",
-    order_aware=True,
-)
 
-for _trunk in ("resnet18", "resnet50"):
-    for _name, _module, _about in (
-        (f"two_stream_{_trunk}_spatial", SpatialStream, _SPATIAL | _SIMONYAN),
-        (f"two_stream_{_trunk}_temporal", TemporalStream, _TEMPORAL | _SIMONYAN),
-        (f"two_stream_{_trunk}", TwoStream, _JOINT | _SIMONYAN),
-        (f"two_stream_{_trunk}_fused", FusedTwoStream, _JOINT | _FEICHTENHOFER),
-    ):
-        register_model(
-            ModelSpec(
-                name=_name,
-                family="two_stream",
-                module=_module,
-                preset=dict(trunk=_trunk),
-                num_classes=101,
-                **_about,
-            )
+
+def _about(name: str, size: int) -> dict[str, Any]:
+    """What a stream, or both, takes in; `size` is that of the tiny preset's frames."""
+    rgb, flow = (1, 224, 224, 3), (10, 224, 224, 2)
+    tiny_rgb, tiny_flow = (1, size, size, 3), (4, size, size, 2)
+    if name == "spatial":
+        return dict(
+            input_shape=rgb,
+            tiny_input_shape=tiny_rgb,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            temporal="none: one frame",
+            order_aware=False,
         )
+    if name == "temporal":
+        return dict(
+            input_shape=flow,
+            tiny_input_shape=tiny_flow,
+            mean=FLOW_MEAN,
+            std=FLOW_STD,
+            temporal="optical flow stacked in the first convolution's channels",
+            order_aware=True,
+        )
+    return dict(
+        input_shape=dict(rgb=rgb, flow=flow),
+        tiny_input_shape=dict(rgb=tiny_rgb, flow=tiny_flow),
+        mean=dict(rgb=IMAGENET_MEAN, flow=FLOW_MEAN),
+        std=dict(rgb=IMAGENET_STD, flow=FLOW_STD),
+        temporal="a frame and stacked optical flow",
+        order_aware=True,
+    )
+
+
+def _ucf101(top1: float, views: str = "25x10", how: str = "") -> tuple[Result, ...]:
+    return (Result("UCF101", top1, None, views, f"arXiv:1406.2199, table 4{how}"),)
+
+
+_STACK = dict(flow_frames=4)
+# Name: class, fields, fields of the tiny preset, size of its frames, paper, published accuracy (of the joint
+# CNN-M, for two networks trained apart).
+_MODELS = {
+    "cnn_m_spatial": (
+        SpatialStream,
+        dict(trunk="cnn_m_2048", trunk_options=dict(dropout=0.9), dropout=0.9),
+        dict(trunk_options=dict(tiny=True), dropout=0.0),
+        64,
+        _SIMONYAN,
+        _ucf101(73.0),
+    ),
+    "cnn_m_temporal": (
+        TemporalStream,
+        dict(trunk="cnn_m_2048", trunk_options=dict(dropout=0.9, norms=1), dropout=0.9),
+        dict(trunk_options=dict(tiny=True, norms=1), dropout=0.0, flow_frames=4),
+        64,
+        _SIMONYAN,
+        _ucf101(83.7),
+    ),
+    "cnn_m": (
+        TwoStream,
+        dict(
+            trunk="cnn_m_2048",
+            trunk_options=dict(dropout=0.9),
+            flow_trunk_options=dict(norms=1),
+            dropout=0.9,
+        ),
+        dict(trunk_options=dict(tiny=True), dropout=0.0, flow_frames=4),
+        64,
+        _SIMONYAN,
+        _ucf101(86.9, how=", fusion by averaging"),
+    ),
+}
+for _trunk in ("resnet18", "resnet50"):
+    _tiny = dict(trunk_options=dict(tiny=True))
+    _MODELS |= {
+        f"{_trunk}_spatial": (SpatialStream, dict(trunk=_trunk), _tiny, 32, _SIMONYAN, ()),
+        f"{_trunk}_temporal": (TemporalStream, dict(trunk=_trunk), _tiny | _STACK, 32, _SIMONYAN, ()),
+        _trunk: (TwoStream, dict(trunk=_trunk), _tiny | _STACK, 32, _SIMONYAN, ()),
+        f"{_trunk}_fused": (FusedTwoStream, dict(trunk=_trunk), _tiny | _STACK, 32, _FEICHTENHOFER, ()),
+    }
+
+for _name, (_module, _preset, _tiny, _size, _paper, _results) in _MODELS.items():
+    register_model(
+        ModelSpec(
+            name=f"two_stream_{_name}",
+            family="two_stream",
+            module=_module,
+            preset=_preset,
+            tiny=_tiny,
+            num_classes=101,
+            results=_results,
+            **_about(_name.split("_")[-1], _size),
+            **_paper,
+        )
+    )
