@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax.errors import UserError
+from vidjax.layers.stacking import laid_out_as
 
 
 def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
@@ -101,14 +102,14 @@ def merge_variables(
 
     Args:
       fresh: variables of the model as initialised; shapes alone will do for what `loaded` replaces.
-      loaded: variables of a checkpoint.
+      loaded: variables of a checkpoint; equal blocks may be stacked on one side and apart on the other.
       skip: regexes of paths, such as "params/head", that keep their fresh values whatever was loaded.
       source: where `loaded` came from, for the message.
 
     Raises:
       UserError: listing every path that only one side has, and every shape that differs.
     """
-    ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(loaded, sep="/")
+    ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(laid_out_as(fresh, loaded), sep="/")
     kept = {k for k in ours.keys() | theirs.keys() if any(re.search(s, k) for s in skip)}
     problems = []
     for key in sorted((ours.keys() | theirs.keys()) - kept):

@@ -15,6 +15,7 @@ from vidjax.convert.engine import export
 from vidjax.convert.load import Weights, load, rules_for
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
+from vidjax.layers.stacking import unstack_blocks
 from vidjax.registry import ModelSpec, spec
 
 
@@ -71,7 +72,7 @@ def export_file(folder: str | os.PathLike, to: str, out: str | os.PathLike) -> s
     """
     variables, meta = load_variables(folder)
     name = meta["config"]["model"]["name"]
-    flat = flatten_dict(variables, sep="/")
+    flat = flatten_dict(unstack_blocks(variables), sep="/")
     arrays = export(flat, rules_for(name, to), f"{folder} ({name}) as {to}")
     about = {"model": name, "origin": to, "licence": meta.get("source", {}).get("licence", "")}
     formats.write(pathlib.Path(out), arrays, about)

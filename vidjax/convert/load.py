@@ -16,18 +16,22 @@ from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import merge_variables
 from vidjax.convert import (
     formats,
+    image_trunks,
     inception,
     mvit,
     pyslowfast,
     pytorchvideo_resnets,
+    timesformer,
     timm,
     torchvision,
     tsm,
     video_swin,
+    x3d_csn,
 )
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
 from vidjax.convert.inflate import adapt_channels, inflate
 from vidjax.errors import UserError, unknown
+from vidjax.layers.stacking import unstack_blocks
 from vidjax.models import create_model, spec
 from vidjax.registry import InputShape, dummy_input, fields
 
@@ -35,15 +39,22 @@ Source = str | os.PathLike | Mapping[str, Any]
 
 # Whose naming -> {our model: rules}. "vidjax" is our own and needs none.
 ORIGINS: dict[str, Mapping[str, Rules]] = {
-    "torchvision": torchvision.RULES | inception.TORCHVISION | mvit.TORCHVISION | video_swin.TORCHVISION,
-    "timm": timm.RULES,
-    "pytorchvideo": pytorchvideo_resnets.RULES | mvit.PYTORCHVIDEO,
+    "torchvision": torchvision.RULES
+    | image_trunks.TORCHVISION
+    | inception.TORCHVISION
+    | mvit.TORCHVISION
+    | video_swin.TORCHVISION,
+    "timm": timm.RULES | image_trunks.TIMM,
+    "pytorchvideo": pytorchvideo_resnets.RULES | mvit.PYTORCHVIDEO | x3d_csn.PYTORCHVIDEO,
     "pyslowfast": pyslowfast.RULES | mvit.PYSLOWFAST,
     "deepmind": inception.DEEPMIND,
     "deepmind_kinetics600": inception.DEEPMIND_600,
     "pytorch_i3d": inception.PORT,
+    "timesformer": timesformer.AUTHORS,
+    "transformers": timesformer.TRANSFORMERS,
     "tsm": tsm.RULES,
     "video_swin": video_swin.AUTHORS,
+    "vmz": x3d_csn.VMZ,
 }
 _OURS = re.compile(r"(params|batch_stats)/")
 HEAD = r"^params/(\w+/)?head/"  # of each stream, where there are two
@@ -133,14 +144,15 @@ def read_weights(
             built = create_model(image, classes or 1, **{f: getattr(model, f) for f in shared})
         else:
             built = model.clone(num_classes=classes or 1)
-        targets = flatten_dict(abstract_variables(built, _input_shape(owner, tiny)), sep="/")
+        shapes = abstract_variables(built, _input_shape(owner, tiny))
+        targets = flatten_dict(unstack_blocks(shapes), sep="/")  # rules speak of each block
         if classes is None:
             targets = {k: x for k, x in targets.items() if not re.match(HEAD, k)}
         flat = convert(arrays, rules, targets, f"{what} ({origin}) as {owner}")
 
     fresh, notes = (), ()
     if owner == image:
-        target = abstract_variables(model, _input_shape(name, tiny))
+        target = unstack_blocks(abstract_variables(model, _input_shape(name, tiny)))
         flat = {k: x for k, x in flat.items() if not re.match(HEAD, k)}
         if FIRST in flat:
             channels = target["params"]["stem_conv"]["kernel"].shape[-2]

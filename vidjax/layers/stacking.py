@@ -12,12 +12,12 @@ _NUMBERED = re.compile(r"(.*block)(\d+)")
 
 
 def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of arrays with every "...blocks" taken apart into "...block0", "...block1", ..."""
+    """Nested dicts of arrays, or of their shapes, with every "...blocks" taken apart: "...block0", ..."""
     out: dict[str, Any] = {}
     for name, x in tree.items():
         if name.endswith("blocks") and isinstance(x, Mapping):
             for i in range(jax.tree.leaves(x)[0].shape[0]):
-                out[f"{name[:-1]}{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], x)
+                out[f"{name[:-1]}{i}"] = jax.tree.map(lambda leaf, i=i: _layer(leaf, i), x)
         else:
             out[name] = unstack_blocks(x) if isinstance(x, Mapping) else x
     return out
@@ -56,6 +56,10 @@ def laid_out_as(model: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, 
         elif isinstance(tree.get(name), Mapping):
             out[name] = laid_out_as(x, tree[name])
     return out
+
+
+def _layer(x, i):
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x[i]
 
 
 def _stack(xs):
