@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vidjax.convert.inflate import inflate
 from vidjax.models import create_model, spec
 
 
@@ -59,3 +60,42 @@ def test_how_far_one_frame_reaches():
         still, moved = (stage4(variables, video.at[:, 0].set(value)) for value in (0.0, 5.0))
         touched = jnp.any(still != moved, axis=(0, 2, 3, 4))
         assert touched[:reach].all() and not touched[reach:].any(), name
+
+
+@pytest.mark.parametrize("name", ["c2d_r50_8x8", "i3d_r50_8x8", "slow_r50_8x8"])
+def test_inflated_from_images_it_answers_a_static_clip_as_the_image_net(name):
+    """In the middle of a clip so long that the zeros beyond its ends are not seen from there."""
+    options = dict(stage_sizes=(1, 2, 1, 1), width=8)
+    image_net = create_model("resnet50", 5, **options)
+    net = create_model(name, 5, **options)
+    image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
+    frames = 24 if name != "c2d_r50_8x8" else 4
+    clip = jnp.repeat(image[:, None], frames, axis=1)
+    weights = jax.tree.map(
+        lambda s: (
+            0.3 + jnp.abs(jax.random.normal(jax.random.key(s.size), s.shape)) * 0.3
+            if len(s.shape) == 1
+            else jax.random.normal(jax.random.key(s.size), s.shape) * (2 / (s.size / s.shape[-1])) ** 0.5
+        ),
+        jax.eval_shape(image_net.init, jax.random.key(0), image),
+    )
+    target = jax.eval_shape(net.init, jax.random.key(0), clip)
+    got = jax.jit(net.apply)(inflate(weights, target), clip)[1]
+    want, other = jax.jit(image_net.apply)(weights, image)
+    for stage in ("stem", "stage1", "stage2", "stage3", "stage4"):
+        middle = got[stage][:, got[stage].shape[1] // 2]
+        error = float(jnp.abs(middle - other[stage]).max() / jnp.abs(other[stage]).max())
+        assert error < 1e-5, (stage, error)
+    if name == "c2d_r50_8x8":  # never looks past a frame: equal everywhere, logits included
+        logits = jax.jit(net.apply)(inflate(weights, target), clip)[0]
+        assert float(jnp.abs(logits - want).max() / jnp.abs(want).max()) < 1e-5
+
+
+def test_kernels_of_i3d_alternate():
+    params = shapes("i3d_r50_8x8", (1, 8, 64, 64, 3))[0]["params"]
+    frames = [
+        [params[f"stage{s}_block{b}"]["conv1"]["kernel"].shape[0] for b in range(n)]
+        for s, n in enumerate((3, 4, 6, 3), 1)
+    ]
+    assert frames == [[3, 3, 3], [3, 1, 3, 1], [3, 1, 3, 1, 3, 1], [1, 3, 1]]
+    assert params["stem_conv"]["kernel"].shape[0] == 5

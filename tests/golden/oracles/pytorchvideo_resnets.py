@@ -17,27 +17,13 @@ def _build(name, classes, **options):
     return getattr(hub, name)(model_num_class=classes, head_pool=torch.nn.AdaptiveAvgPool3d, **options).eval()
 
 
-def _with_non_local(model, places, widths, form):
-    """Non-local layers after the named blocks of stages 2 and 3."""
-    for stage, blocks, width in zip(model, places, widths):
-        layers = list(stage.res_blocks)
-        for block in sorted(blocks, reverse=True):
-            layer = create_nonlocal(
-                dim_in=width, dim_inner=width // 2, pool_size=(1, 2, 2), instantiation=form
-            )
-            layers.insert(block + 1, layer)
-        stage.res_blocks = torch.nn.ModuleList(layers)
-
-
 def _i3d_nln(classes):
     model = _build("i3d_r50", classes)
-    _with_non_local((model.blocks[3], model.blocks[4]), ((1, 3), (1, 3, 5)), (512, 1024), "softmax")
-    return model.eval()
-
-
-def _slowfast_nl(classes):
-    model = _build("slowfast_16x8_r101_50_50", classes)
-    _with_non_local((model.blocks[3].multipathway_blocks[0],), ((6, 13, 20),), (1024,), "dot_product")
+    for stage, blocks, width in ((3, (3, 1), 512), (4, (5, 3, 1), 1024)):
+        layers = list(model.blocks[stage].res_blocks)
+        for block in blocks:
+            layers.insert(block + 1, create_nonlocal(dim_in=width, dim_inner=width // 2, pool_size=(1, 2, 2)))
+        model.blocks[stage].res_blocks = torch.nn.ModuleList(layers)
     return model.eval()
 
 
@@ -85,5 +71,5 @@ CASES = {
     "slowfast_r50_4x16": _slowfast(_slowfast_4x16, 8),
     "slowfast_r50_8x8": _slowfast(partial(_build, "slowfast_r50"), 4),
     "slowfast_r101_8x8": _slowfast(partial(_build, "slowfast_r101"), 4, live=LONGER[1:]),
-    "slowfast_r101_16x8_nl": _slowfast(_slowfast_nl, 4, live=LONGER[1:]),
+    "slowfast_r101_16x8": _slowfast(partial(_build, "slowfast_16x8_r101_50_50"), 4, live=LONGER[1:]),
 }
