@@ -59,12 +59,28 @@ def test_page(capsys):
     assert "published:" not in out and "64x64x3" in out
 
 
+def test_streams(capsys):
+    row = json.loads(run(capsys, "two_stream_resnet18", "--size", "64", "--json")[1])
+    assert row["input_shape"] == {"rgb": [1, 64, 64, 3], "flow": [10, 64, 64, 2]}
+    parts = [
+        json.loads(run(capsys, f"two_stream_resnet18_{part}", "--size", "64", "--json")[1])
+        for part in ("spatial", "temporal")
+    ]
+    assert row["params"] == sum(p["params"] for p in parts)
+    assert row["gmacs"] == pytest.approx(sum(p["gmacs"] for p in parts))
+    assert not row["receptive_field"] and "stage4" in parts[1]["receptive_field"]
+    _, out, _ = run(capsys, "two_stream_resnet18", "--size", "64")
+    assert "rgb 1x64x64x3, flow 10x64x64x2" in out and "receptive field" not in out
+
+
 def test_errors(capsys):
     for args, message in (
         (("r3d_19",), "did you mean r3d_18"),
         (("resnet18", "--frames", "8"), "image model"),
         (("r3d_18", "--size", "0"), "at least 1"),
         (("r3d_18", "--classes", "-3"), "negative"),
+        (("two_stream_resnet18", "--frames", "8"), "several streams"),
+        (("two_stream_resnet18_temporal", "--frames", "8"), "does not take an input of 8x224x224x2"),
     ):
         code, _, err = run(capsys, *args)
         assert code == 2 and message in err and err.count("\n") == 1

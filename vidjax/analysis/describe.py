@@ -71,7 +71,11 @@ def describe(
         raise UserError("frames, size and depth must be at least 1")
     shape = _input_shape(s, frames, size)
     model = create_model(name, num_classes)
-    g = graph.trace(model, shape)
+    try:
+        g = graph.trace(model, shape)
+    except (TypeError, ValueError, ZeroDivisionError) as e:
+        why = str(e).strip().splitlines()[0]
+        raise UserError(f"{name} does not take an input of {shape_text(shape)}: {why}") from None
     cost, params = jaxpr_cost(g.jaxpr), g.variables["params"]
     modules, by_module = cost.by_module(depth), params_by_module(params, depth)
     # A model on tokens says so by an endpoint "tokens", [B, N, D]: the patches that enter its first block.

@@ -53,7 +53,13 @@ def receptive_fields(
     inside = computed(model, input_shape, g)
     *axes, channels = input_shape
     large = tuple(n * -(-probe // n) for n, probe in zip(axes, PROBE[-len(axes) :]))
-    free = computed(model, (*large, channels)) if unclipped else {}
+    free = {}
+    if unclipped:
+        try:
+            free = computed(model, (*large, channels))
+        except ValueError:  # made for its number of frames
+            large = (axes[0], *large[1:])
+            free = computed(model, (*large, channels))
     return {
         name: Field(
             clipped=tuple(_length(i) for i in found),
