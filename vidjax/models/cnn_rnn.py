@@ -12,8 +12,8 @@ Input: video [B, T, H, W, C]; with `trunk=None` features that were computed befo
                     of the clip are the log of the mean over time of the steps' probabilities, so that their
                     softmax is the paper's average of predictions.
 
-Deviations from the paper: the LRCN here stands on a ResNet in place of CaffeNet; biases of the forget gates
-start at 1.
+Deviations from the paper: the LRCNs here stand on a ResNet, or on the last hidden layer of CNN-M-2048, in
+place of the first one of a CaffeNet widened likewise; biases of the forget gates start at 1.
 """
 
 from typing import Any
@@ -176,6 +176,14 @@ _VARIANTS = {
         "LSTM on frame features, a label for every frame",
         _LRCN,
     ),
+    "lrcn_cnn_m": (
+        CNNLSTM,
+        dict(trunk="cnn_m_2048", readout="every", dropout=0.5, feature_dropout=0.9),
+        16,
+        1,
+        "LSTM on frame features, a label for every frame",
+        _LRCN,
+    ),
     "cnn_lstm_resnet18": (CNNLSTM, dict(trunk="resnet18"), 16, 2, "LSTM on frame features", _LRCN),
     "cnn_gru_resnet18": (CNNGRU, dict(trunk="resnet18"), 16, 2, "GRU on frame features", _GRU),
     "cnn_bilstm_resnet18": (
@@ -189,6 +197,7 @@ _VARIANTS = {
 }
 
 for _name, (_module, _preset, _frames, _stride, _temporal, _paper) in _VARIANTS.items():
+    _size = 64 if _preset["trunk"] == "cnn_m_2048" else 32  # whose pooling leaves nothing of 32 pixels
     register_model(
         ModelSpec(
             name=_name,
@@ -197,7 +206,7 @@ for _name, (_module, _preset, _frames, _stride, _temporal, _paper) in _VARIANTS.
             preset=_preset,
             tiny=dict(trunk_options=dict(tiny=True), width=16, feature_dropout=0.0),
             input_shape=(_frames, 224, 224, 3),
-            tiny_input_shape=(4, 32, 32, 3),
+            tiny_input_shape=(4, _size, _size, 3),
             stride=_stride,
             num_classes=101,
             temporal=_temporal,
