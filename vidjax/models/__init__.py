@@ -3,20 +3,26 @@
 from vidjax.models import (  # noqa: F401
     cnn_m,
     cnn_rnn,
+    csn,
     fusion,
     i3d,
     inception,
+    mobilenet,
     mvit,
     non_local,
     r2plus1d,
+    recurrent_conv,
     resnet,
     resnet3d,
     s3d,
     slowfast,
+    timesformer,
     tsm,
     tsn,
     two_stream,
+    vgg,
     video_swin,
+    x3d,
 )
 from vidjax.registry import create_model, list_models, spec
 

@@ -1,0 +1,77 @@
+"""X3D and CSN in the naming of pytorchvideo, and CSN in that of its authors, VMZ.
+
+PySlowFast's X3D has one norm more, in the shortcut of the first block, which this one has no place for.
+"""
+
+from vidjax.convert.engine import Rules, Transform, batch_norm, linear, per_array, rule
+from vidjax.convert.pytorchvideo_resnets import bottleneck
+
+NAMES_X3D = tuple(f"x3d_{size}" for size in ("xs", "s", "m", "l"))
+NAMES_IR = tuple(f"csn_ir_{depth}" for depth in (50, 101, 152))
+
+
+def pointwise(window: int) -> Transform:
+    """The weight of a PyTorch convolution whose window is one in each of `window` axes, to a Dense kernel."""
+    return per_array(lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T.reshape(*x.T.shape, *(1,) * window))
+
+
+def dense(source: str, ours: str, window: int = 3, bias: bool = True) -> Rules:
+    """A pointwise PyTorch convolution that is a Dense layer here."""
+    weight = rule(f"{source}.weight", f"params/{ours}/kernel", pointwise(window))
+    return (weight, rule(f"{source}.bias", f"params/{ours}/bias")) if bias else (weight,)
+
+
+def _x3d_pytorchvideo() -> Rules:
+    rules = [
+        *linear("blocks.0.conv.conv_t", "stem_conv", bias=False),
+        *linear("blocks.0.conv.conv_xy", "stem_conv_time", bias=False),
+        *batch_norm("blocks.0.norm", "stem_bn"),
+        *linear("blocks.5.pool.pre_conv", "final_conv", bias=False),
+        *batch_norm("blocks.5.pool.pre_norm", "final_bn"),
+        *dense("blocks.5.pool.post_conv", "fc", bias=False),
+        *linear("blocks.5.proj", "head"),
+    ]
+    for stage in range(1, 5):
+        source, ours = f"blocks.{stage}.res_blocks.{{block}}", f"stage{stage}_block{{block}}"
+        # The second norm stands in a sequence with squeeze-and-excitation.
+        rules += [r for r in bottleneck(source, ours) if "norm_b" not in str(r)]
+        rules += batch_norm(f"{source}.branch2.norm_b.0", f"{ours}/bn2")
+        rules += dense(f"{source}.branch2.norm_b.1.block.0", f"{ours}/se/fc1")
+        rules += dense(f"{source}.branch2.norm_b.1.block.2", f"{ours}/se/fc2")
+    return tuple(rules)
+
+
+def _csn_pytorchvideo() -> Rules:
+    rules = [
+        *linear("blocks.0.conv", "stem_conv", bias=False),
+        *batch_norm("blocks.0.norm", "stem_bn"),
+        *linear("blocks.5.proj", "head"),
+    ]
+    for stage in range(1, 5):
+        rules += bottleneck(f"blocks.{stage}.res_blocks.{{block}}", f"stage{stage}_block{{block}}")
+    return tuple(rules)
+
+
+def _csn_vmz(preserved: bool) -> Rules:
+    rules = [
+        *linear("stem.0", "stem_conv", bias=False),
+        *batch_norm("stem.1", "stem_bn"),
+        *linear("fc", "head"),
+    ]
+    source, ours = "layer{stage}.{block}", "stage{stage}_block{block}"
+    for i in (1, 2, 3):
+        rules += batch_norm(f"{source}.conv{i}.1", f"{ours}/bn{i}")
+        if i == 2 and preserved:
+            rules += linear(f"{source}.conv2.0.0", f"{ours}/conv2_point", bias=False)
+            rules += batch_norm(f"{source}.conv2.0.1", f"{ours}/bn2_point")
+            rules += linear(f"{source}.conv2.0.2", f"{ours}/conv2", bias=False)
+        else:
+            rules += linear(f"{source}.conv{i}.0", f"{ours}/conv{i}", bias=False)
+    rules += linear(f"{source}.downsample.0", f"{ours}/down_conv", bias=False)
+    rules += batch_norm(f"{source}.downsample.1", f"{ours}/down_bn")
+    return tuple(rules)
+
+
+_IR = _csn_vmz(preserved=False)
+PYTORCHVIDEO = dict.fromkeys(NAMES_X3D, _x3d_pytorchvideo()) | dict.fromkeys(NAMES_IR, _csn_pytorchvideo())
+VMZ = dict.fromkeys(NAMES_IR, _IR) | {"csn_ip_152": _csn_vmz(preserved=True)}

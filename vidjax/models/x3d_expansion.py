@@ -1,0 +1,154 @@
+"""How X3D came about: a search that expands one axis of a tiny image network at a time.
+
+"X3D: Expanding Architectures for Efficient Video Recognition", Feichtenhofer, CVPR 2020, arXiv:2004.04730,
+sections 3.1 and 3.2. X2D, the start, sees one frame of 112x112. A step expands each of six axes by as much as
+doubles the cost, trains the six networks and keeps the best (`expand`); where the last step overshoots the
+budget, its axis is contracted (`contract`). `family` repeats the steps that won on Kinetics-400 (figure 2).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+DEPTHS = (1, 2, 5, 3)  # blocks per stage at depth 1 (table 1)
+WIDTHS = (24, 48, 96, 192)  # channels per stage at width 1
+HEAD_WIDTH = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Expansion:
+    """A point of the search: the six factors, as what they make of the input and the network.
+
+    Attributes:
+      frames: T of the clip (gamma_t).
+      stride: frames of the video from one of the clip's to the next (the inverse of gamma_tau).
+      size: height and width, pixels (gamma_s times 112).
+      width: factor on all channels (gamma_w).
+      bottleneck: factor from a block's channels to those inside (gamma_b).
+      depth: factor on the blocks of each stage (gamma_d).
+    """
+
+    frames: int = 1
+    stride: int = 48
+    size: int = 112
+    width: float = 1.0
+    bottleneck: float = 1.0
+    depth: float = 1.0
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        return tuple(math.ceil(self.depth * n) for n in DEPTHS)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(round_channels(self.width * n) for n in WIDTHS)
+
+    @property
+    def gmacs(self) -> float:
+        """1e9 multiply-adds of one clip, with 400 classes."""
+        side, channels = -(-self.size // 2), self.widths[0]
+        per_frame, per_clip = side**2 * channels * (27 + 5), 0
+        for width, blocks in zip(self.widths, self.stage_sizes):
+            inner = int(width * self.bottleneck)
+            for j in range(blocks):
+                per_frame += side**2 * channels * inner
+                if j == 0:
+                    side = -(-side // 2)
+                    per_frame += side**2 * channels * width
+                per_frame += side**2 * inner * (27 + width)
+                per_clip += 2 * inner * round_channels(inner / 16) if j % 2 == 0 else 0
+                channels = width
+        per_frame += side**2 * channels * inner
+        return (per_frame * self.frames + per_clip + HEAD_WIDTH * (inner + 400)) / 1e9
+
+
+X2D = Expansion()
+
+
+def round_channels(width: float) -> int:
+    """The multiple of 8 nearest to `width`, at least 8, and the next one where that is a tenth too few."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+# Section 3.2. A clip can grow at the same duration (fast) or over a longer one (temporal; of the factor, the
+# duration takes the root and the frame rate the rest).
+AXES: dict[str, Callable[[Expansion, float], dict]] = {
+    "fast": lambda p, f: dict(frames=round(p.frames * f), stride=max(1, round(p.stride / f))),
+    "temporal": lambda p, f: dict(frames=round(p.frames * f), stride=max(1, round(p.stride / math.sqrt(f)))),
+    "spatial": lambda p, f: dict(size=round(p.size * f / 8) * 8),
+    "depth": lambda p, f: dict(depth=p.depth * f),
+    "width": lambda p, f: dict(width=p.width * f),
+    "bottleneck": lambda p, f: dict(bottleneck=p.bottleneck * f),
+}
+
+
+def scale_axis(point: Expansion, axis: str, gmacs: float) -> Expansion:
+    """`point` with one axis scaled so that a clip costs as near to `gmacs` as the rounding lets it.
+
+    Raises KeyError for an axis that is not in `AXES`.
+    """
+    low, high = 1 / 16, 16.0
+    tried = []
+    for _ in range(40):
+        factor = math.sqrt(low * high)
+        tried.append(dataclasses.replace(point, **AXES[axis](point, factor)))
+        low, high = (factor, high) if tried[-1].gmacs < gmacs else (low, factor)
+    return min(tried, key=lambda p: abs(p.gmacs - gmacs))
+
+
+def candidates(point: Expansion, factor: float = 2.0) -> dict[str, Expansion]:
+    """One step: every axis expanded by itself, to `factor` times the cost."""
+    return {axis: scale_axis(point, axis, factor * point.gmacs) for axis in AXES}
+
+
+def expand(
+    evaluate: Callable[[Expansion], float], gmacs: float, start: Expansion = X2D, factor: float = 2.0
+) -> list[tuple[str, Expansion]]:
+    """Forward expansion until a clip costs `gmacs` or more, then contraction to that budget.
+
+    Args:
+      evaluate: trains a network and returns how good it is; called six times a step.
+      gmacs: the budget, 1e9 multiply-adds of a clip.
+      start: where to begin.
+      factor: how much a step multiplies the cost by.
+
+    Returns:
+      (axis, point) of each step, and as ("contract", point) of the last where it overshot.
+    """
+    steps, point = [], start
+    while point.gmacs < gmacs:
+        found = candidates(point, factor)
+        axis = max(found, key=lambda a: evaluate(found[a]))
+        before, point = point, found[axis]
+        steps.append((axis, point))
+    if steps and point.gmacs > gmacs:
+        steps.append(("contract", scale_axis(before, axis, gmacs)))
+    return steps
+
+
+# What won each step on Kinetics-400, with the values that the paper settled on: each about doubles the cost.
+# Five steps make X3D-XS; X3D-S is the seventh contracted. Which kind of step lengthened the clip after the
+# fifth, and its stride in between, is inferred from the instances that are published.
+STEPS: tuple[tuple[str, dict], ...] = (
+    ("bottleneck", dict(bottleneck=2.25)),
+    ("fast", dict(frames=2, stride=24)),
+    ("spatial", dict(size=160)),
+    ("depth", dict(depth=2.2)),
+    ("temporal", dict(frames=4, stride=12)),
+    ("fast", dict(frames=8, stride=6)),
+    ("temporal", dict(frames=16, stride=5)),
+    ("spatial", dict(size=224)),
+    ("spatial", dict(size=312)),
+    ("depth", dict(depth=5.0)),
+)
+CONTRACTED = dict(frames=13, stride=6)
+
+
+def family() -> dict[str, Expansion]:
+    """X3D-XS, S, M and L: X2D after five steps, seven and a contraction, eight, and ten."""
+    points = [X2D]
+    for _, change in STEPS:
+        points.append(dataclasses.replace(points[-1], **change))
+    small = dataclasses.replace(points[7], **CONTRACTED)
+    return {"x3d_xs": points[5], "x3d_s": small, "x3d_m": points[8], "x3d_l": points[10]}
