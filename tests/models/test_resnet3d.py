@@ -2,8 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
+from vidjax.convert import load_pretrained
 from vidjax.convert.inflate import inflate
 from vidjax.models import create_model, spec
 
@@ -99,3 +102,15 @@ def test_kernels_of_i3d_alternate():
     ]
     assert frames == [[3, 3, 3], [3, 1, 3, 1], [3, 1, 3, 1, 3, 1], [1, 3, 1]]
     assert params["stem_conv"]["kernel"].shape[0] == 5
+
+
+@pytest.mark.parametrize("name", ["c2d_r50_8x8", "i3d_nln_r50_8x8"])
+def test_weights_of_images_are_inflated_on_loading(name):
+    image = create_model("resnet50", 5, tiny=True)
+    weights = jax.jit(image.init)(jax.random.key(3), jnp.zeros((1, 32, 32, 3)))
+    source = {"/".join(k): np.asarray(x) for k, x in flatten_dict(weights).items()}
+    model, variables = load_pretrained(name, source, num_classes=3, tiny=True)
+    frame = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
+    stage1 = model.apply(variables, jnp.repeat(frame[:, None], 16, axis=1))[1]["stage1"][:, 8]
+    np.testing.assert_allclose(stage1, image.apply(weights, frame)[1]["stage1"], rtol=1e-4, atol=1e-4)
+    assert "head" in variables["params"] and ("stage2_nonlocal0" in variables["params"]) == ("nln" in name)

@@ -58,6 +58,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
 }
 _OURS = re.compile(r"(params|batch_stats)/")
 HEAD = r"^params/(\w+/)?head/"  # of each stream, where there are two
+_NON_LOCAL = "_nonlocal[0-9]+/"
 FIRST = "params/stem_conv/kernel"
 _NOT_TRUNK = "^[a-z_]+/(?!([a-z_]+/)?trunk/)"
 _TRUNK_STEM = re.compile("^params/([a-z_]+/)?trunk/stem_conv/kernel$")
@@ -157,9 +158,13 @@ def read_weights(
         if FIRST in flat:
             channels = target["params"]["stem_conv"]["kernel"].shape[-2]
             flat[FIRST] = _to_channels(flat[FIRST], channels, FIRST)
-        flat = flatten_dict(inflate(unflatten_dict(flat, sep="/"), target, skip=("params/head",)), sep="/")
-        classes, fresh = None, (HEAD,)
-        notes = (f"the weights of {owner} are inflated; the head of {name} is freshly initialised",)
+        # Non-local blocks start as the identity: the image net has nothing to say about them.
+        own = [k for k in flatten_dict(target, sep="/") if re.search(_NON_LOCAL, k)]
+        skip = ("params/head", *own)
+        flat = flatten_dict(inflate(unflatten_dict(flat, sep="/"), target, skip=skip), sep="/")
+        classes, fresh = None, (HEAD, *((_NON_LOCAL,) if own else ()))
+        rest = "head and non-local blocks" if own else "head"
+        notes = (f"the weights of {owner} are inflated; {rest} of {name} start afresh",)
     elif owner != name:
         # The image classifier is for image classes; the video model has its own.
         flat = {

@@ -226,6 +226,7 @@ register_model(
         input_shape=(8, 224, 224, 3),
         tiny_input_shape=(4, 32, 32, 3),
         stride=8,
+        inflates="resnet50",
         temporal="3D kernels in the last two stages",
         order_aware=True,
         params=32_454_096,
