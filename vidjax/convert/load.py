@@ -26,6 +26,7 @@ from vidjax.convert import (
     torchvision,
     tsm,
     video_swin,
+    vit,
     x3d_csn,
 )
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
@@ -43,17 +44,20 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     | image_trunks.TORCHVISION
     | inception.TORCHVISION
     | mvit.TORCHVISION
-    | video_swin.TORCHVISION,
-    "timm": timm.RULES | image_trunks.TIMM,
+    | video_swin.TORCHVISION
+    | vit.TORCHVISION,
+    "timm": timm.RULES | image_trunks.TIMM | vit.TIMM,
     "pytorchvideo": pytorchvideo_resnets.RULES | mvit.PYTORCHVIDEO | x3d_csn.PYTORCHVIDEO,
     "pyslowfast": pyslowfast.RULES | mvit.PYSLOWFAST,
     "deepmind": inception.DEEPMIND,
     "deepmind_kinetics600": inception.DEEPMIND_600,
     "pytorch_i3d": inception.PORT,
     "timesformer": timesformer.AUTHORS,
-    "transformers": timesformer.TRANSFORMERS,
+    "transformers": timesformer.TRANSFORMERS | vit.TRANSFORMERS,
+    "transformers_4": vit.TRANSFORMERS_4,
     "tsm": tsm.RULES,
     "video_swin": video_swin.AUTHORS,
+    "videomae": vit.AUTHORS,
     "vmz": x3d_csn.VMZ,
 }
 _OURS = re.compile(r"(params|batch_stats)/")

@@ -22,6 +22,8 @@ from vidjax.models import (  # noqa: F401
     two_stream,
     vgg,
     video_swin,
+    videomae,
+    vit,
     x3d,
 )
 from vidjax.registry import create_model, list_models, spec
