@@ -245,3 +245,35 @@ def test_the_command(place, capsys):
     assert e.value.code == 2 and "did you mean stage1" in capsys.readouterr().err
     text = str(np.load(place / "by_command.npz")["meta"])
     assert json.loads(text)["layer"] == "stage1"
+
+
+def test_a_trunk_by_itself_says_the_same(place):
+    """An image model is run on every frame, and its weights have the fingerprint they have as a trunk."""
+    variables, meta = load_variables(place / "start")
+    alone = {kind: tree["trunk"] for kind, tree in variables.items()}
+    alone["params"]["head"] = {"kernel": np.zeros((64, 12), np.float32), "bias": np.zeros(12, np.float32)}
+    config = {**CONFIG, "model": dict(name="resnet18", tiny=True)}
+    save_variables(place / "image", alone, {**meta, "config": config})
+    cache_features(["dataset:test"], place / "image", "pre_logits", place / "image.npz", frames=True)
+    one, two = FeatureFile(place / "image.npz"), FeatureFile(place / "test.npz")
+    assert one.meta["weights"] == two.meta["weights"]
+    np.testing.assert_allclose(one.read(4)[0], two.read(4)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_wants_the_features_that_were_trained_on(place, capsys):
+    from vidjax.cli import main
+
+    changed(place, "eval_train.npz", weights="0123456789abcdef")
+    changed(place, "eval_test.npz", weights="0123456789abcdef", split="test")
+    train(resolve(on_features(place) | dict(steps=1)), place / "one_step")
+    line = ["eval", "--checkpoint", place / "one_step"]
+    for path, code, text in (("{split}.npz", 0, "video_top1"), ("eval_{split}.npz", 2, "weights")):
+        with pytest.raises(SystemExit) as e:
+            main([str(x) for x in [*line, f"--config.data.options.path={place / path}"]])
+        out = capsys.readouterr()
+        assert e.value.code == code and text in out.out + out.err and "Traceback" not in out.err
+    (place / "b.mp4").write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[0].video)
+    with pytest.raises(SystemExit) as e:
+        main(["predict", str(place / "b.mp4"), "--checkpoint", str(place / "one_step")])
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and "cached features" in err and err.count("\n") == 1

@@ -12,6 +12,7 @@ from vidjax.config import resolve
 from vidjax.data.decode import DecodeError
 from vidjax.data.pipeline import eval_views
 from vidjax.data.record import Record
+from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import watchable
 from vidjax.train.experiment import build_model, make_predict
@@ -54,6 +55,8 @@ def predict_videos(
     variables, meta = load_variables(checkpoint)
     variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
     config, names = resolve(meta["config"]), tuple(meta["class_names"])
+    if config.data.modality == "features":
+        raise UserError(f"{checkpoint} was trained on cached features: it takes those, not videos")
     model, _ = build_model(config, len(names))
     one_device = create_mesh(1, devices=jax.local_devices()[:1])  # files come one at a time
     predict = make_predict(model, config.model.name, one_device)
