@@ -1,5 +1,6 @@
 """What every registered model promises, on its tiny preset."""
 
+import re
 from functools import partial
 
 import jax
@@ -13,6 +14,11 @@ from vidjax.registry import dummy_input
 
 NAMES = vidjax.list_models()
 VIDEO = [n for n in NAMES if len(vidjax.spec(n).input_shape) != 3]  # not of images
+
+
+# Of the last block of MViTv2 only the class token is used, which is not pooled and has no position: what serves
+# the other queries there is never trained, in the authors' models as in ours.
+UNUSED = {"MViTv2": r"\['block2'\]\['attn'\]\['(pool_q|rel_pos_.)'\]"}
 
 
 def _distinct():
@@ -64,7 +70,8 @@ def test_output_gradients_and_bfloat16(name):
     for path, g in jax.tree_util.tree_leaves_with_path(grads):
         where = jax.tree_util.keystr(path)
         assert jnp.isfinite(g).all(), where
-        assert (g != 0).any(), where
+        unused = re.search(UNUSED.get(type(model).__name__, "^$"), where) is not None
+        assert (g != 0).any() != unused, where
 
     half, _ = tiny(name, dtype=jnp.bfloat16)
     shapes = jax.eval_shape(half.init, jax.random.PRNGKey(0), x)["params"]

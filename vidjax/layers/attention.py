@@ -47,7 +47,7 @@ def attention(
 
     Args:
       q: [B, N, H, D].
-      k, v: [B, M, H, D].
+      k, v: [B, M, H, D]; v may have another D.
       bias: added to the scores, [b, h, N, M] with h of 1 or H, and b a divisor of B: windows or clips in the
         batch repeat the b patterns in turn.
       mask: of the same shape or [b, h, 1, M]; False hides a key.
@@ -56,7 +56,7 @@ def attention(
       dropout: rate at which weights are dropped, with the key `rng`; "plain" alone has it.
 
     Returns:
-      [B, N, H, D], of the dtype of v.
+      [B, N, H, D of v], of the dtype of v.
 
     Raises:
       ValueError: an unknown backend, or dropout under another than "plain".
@@ -64,7 +64,9 @@ def attention(
     if backend not in BACKENDS:
         raise ValueError(f"attention backend {backend!r}: one of {', '.join(BACKENDS)}")
     if backend == "auto":
-        backend = choose(q, k, bias is not None or mask is not None, dropout > 0)
+        # The fused kernels take values of the queries' size alone.
+        special = bias is not None or mask is not None or q.shape[-1] != v.shape[-1]
+        backend = choose(q, k, special, dropout > 0)
     if dropout and backend != "plain":
         raise ValueError(f"attention backend {backend!r} has no dropout, only 'plain' has")
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)

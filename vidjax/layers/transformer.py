@@ -61,10 +61,11 @@ def _normal_cdf(x: jax.Array) -> jax.Array:
 
 
 class Mlp(nn.Module):
-    """Dense, GELU, Dense: [..., D] -> [..., D].
+    """Dense, GELU, Dense: [..., D] -> [..., out].
 
     Attributes:
       width: of the hidden layer.
+      out: of the last layer; D where None.
       tanh_gelu: GELU by its tanh approximation.
       dropout: rate after each of the two layers.
       dtype, param_dtype: of the computation and of the parameters.
@@ -73,6 +74,7 @@ class Mlp(nn.Module):
     width: int
     tanh_gelu: bool = False
     dropout: float = 0.0
+    out: int | None = None
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -82,7 +84,7 @@ class Mlp(nn.Module):
         h = nn.Dense(self.width, name="fc1", **types)(x)
         h = nn.gelu(h, approximate=True) if self.tanh_gelu else gelu(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        h = nn.Dense(x.shape[-1], name="fc2", **types)(h)
+        h = nn.Dense(self.out or x.shape[-1], name="fc2", **types)(h)
         return nn.Dropout(self.dropout, deterministic=not train)(h)
 
 

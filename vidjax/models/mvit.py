@@ -12,7 +12,9 @@ in every block and adds them to what attention gives, and widens inside attentio
 """
 
 import dataclasses
+import math
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,12 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from vidjax.layers.attention import attention, attention_weights, forced_platform
 from vidjax.layers.conv import Conv, conv
+from vidjax.layers.norm import LayerNorm
 from vidjax.layers.pool import max_pool
+from vidjax.layers.transformer import KERNEL_INIT, REMAT, DropPath, Mlp
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 Size = tuple[int, int, int]
-INIT = nn.initializers.truncated_normal(0.02)
 PATCH = ((3, 7, 7), (2, 4, 4), (1, 3, 3))  # kernel, strides and padding of the patches
 
 
@@ -70,7 +74,7 @@ def block_shapes(
 
 
 def resize(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Linear interpolation between the centres of cells, without smoothing; nothing to do at its own shape."""
+    """Linear interpolation between the centres of cells, without smoothing; `x` itself at its own shape."""
     return x if x.shape == shape else jax.image.resize(x, shape, "linear", antialias=False)
 
 
@@ -123,18 +127,21 @@ class PoolingAttention(nn.Module):
       native: grid of tokens at the size whose relative positions are learned; None without them.
       residual: add the pooled queries to the output.
       pool_eps: epsilon of the norms after the pools.
+      return_attention: also return the weights.
     """
 
     shape: Shape
     native: Size | None
     residual: bool
     pool_eps: float
+    return_attention: bool
     dtype: DTypeLike
     param_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: Size) -> tuple[jax.Array, Size]:
-        """Tokens [B, 1 + THW, C] of a grid of `size` -> [B, 1 + T'H'W', dim] and its size."""
+    def __call__(self, x: jax.Array, size: Size) -> tuple[jax.Array, Size, jax.Array | None]:
+        """Tokens [B, 1 + THW, C] of a grid of `size` -> [B, 1 + T'H'W', dim], its size, and weights
+        [B, heads, queries, keys] where asked for."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         s = self.shape
 
@@ -143,9 +150,9 @@ class PoolingAttention(nn.Module):
             grid = PoolConv(s.heads, strides, name=f"pool_{name}", **kinds)(grid)
             x = join_cls(cls, grid)
             x = x.reshape(*x.shape[:2], s.heads, -1)
-            return nn.LayerNorm(self.pool_eps, name=f"norm_{name}", **kinds)(x), grid.shape[1:4]
+            return LayerNorm(self.pool_eps, name=f"norm_{name}", **kinds)(x), grid.shape[1:4]
 
-        q, k, v = jnp.split(nn.Dense(3 * s.dim, kernel_init=INIT, name="qkv", **kinds)(x), 3, axis=-1)
+        q, k, v = jnp.split(nn.Dense(3 * s.dim, kernel_init=KERNEL_INIT, name="qkv", **kinds)(x), 3, axis=-1)
         size_q = size
         if s.pool_q:
             q, size_q = pool(q, "q", s.stride_q)
@@ -159,11 +166,13 @@ class PoolingAttention(nn.Module):
                 relative_positions(self._table(axis), size_q[axis], size_k[axis]).astype(q.dtype)
                 for axis in range(3)
             ]
-        y = attend(q, k, v, positions)
+        inputs = with_positions(q, k, positions)
+        y = attention(v=v, **inputs)
         if self.residual:  # not of the class token
             y = jnp.concatenate([y[:, :1], y[:, 1:] + q[:, 1:]], 1)
         y = y.reshape(*y.shape[:2], s.dim)
-        return nn.Dense(s.dim, kernel_init=INIT, name="proj", **kinds)(y), size_q
+        y = nn.Dense(s.dim, kernel_init=KERNEL_INIT, name="proj", **kinds)(y)
+        return y, size_q, attention_weights(**inputs) if self.return_attention else None
 
     def _table(self, axis: int) -> jax.Array:
         """Learned embeddings of the distances along an axis at the native size."""
@@ -174,78 +183,73 @@ class PoolingAttention(nn.Module):
             else max(native[axis] // s.stride_q[axis], native[axis] // s.stride_kv[axis])
         )
         shape = (2 * size - 1, s.dim // s.heads)
-        return self.param(f"rel_pos_{'thw'[axis]}", INIT, shape, self.param_dtype)
+        return self.param(f"rel_pos_{'thw'[axis]}", KERNEL_INIT, shape, self.param_dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: list[jax.Array] | None) -> jax.Array:
-    """Attention of q [B, 1 + TQ HQ WQ, heads, D] over k and v [B, 1 + TK HK WK, heads, D].
+def with_positions(q: jax.Array, k: jax.Array, positions: list[jax.Array] | None) -> dict[str, Any]:
+    """Arguments of `attention` for queries [B, 1 + TQ HQ WQ, heads, D] and keys [B, 1 + TK HK WK, heads, D].
 
-    `positions`: of time, height and width, each [queries, keys, D] along its axis; each query's product with
-    them is added to its scores of all but the class token (v2 equation 4).
+    `positions` are those of time, height and width, each [queries, keys, D] along its axis. A query's
+    products with the three of a key are added to its score, but to none of the class token's (v2 equation 4).
     """
     scale = q.shape[-1] ** -0.5
     if positions is None:
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k, preferred_element_type=jnp.float32)
-    else:
-        b, _, heads, d = q.shape
-        grid = q[:, 1:].reshape(b, *(p.shape[0] for p in positions), heads, d)
-        own = [jnp.einsum(f"bxyznd,{a}kd->bxyznk", grid, p) for a, p in zip("xyz", positions)]
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k, preferred_element_type=jnp.float32)
-        t, h, w = (o.transpose(0, 4, 1, 2, 3, 5) for o in own)
+        return dict(q=q, k=k, scale=scale)
+    b, _, heads, d = q.shape
+    keys = [p.shape[1] for p in positions]
+    grid = q[:, 1:].reshape(b, *(p.shape[0] for p in positions), heads, d)
+    own = [jnp.einsum(f"bthwnd,{axis}kd->bthwnk", grid, p) for axis, p in zip("thw", positions)]
+    if forced_platform.value == "count":  # as the paper has it
+        t, h, w = (x.transpose(0, 4, 1, 2, 3, 5) for x in own)
         bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
-        bias = bias.reshape(b, heads, scores.shape[2] - 1, scores.shape[3] - 1)
-        scores += jnp.pad(bias, ((0, 0), (0, 0), (1, 0), (1, 0))).astype(jnp.float32)
-    return jnp.einsum("bhqk,bkhd->bqhd", nn.softmax(scores).astype(v.dtype), v)
-
-
-class Mlp(nn.Module):
-    """Two linear layers around a GELU."""
-
-    dim_out: int
-    dtype: DTypeLike
-    param_dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x):
-        dense = partial(nn.Dense, kernel_init=INIT, dtype=self.dtype, param_dtype=self.param_dtype)
-        return dense(self.dim_out, name="fc2")(
-            nn.gelu(dense(4 * x.shape[-1], name="fc1")(x), approximate=False)
-        )
+        bias = bias.reshape(b, heads, -1, math.prod(keys))
+        return dict(q=q, k=k, bias=jnp.pad(bias, ((0, 0), (0, 0), (1, 0), (1, 0))), scale=scale)
+    # The same sum as a few more columns of the product: a query's scores for each time, height and width, and
+    # ones in a key's own. No map of biases is made, and the gradients are those of the product.
+    own = jnp.concatenate(own, -1).reshape(b, -1, heads, sum(keys))
+    places = np.stack(np.meshgrid(*map(np.arange, keys), indexing="ij"), -1).reshape(-1, 3)
+    ones = np.concatenate([places[:, i, None] == np.arange(n)[None] for i, n in enumerate(keys)], 1)
+    ones = jnp.broadcast_to(jnp.asarray(ones, k.dtype)[None, :, None], (b, len(ones), heads, sum(keys)))
+    own, ones = (jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0))) for x in (own, ones))
+    return dict(q=jnp.concatenate([q * scale, own], -1), k=jnp.concatenate([k, ones], -1), scale=1.0)
 
 
 class Block(nn.Module):
-    """Pooling attention and an MLP, each behind a LayerNorm and beside a shortcut, which is pooled and projected
-    where grid and channels change."""
+    """Pooling attention and an MLP, each behind a LayerNorm and beside a shortcut, which is pooled and
+    projected where grid and channels change."""
 
     shape: Shape
     native: Size | None
-    improved: bool
+    residual: bool
     pool_eps: float
     drop_path: float
+    return_attention: bool
     dtype: DTypeLike
     param_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: Size, train: bool) -> tuple[jax.Array, Size]:
-        """Tokens [B, 1 + THW, dim_in] of a grid of `size` -> [B, 1 + T'H'W', dim_out] and its size."""
+    def __call__(self, x: jax.Array, size: Size, train: bool) -> tuple[jax.Array, Size, jax.Array | None]:
+        """Tokens [B, 1 + THW, dim_in] of a grid of `size` -> [B, 1 + T'H'W', dim_out], its size, and
+        attention's weights where asked for."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         s = self.shape
-        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)
-        project = partial(nn.Dense, s.dim_out, kernel_init=INIT, name="proj", **kinds)
-        y = nn.LayerNorm(1e-6, name="norm1", **kinds)(x)
-        attention = PoolingAttention(s, self.native, self.improved, self.pool_eps, name="attn", **kinds)
-        out, new_size = attention(y, size)
+        project = partial(nn.Dense, s.dim_out, kernel_init=KERNEL_INIT, name="proj", **kinds)
+        y = LayerNorm(1e-6, name="norm1", **kinds)(x)
+        out, new_size, weights = PoolingAttention(
+            s, self.native, self.residual, self.pool_eps, self.return_attention, name="attn", **kinds
+        )(y, size)
         if s.dim_in != s.dim:
             x = project()(y)
         if s.stride_q != (1, 1, 1):
             cls, grid = split_cls(x, size)
             window = tuple(n + 1 if n > 1 else n for n in s.stride_q)
             x = join_cls(cls, max_pool(grid, window, s.stride_q, tuple(n // 2 for n in window)))
-        x += drop_path(out)
-        y = nn.LayerNorm(1e-6, name="norm2", **kinds)(x)
+        x += DropPath(name="drop_path1")(out, self.drop_path, train)
+        y = LayerNorm(1e-6, name="norm2", **kinds)(x)
         if s.dim != s.dim_out:
             x = project()(y)
-        return x + drop_path(Mlp(s.dim_out, name="mlp", **kinds)(y)), new_size
+        y = Mlp(4 * s.dim, out=s.dim_out, name="mlp", **kinds)(y)
+        return x + DropPath(name="drop_path2")(y, self.drop_path, train), new_size, weights
 
 
 class MViT(nn.Module):
@@ -261,7 +265,8 @@ class MViT(nn.Module):
       pool_eps: epsilon of the norms after the pools; pytorchvideo's is 1e-5.
       dropout: before the last layer.
       drop_path: share of the residual branches of a sample left out of the last block; rises from 0 linearly.
-      remat: what the backward pass computes again: "none", "dots" (all but matrix products) or "full".
+      return_attention: report each block's weights as an endpoint, see `PoolingAttention`.
+      remat: what the backward pass computes again, see `vidjax.layers.transformer`.
     """
 
     num_classes: int
@@ -274,6 +279,7 @@ class MViT(nn.Module):
     pool_eps: float = 1e-6
     dropout: float = 0.0
     drop_path: float = 0.0
+    return_attention: bool = False
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -286,14 +292,13 @@ class MViT(nn.Module):
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         block = Block
         if self.remat != "none":
-            policy = jax.checkpoint_policies.dots_saveable if self.remat == "dots" else None
-            block = nn.remat(Block, static_argnums=(2, 3), policy=policy)
+            block = nn.remat(Block, static_argnums=(2, 3), policy=REMAT[self.remat])
 
         kernel, strides, padding = PATCH
         x = Conv(self.width, kernel, strides, padding, use_bias=True, name="patch_embed", **kinds)(video)
         size, native = x.shape[1:4], tuple(n // s for n, s in zip(self.clip, strides))
         endpoints = {"stem": x}
-        cls = self.param("cls_token", INIT, (1, 1, self.width), self.param_dtype).astype(x.dtype)
+        cls = self.param("cls_token", KERNEL_INIT, (1, 1, self.width), self.param_dtype).astype(x.dtype)
         if not self.improved:
             cls, x = self._add_positions(cls, x, native)
         x = join_cls(jnp.broadcast_to(cls, (x.shape[0], 1, self.width)), x)
@@ -301,36 +306,41 @@ class MViT(nn.Module):
         shapes = block_shapes(self.width, self.heads, self.depth, self.stages, self.stride_kv, self.improved)
         stage = 1
         for i, (shape, rate) in enumerate(zip(shapes, np.linspace(0, self.drop_path, self.depth))):
-            x, size = block(
+            x, size, weights = block(
                 shape,
                 native if self.improved else None,
                 self.improved,
                 self.pool_eps,
                 float(rate),
+                self.return_attention,
                 name=f"block{i}",
                 **kinds,
             )(x, size, train)
+            if weights is not None:
+                endpoints[f"block{i}_attention"] = weights
             native = tuple(n // s for n, s in zip(native, shape.stride_q))
             if i + 1 in (*self.stages, self.depth):
                 endpoints[f"stage{stage}"] = x
                 stage += 1
 
-        x = nn.LayerNorm(1e-6, name="norm", **kinds)(x)
+        x = LayerNorm(1e-6, name="norm", **kinds)(x)
         endpoints["tokens"] = x
         x = x[:, 0].astype(jnp.float32)
         endpoints["pre_logits"] = x
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = nn.Dense(self.num_classes, kernel_init=INIT, param_dtype=self.param_dtype, name="head")(x)
+            x = nn.Dense(
+                self.num_classes, kernel_init=KERNEL_INIT, param_dtype=self.param_dtype, name="head"
+            )(x)
         return x, endpoints
 
     def _add_positions(self, cls, grid, native):
         """Positions of space and of time, learned apart (v1 section 4.1, "separate")."""
         t, h, w = native
         c = self.width
-        time = self.param("pos_embed_temporal", INIT, (1, t, c), self.param_dtype)
-        space = self.param("pos_embed_spatial", INIT, (1, h * w, c), self.param_dtype)
-        own = self.param("pos_embed_class", INIT, (1, 1, c), self.param_dtype)
+        time = self.param("pos_embed_temporal", KERNEL_INIT, (1, t, c), self.param_dtype)
+        space = self.param("pos_embed_spatial", KERNEL_INIT, (1, h * w, c), self.param_dtype)
+        own = self.param("pos_embed_class", KERNEL_INIT, (1, 1, c), self.param_dtype)
         # The sum interpolated along all axes at once, as the authors do, is the sum of these.
         time = resize(time[0], (grid.shape[1], c)).reshape(1, -1, 1, 1, c)
         space = resize(space.reshape(h, w, c), (*grid.shape[2:4], c))[None, None]

@@ -10,6 +10,7 @@ offsets of the whole window's first tokens. `edges="reference"` does the same, s
 do there; `edges="exact"` hides the padding and keeps the true offsets. At the paper's sizes both are one.
 """
 
+import math
 from functools import partial
 
 import flax.linen as nn
@@ -18,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from vidjax.layers.conv import Conv
+from vidjax.layers.attention import attention, attention_weights
+from vidjax.layers.norm import LayerNorm
+from vidjax.layers.transformer import KERNEL_INIT, REMAT, DropPath, Mlp, PatchEmbed
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 # name: width, depths, heads, drop path, parameters, GMACs, top-1, top-5, pretraining
@@ -29,7 +32,6 @@ PRESETS = {
     "swin3d_l": (192, (2, 2, 18, 2), (6, 12, 24, 48), 0.4, 196_953_916, 603.3, 83.1, 95.9, "ImageNet-21K"),
 }
 Size = tuple[int, int, int]
-INIT = nn.initializers.truncated_normal(0.02)
 
 
 def fit_window(size: Size, window: Size, shift: Size) -> tuple[Size, Size]:
@@ -89,7 +91,7 @@ def position_bias(table: jax.Array, window: Size) -> jax.Array:
         x = jnp.stack(
             [jax.lax.slice_in_dim(x, n - 1 - i, 2 * n - 1 - i, 1, 2 * axis) for i in range(n)], 2 * axis
         )
-    tokens = int(np.prod(window))
+    tokens = math.prod(window)
     return x.transpose(6, 0, 2, 4, 1, 3, 5).reshape(-1, tokens, tokens)
 
 
@@ -101,55 +103,53 @@ class WindowAttention(nn.Module):
       window: size of the whole window, of the table of biases.
       shift: steps by which the grid is rolled before it is cut.
       edges: see the module.
+      return_attention: also return the weights.
     """
 
     heads: int
     window: Size
     shift: Size
     edges: str
+    return_attention: bool
     dtype: DTypeLike
     param_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, H, W, C] -> the same."""
-        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """[B, T, H, W, C] -> the same, and weights [B, windows, heads, tokens, tokens] where asked for."""
+        dense = partial(nn.Dense, kernel_init=KERNEL_INIT, dtype=self.dtype, param_dtype=self.param_dtype)
         exact = self.edges == "exact"
-        c = x.shape[-1]
+        b, *size, c = x.shape
         offsets = tuple(2 * w - 1 for w in self.window)
-        shape = (int(np.prod(offsets)), self.heads)
-        table = self.param("relative_position_bias", INIT, shape, self.param_dtype)
+        shape = (math.prod(offsets), self.heads)
+        table = self.param("relative_position_bias", KERNEL_INIT, shape, self.param_dtype)
         table = table.reshape(*offsets, self.heads)
 
-        size = x.shape[1:4]
         window, shift = fit_window(size, self.window, self.shift)
-        tokens = int(np.prod(window))
+        tokens = math.prod(window)
         if exact:
             table = table[tuple(slice(w - n, w + n - 1) for w, n in zip(self.window, window))]
             bias = position_bias(table, window)
         else:
             bias = position_bias(table, self.window)[:, :tokens, :tokens]
+        mask = None
         regions = window_regions(size, window, shift, hide_padding=exact)
+        if (regions != regions[:, :1]).any():
+            regions = jnp.asarray(regions)
+            mask = regions[:, None, :, None] == regions[:, None, None, :]
 
         x = jnp.pad(x, ((0, 0), *((0, -s % w) for s, w in zip(size, window)), (0, 0)))
         whole = x.shape[1:4]
         x = partition(jnp.roll(x, [-s for s in shift], (1, 2, 3)), window)
-        qkv = nn.Dense(3 * c, kernel_init=INIT, name="qkv", **kinds)(x)
-        q, k, v = jnp.split(qkv.reshape(*qkv.shape[:3], 3 * self.heads, c // self.heads), 3, axis=3)
-        x = attend(q, k, v, bias, regions).reshape(x.shape)
-        x = nn.Dense(c, kernel_init=INIT, name="proj", **kinds)(x)
-        x = jnp.roll(merge(x, whole, window), shift, (1, 2, 3))
-        return x[:, : size[0], : size[1], : size[2]]
-
-
-def attend(q, k, v, bias, regions):
-    """Attention of q, k, v [B, windows, tokens, heads, D] with `bias` [heads, tokens, tokens]."""
-    scores = jnp.einsum("bwqhd,bwkhd->bwhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32)
-    scores += bias.astype(jnp.float32)[None, None]
-    same = regions[:, :, None] == regions[:, None, :]
-    if not same.all():
-        scores = jnp.where(same[None, :, None], scores, jnp.finfo(jnp.float32).min)
-    return jnp.einsum("bwhqk,bwkhd->bwqhd", nn.softmax(scores).astype(v.dtype), v)
+        qkv = dense(3 * c, name="qkv")(x).reshape(-1, tokens, 3 * self.heads, c // self.heads)
+        q, k, v = jnp.split(qkv, 3, axis=2)
+        y = attention(q, k, v, bias=bias[None], mask=mask).reshape(x.shape)
+        y = jnp.roll(merge(dense(c, name="proj")(y), whole, window), shift, (1, 2, 3))
+        weights = None
+        if self.return_attention:
+            weights = attention_weights(q, k, bias=bias[None], mask=mask)
+            weights = weights.reshape(b, -1, *weights.shape[1:])
+        return y[:, : size[0], : size[1], : size[2]], weights
 
 
 class Block(nn.Module):
@@ -161,32 +161,22 @@ class Block(nn.Module):
     mlp_ratio: float
     drop_path: float
     edges: str
+    return_attention: bool
     dtype: DTypeLike
     param_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, T, H, W, C] -> the same."""
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | None]:
+        """[B, T, H, W, C] -> the same, and attention's weights where asked for."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = partial(nn.LayerNorm, 1e-5, **kinds)
-        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3, 4), deterministic=not train)
-        attention = WindowAttention(self.heads, self.window, self.shift, self.edges, name="attn", **kinds)
-        x += drop_path(attention(norm(name="norm1")(x)))
-        return x + drop_path(Mlp(self.mlp_ratio, name="mlp", **kinds)(norm(name="norm2")(x)))
-
-
-class Mlp(nn.Module):
-    """Two linear layers around a GELU."""
-
-    ratio: float
-    dtype: DTypeLike
-    param_dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x):
-        dense = partial(nn.Dense, kernel_init=INIT, dtype=self.dtype, param_dtype=self.param_dtype)
-        y = dense(int(x.shape[-1] * self.ratio), name="fc1")(x)
-        return dense(x.shape[-1], name="fc2")(nn.gelu(y, approximate=False))
+        y = LayerNorm(1e-5, name="norm1", **kinds)(x)
+        y, weights = WindowAttention(
+            self.heads, self.window, self.shift, self.edges, self.return_attention, name="attn", **kinds
+        )(y)
+        x += DropPath(name="drop_path1")(y, self.drop_path, train)
+        y = LayerNorm(1e-5, name="norm2", **kinds)(x)
+        y = Mlp(int(x.shape[-1] * self.mlp_ratio), name="mlp", **kinds)(y)
+        return x + DropPath(name="drop_path2")(y, self.drop_path, train), weights
 
 
 class PatchMerging(nn.Module):
@@ -203,8 +193,8 @@ class PatchMerging(nn.Module):
         x = x.reshape(b, t, (h + 1) // 2, 2, (w + 1) // 2, 2, c).transpose(0, 1, 2, 4, 5, 3, 6)
         x = x.reshape(*x.shape[:4], 4 * c)
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = nn.LayerNorm(1e-5, name="norm", **kinds)(x)
-        return nn.Dense(2 * c, use_bias=False, kernel_init=INIT, name="reduction", **kinds)(x)
+        x = LayerNorm(1e-5, name="norm", **kinds)(x)
+        return nn.Dense(2 * c, use_bias=False, kernel_init=KERNEL_INIT, name="reduction", **kinds)(x)
 
 
 class VideoSwin(nn.Module):
@@ -221,7 +211,8 @@ class VideoSwin(nn.Module):
       dropout: before the last layer.
       drop_path: share of the residual branches of a sample left out of the last block; rises from 0 linearly.
       edges: "reference" or "exact", see the module.
-      remat: what the backward pass computes again: "none", "dots" (all but matrix products) or "full".
+      return_attention: report each block's weights as an endpoint, see `WindowAttention`.
+      remat: what the backward pass computes again, see `vidjax.layers.transformer`.
     """
 
     num_classes: int
@@ -234,6 +225,7 @@ class VideoSwin(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     edges: str = "reference"
+    return_attention: bool = False
     remat: str = "none"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
@@ -244,41 +236,43 @@ class VideoSwin(nn.Module):
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         block = Block
         if self.remat != "none":
-            policy = jax.checkpoint_policies.dots_saveable if self.remat == "dots" else None
-            block = nn.remat(Block, static_argnums=(2,), policy=policy)
+            block = nn.remat(Block, static_argnums=(2,), policy=REMAT[self.remat])
 
-        padded = ((0, 0), *((0, -s % p) for s, p in zip(video.shape[1:4], self.patch)), (0, 0))
-        x = Conv(self.width, self.patch, self.patch, use_bias=True, name="patch_embed", **kinds)(
-            jnp.pad(video, padded)
-        )
-        x = nn.LayerNorm(1e-5, name="patch_norm", **kinds)(x)
+        x = jnp.pad(video, ((0, 0), *((0, -s % p) for s, p in zip(video.shape[1:4], self.patch)), (0, 0)))
+        x = PatchEmbed(self.width, self.patch, name="patch_embed", **kinds)(x)
+        x = LayerNorm(1e-5, name="patch_norm", **kinds)(x)
         endpoints = {"stem": x}
-        rates = np.linspace(0, self.drop_path, sum(self.depths))
-        for i, (depth, heads) in enumerate(zip(self.depths, self.heads)):
-            if i:
-                x = PatchMerging(name=f"stage{i + 1}_merge", **kinds)(x)
+        rates = iter(np.linspace(0, self.drop_path, sum(self.depths)))
+        for i, (depth, heads) in enumerate(zip(self.depths, self.heads), 1):
+            if i > 1:
+                x = PatchMerging(name=f"stage{i}_merge", **kinds)(x)
             for j in range(depth):
+                name = f"stage{i}_block{j}"
                 shift = tuple(w // 2 for w in self.window) if j % 2 else (0, 0, 0)
-                rate = float(rates[sum(self.depths[:i]) + j])
-                x = block(
+                x, weights = block(
                     heads,
                     self.window,
                     shift,
                     self.mlp_ratio,
-                    rate,
+                    float(next(rates)),
                     self.edges,
-                    name=f"stage{i + 1}_block{j}",
+                    self.return_attention,
+                    name=name,
                     **kinds,
                 )(x, train)
-            endpoints[f"stage{i + 1}"] = x
+                if weights is not None:
+                    endpoints[f"{name}_attention"] = weights
+            endpoints[f"stage{i}"] = x
 
-        x = nn.LayerNorm(1e-5, name="norm", **kinds)(x)
+        x = LayerNorm(1e-5, name="norm", **kinds)(x)
         endpoints["tokens"] = x.reshape(x.shape[0], -1, x.shape[-1])
         x = x.astype(jnp.float32).mean((1, 2, 3))
         endpoints["pre_logits"] = x
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = nn.Dense(self.num_classes, kernel_init=INIT, param_dtype=self.param_dtype, name="head")(x)
+            x = nn.Dense(
+                self.num_classes, kernel_init=KERNEL_INIT, param_dtype=self.param_dtype, name="head"
+            )(x)
         return x, endpoints
 
 
