@@ -85,7 +85,14 @@ def test_strip_writes_captions():
     assert (captioned[:, :8] == 255).all() and (captioned[:, -8:] == 255).all()  # long ones are cut
 
 
-@pytest.mark.parametrize("shape", [(4, 8, 8), (0, 8, 8, 3), (4, 8, 8, 2)])
+def test_flow_is_drawn_in_colours():
+    still, right = np.full((1, 8, 8, 2), 128, np.uint8), np.full((1, 8, 8, 2), 128, np.uint8)
+    right[..., 0] = 200
+    drawn = np.asarray(strip(np.concatenate([still, right]), tile=8).convert("RGB")).reshape(-1, 3)
+    assert {tuple(map(int, c)) for c in np.unique(drawn, axis=0)} == {(255, 255, 255), (255, 0, 0)}
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (0, 8, 8, 3), (4, 8, 8, 4)])
 def test_not_a_clip(shape):
     for draw in (gif, strip):
         with pytest.raises(ValueError, match="a clip is uint8"):
