@@ -31,9 +31,22 @@ PEERS = {
     "mc3_18": "video.mc3_18",
     "resnet18": "resnet18",
     "resnet50": "resnet50",
+    "r2plus1d_18": "video.r2plus1d_18",
     "resnet101": "resnet101",
 }
 
+    "mvit_v1_b_16x4": "video.mvit_v1_b",
+    "mvit_v2_s_16x4": "video.mvit_v2_s",
+    "swin3d_t": "video.swin3d_t",
+    "c2d_r50_8x8": None,
+    "i3d_r50_8x8": None,
+    "i3d_nln_r50_8x8": None,
+    "slow_r50_8x8": None,
+    "r2plus1d_r50_16x4": None,
+    "slowfast_r50_4x16": None,
+    "slowfast_r50_8x8": None,
+    "tsn_resnet50": None,
+    "tsm_resnet50_8f": None,
 
 def ours(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[[], object]]:
     """Compiled runs of the vidjax model, by what they do; each returns when its result is there."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from vidjax.errors import unknown
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
+from vidjax.layers.pool import max_pool
 
 FORMS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
@@ -46,7 +47,7 @@ class NonLocal(nn.Module):
             raise unknown("form of the non-local block", self.form, FORMS)
         width = x.shape[-1] // 2
         embed = partial(self.conv, kernel_size=(1, 1, 1), use_bias=True)
-        seen = nn.max_pool(x, self.pool, self.pool) if self.pool != (1, 1, 1) else x
+        seen = max_pool(x, self.pool, self.pool) if self.pool != (1, 1, 1) else x
         g = _flat(embed(width, name="g")(seen))  # [B, M, width]
         if self.form == "gaussian":
             theta, phi = _flat(x), _flat(seen)

@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from vidjax.layers.conv import Conv
 from vidjax.layers.non_local import NonLocal
 from vidjax.layers.norm import BatchNorm
+from vidjax.layers.pool import max_pool
 from vidjax.registry import ModelSpec, Result, register_model
 
 Steps = tuple[int, int, int]  # along (T, H, W)
@@ -106,7 +107,7 @@ def run_stem(
     """The first convolution, its norm and, where `pool`, a 3x3 maximum; names begin with `to`."""
     x = conv(width, (frames, 7, 7), (1, 2, 2), (frames // 2, 3, 3), name=f"{to}stem_conv")(x)
     x = nn.relu(norm(name=f"{to}stem_bn")(x, train))
-    return nn.max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))) if pool else x
+    return max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))) if pool else x
 
 
 def run_stage(
@@ -208,7 +209,7 @@ class ResNet3D(nn.Module):
             )
             endpoints[f"stage{i + 1}"] = x
             if i == 0 and self.stage1_pool > 1:
-                x = nn.max_pool(x, (self.stage1_pool, 1, 1), (self.stage1_pool, 1, 1))
+                x = max_pool(x, (self.stage1_pool, 1, 1), (self.stage1_pool, 1, 1))
 
         x = x.astype(jnp.float32).mean((1, 2, 3))
         endpoints["pre_logits"] = x
