@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import merge_variables
 from vidjax.convert import (
+    c3d,
     formats,
     image_trunks,
     inception,
@@ -49,6 +50,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "timm": timm.RULES | image_trunks.TIMM | vit.TIMM,
     "pytorchvideo": pytorchvideo_resnets.RULES | mvit.PYTORCHVIDEO | x3d_csn.PYTORCHVIDEO,
     "pyslowfast": pyslowfast.RULES | mvit.PYSLOWFAST,
+    "c3d_pytorch": c3d.RULES,
     "deepmind": inception.DEEPMIND,
     "deepmind_kinetics600": inception.DEEPMIND_600,
     "pytorch_i3d": inception.PORT,
@@ -57,6 +59,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "transformers_4": vit.TRANSFORMERS_4,
     "tsm": tsm.RULES,
     "video_swin": video_swin.AUTHORS,
+    "swin": video_swin.IMAGE,
     "videomae": vit.AUTHORS,
     "vmz": x3d_csn.VMZ,
 }

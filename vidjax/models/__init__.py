@@ -1,6 +1,7 @@
 """Every architecture, one paper or family per file. Importing this package registers them all."""
 
 from vidjax.models import (  # noqa: F401
+    c3d,
     cnn_m,
     cnn_rnn,
     csn,
@@ -8,6 +9,7 @@ from vidjax.models import (  # noqa: F401
     i3d,
     inception,
     mobilenet,
+    movinet,
     mvit,
     non_local,
     r2plus1d,

@@ -1,0 +1,24 @@
+"""C3D in PyTorch, by the names of the authors' Caffe layers: conv1, conv2, conv3a, conv3b, ..., fc8."""
+
+from vidjax.convert.engine import chain, linear, reshape, rule, transpose
+
+# PyTorch flattens [C, T, H, W], of one frame, we flatten [T, H, W, C].
+_FC6 = chain(
+    reshape((-1, 8192), (-1, 512, 4, 4)), transpose(2, 3, 1, 0), reshape((4, 4, 512, -1), (8192, -1))
+)
+
+C3D = (
+    *linear("conv1", "stem_conv"),
+    *linear("conv2", "stage2_conv0"),
+    *(
+        r
+        for i in (3, 4, 5)
+        for j, part in enumerate("ab")
+        for r in linear(f"conv{i}{part}", f"stage{i}_conv{j}")
+    ),
+    rule("fc6.weight", "params/fc6/kernel", _FC6),
+    rule("fc6.bias", "params/fc6/bias"),
+    *linear("fc7", "fc7"),
+    *linear("fc8", "head"),
+)
+RULES = {"c3d": C3D}
