@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import vidjax
 from vidjax.analysis.params import abstract_variables, count_params
-from vidjax.convert.video_swin import _index
+from vidjax.convert.engine import export
+from vidjax.convert.video_swin import IMAGE, _index
 from vidjax.layers.transformer import Attention
 from vidjax.models.video_swin import (
     PatchMerging,
@@ -172,3 +174,18 @@ def test_weights_of_attention_are_reported_on_request():
     assert weights.shape == (2, 2 * 3 * 3, 1, 18, 18)  # a grid of 4x8x8 in windows of 2x3x3
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
     assert (weights == 0).any()  # some windows join what is apart
+
+
+def test_inflated_image_weights_answer_a_still_clip_alike_at_any_length():
+    fields = dict(width=8, depths=(2, 1, 1, 1), heads=(1, 2, 2, 2))
+    shapes = abstract_variables(vidjax.create_model("swin3d_t", 7, **fields), (8, 28, 28, 3))
+    rng = np.random.default_rng(0)
+    ours = {k: rng.normal(size=s.shape).astype(np.float32) for k, s in flatten_dict(shapes, sep="/").items()}
+    image = export(ours, IMAGE["swin3d_t"])
+    assert image["patch_embed.proj.weight"].shape == (8, 3, 4, 4)
+    assert image["layers.0.blocks.1.attn.relative_position_bias_table"].shape == (13 * 13, 1)
+    model, variables = vidjax.load_pretrained("swin3d_t", image, **fields)
+    still = jax.random.normal(jax.random.PRNGKey(0), (1, 1, 28, 28, 3))
+    short, long = (jax.jit(model.apply)(variables, jnp.repeat(still, n, 1))[0] for n in (2, 32))
+    assert short.shape == (1, 7)
+    np.testing.assert_allclose(short, long, rtol=1e-4, atol=1e-4)

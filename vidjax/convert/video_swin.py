@@ -1,10 +1,30 @@
-"""Names of Video Swin Transformers: torchvision's, and those of the authors (github.com/SwinTransformer)."""
+"""Names of Video Swin Transformers: torchvision's, those of the authors (github.com/SwinTransformer/
+Video-Swin-Transformer), and of the image models that the authors start from (microsoft/Swin-Transformer).
+
+An image model is inflated as the paper says (section 3.3): each kernel of the patches is spread over its two
+frames, and a table of biases serves every distance in time. So a still clip is answered as an image of it,
+and the classifier is that of images.
+"""
 
 import numpy as np
 
-from vidjax.convert.engine import Dropped, Rules, linear, rule
+from vidjax.convert.engine import (
+    CHANNELS_LAST,
+    IDENTITY,
+    Dropped,
+    Rules,
+    Transform,
+    chain,
+    linear,
+    per_array,
+    rule,
+)
 
-WINDOW = (8, 7, 7)
+WINDOW, FRAMES = (8, 7, 7), 2
+_SPREAD = per_array(lambda x: np.stack([x / FRAMES] * FRAMES, 2), lambda x: x.sum(2))
+_AT_ALL_TIMES = per_array(
+    lambda x: np.tile(x, (2 * WINDOW[0] - 1, 1)), lambda x: x[: len(x) // (2 * WINDOW[0] - 1)]
+)
 
 
 def _norm(source: str, ours: str) -> Rules:
@@ -18,10 +38,14 @@ def _index(window: tuple[int, int, int]) -> np.ndarray:
     return np.ravel_multi_index(tuple(offsets), [2 * w - 1 for w in window])
 
 
-def _rules(stages: list[str], merges: list[str], prefix: str, fc1: str, fc2: str, head: str) -> Rules:
+def _rules(
+    stages: list[str], merges: list[str], prefix: str, fc1: str, fc2: str, head: str, image: bool = False
+) -> Rules:
     """Rules from the source's prefixes of the four stages' blocks and of the merges between them."""
+    patches = f"{prefix}patch_embed.proj"
     rules = [
-        *linear(f"{prefix}patch_embed.proj", "patch_embed"),
+        rule(f"{patches}.weight", "params/patch_embed/kernel", _inflated(_SPREAD, image, CHANNELS_LAST)),
+        rule(f"{patches}.bias", "params/patch_embed/bias"),
         *_norm(f"{prefix}patch_embed.norm", "patch_norm"),
         *_norm(f"{prefix}norm", "norm"),
         *linear(head, "head"),
@@ -33,18 +57,32 @@ def _rules(stages: list[str], merges: list[str], prefix: str, fc1: str, fc2: str
             *_norm(f"{theirs}.norm1", f"{ours}/norm1"),
             *linear(f"{theirs}.attn.qkv", f"{ours}/attn/qkv"),
             *linear(f"{theirs}.attn.proj", f"{ours}/attn/proj"),
-            rule(f"{theirs}.attn.relative_position_bias_table", f"params/{table}"),
-            Dropped(f"{theirs}.attn.relative_position_index", f"params/{table}", _index(WINDOW)),
+            rule(
+                f"{theirs}.attn.relative_position_bias_table",
+                f"params/{table}",
+                _inflated(_AT_ALL_TIMES, image, IDENTITY),
+            ),
+            Dropped(
+                f"{theirs}.attn.relative_position_index",
+                f"params/{table}",
+                _index((1, *WINDOW[1:]) if image else WINDOW),
+            ),
             *_norm(f"{theirs}.norm2", f"{ours}/norm2"),
             *linear(f"{theirs}.mlp.{fc1}", f"{ours}/mlp/fc1"),
             *linear(f"{theirs}.mlp.{fc2}", f"{ours}/mlp/fc2"),
         ]
+    if image:
+        rules.append(Dropped(f"{stages[0].replace('0', '{stage}')}.{{block}}.attn_mask", "", None))
     for i, merge in enumerate(merges, 2):
         rules += [
             *linear(f"{merge}.reduction", f"stage{i}_merge/reduction", bias=False),
             *_norm(f"{merge}.norm", f"stage{i}_merge/norm"),
         ]
     return tuple(rules)
+
+
+def _inflated(inflate: Transform, image: bool, otherwise: Transform) -> Transform:
+    return chain(inflate, otherwise) if image else otherwise
 
 
 _NAMES = ("swin3d_t", "swin3d_s", "swin3d_b", "swin3d_l")
@@ -68,5 +106,17 @@ AUTHORS = dict.fromkeys(
         fc1="fc1",
         fc2="fc2",
         head="cls_head.fc_cls",
+    ),
+)
+IMAGE = dict.fromkeys(
+    _NAMES,
+    _rules(
+        [f"layers.{i}.blocks" for i in range(4)],
+        [f"layers.{i}.downsample" for i in range(3)],
+        prefix="",
+        fc1="fc1",
+        fc2="fc2",
+        head="head",
+        image=True,
     ),
 )
