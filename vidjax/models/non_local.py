@@ -20,6 +20,7 @@ register_model(
         input_shape=(8, 224, 224, 3),
         tiny_input_shape=(4, 32, 32, 3),
         stride=8,
+        fps=30,
         inflates="resnet50",
         temporal="inflated 2D kernels and attention over space and time",
         order_aware=True,

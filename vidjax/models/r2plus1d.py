@@ -166,7 +166,7 @@ for _name, (_fields, (_frames, _side), _stride, (_params, _gmacs), _results) in 
             input_shape=(_frames, _side, _side, 3),
             tiny_input_shape=(8, 32, 32, 3),
             stride=_stride,
-            fps=15 if _name == "r2plus1d_18" else None,
+            fps={"r2plus1d_18": 15, "r2plus1d_r50_16x4": 30}.get(_name),
             temporal="3D convolutions factorised into space and time",
             order_aware=True,
             params=_params,

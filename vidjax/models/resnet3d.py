@@ -309,6 +309,7 @@ for _name, (_fields, _temporal, _params, _gmacs, _top1, _top5) in _50.items():
             input_shape=(8, 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),
             stride=8,
+            fps=30,
             inflates="resnet50",
             temporal=_temporal,
             order_aware=True,
