@@ -177,7 +177,7 @@ def test_weights_of_attention_are_reported_on_request():
 
 
 def test_inflated_image_weights_answer_a_still_clip_alike_at_any_length():
-    fields = dict(width=8, depths=(2, 1, 1, 1), heads=(1, 2, 2, 2))
+    fields = dict(width=8, depths=(2, 1, 1, 1), heads=(1, 2, 2, 2), edges="exact")
     shapes = abstract_variables(vidjax.create_model("swin3d_t", 7, **fields), (8, 28, 28, 3))
     rng = np.random.default_rng(0)
     ours = {k: rng.normal(size=s.shape).astype(np.float32) for k, s in flatten_dict(shapes, sep="/").items()}
@@ -186,6 +186,6 @@ def test_inflated_image_weights_answer_a_still_clip_alike_at_any_length():
     assert image["layers.0.blocks.1.attn.relative_position_bias_table"].shape == (13 * 13, 1)
     model, variables = vidjax.load_pretrained("swin3d_t", image, **fields)
     still = jax.random.normal(jax.random.PRNGKey(0), (1, 1, 28, 28, 3))
-    short, long = (jax.jit(model.apply)(variables, jnp.repeat(still, n, 1))[0] for n in (2, 32))
+    short, long = (jax.jit(model.apply)(variables, jnp.repeat(still, n, 1))[0] for n in (2, 20))
     assert short.shape == (1, 7)
     np.testing.assert_allclose(short, long, rtol=1e-4, atol=1e-4)
