@@ -26,6 +26,7 @@ from vidjax.models import (  # noqa: F401
     video_swin,
     videomae,
     vit,
+    vivit,
     x3d,
 )
 from vidjax.registry import create_model, list_models, spec
