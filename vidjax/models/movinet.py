@@ -351,8 +351,8 @@ A5 = (
     ),
 )
 
-# name: network, frames, size, stride at 25 frames a second, then for base and stream: parameters (None: ours are
-# the first count), GMACs, top-1 and top-5 on Kinetics-600 (the authors' release)
+# name: network, frames, size, stride at 25 frames a second, then for base and stream: parameters (None where
+# only we count the scales of positions), GMACs, top-1 and top-5 on Kinetics-600 (the authors' release)
 PRESETS = {
     "a0": (A0, 50, 172, 5, (3_111_799, 2.63, 72.28, 90.92), (3_748_031, None, 72.05, 90.63)),
     "a1": (A1, 50, 172, 5, (4_690_296, 5.87, 76.69, 93.40), (6_447_352, None, 76.45, 93.25)),
