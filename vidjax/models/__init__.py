@@ -8,6 +8,7 @@ from vidjax.models import (  # noqa: F401
     fusion,
     i3d,
     inception,
+    karpathy,
     mobilenet,
     movinet,
     mvit,
