@@ -3,10 +3,11 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/i3d_inception_rgb.py --workdir runs/i3d_rgb \
       --config.init.path=runs/inception_v1_same
 
-Carreira & Zisserman, arXiv:1705.07750, section 3, in the numbers of the authors' repository: SGD with momentum 0.9
-on 64 replicas of 6 clips, rate 0.1 divided by 10 after 97,000 and 108,000 of 115,000 steps, decay 1e-7,
-dropout 0.5; 64 frames in a row at 25 a second, crops of 224 pixels from frames whose shorter side is 256,
-mirrored. Without `init.path` it trains from scratch. Weights of torchvision's GoogLeNet start it as well, with --config.model.options.norm_scale=True and padding=ceil.
+Carreira & Zisserman, arXiv:1705.07750, section 3, in the numbers of the authors' repository: SGD with
+momentum 0.9 on 64 replicas of 6 clips, rate 0.1 divided by 10 after 97,000 and 108,000 of 115,000 steps,
+decay 1e-7, dropout 0.5; 64 frames in a row at 25 a second, crops of 224 pixels from frames whose shorter side
+is 256, mirrored. Without `init.path` it trains from scratch. Weights of torchvision's GoogLeNet start it as
+well, with --config.model.options.norm_scale=True and --config.model.options.padding=ceil.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed, which makes 184 epochs of the steps.
