@@ -13,8 +13,10 @@ Without PyTorch and torchvision, ours is timed alone.
 
 import argparse
 import importlib.metadata
+import operator
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 
@@ -25,16 +27,14 @@ import optax
 
 from vidjax.models import create_model, spec
 
-# Ours -> the attribute of torchvision.models that builds the peer.
+# Ours -> the attribute of torchvision.models that builds the peer; None: the one of tests/golden/oracles.
 PEERS = {
     "r3d_18": "video.r3d_18",
     "mc3_18": "video.mc3_18",
+    "r2plus1d_18": "video.r2plus1d_18",
     "resnet18": "resnet18",
     "resnet50": "resnet50",
-    "r2plus1d_18": "video.r2plus1d_18",
     "resnet101": "resnet101",
-}
-
     "mvit_v1_b_16x4": "video.mvit_v1_b",
     "mvit_v2_s_16x4": "video.mvit_v2_s",
     "swin3d_t": "video.swin3d_t",
@@ -47,6 +47,10 @@ PEERS = {
     "slowfast_r50_8x8": None,
     "tsn_resnet50": None,
     "tsm_resnet50_8f": None,
+    "videomae_s": None,
+    "videomae_b": None,
+}
+
 
 def ours(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[[], object]]:
     """Compiled runs of the vidjax model, by what they do; each returns when its result is there."""
@@ -77,33 +81,33 @@ def ours(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[
 
 
 def peer(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[[], object]]:
-    """The same for torchvision's model. Raises ImportError where PyTorch or torchvision is missing."""
+    """The same for the peer. Raises ImportError where PyTorch or the peer's package is missing."""
     import torch
 
-    try:
-        import torchvision
-    except RuntimeError:  # its compiled operators are missing: two declared schemas are all the models need
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
+    sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests" / "golden"))
+    import oracles  # declares the operators that torchvision's CPU build may lack
 
     torch.set_num_threads(cores())
-    build = torchvision.models
-    for part in PEERS[name].split("."):
-        build = getattr(build, part)
-    model = build()
-    inputs = torch.from_numpy(np.moveaxis(video, -1, 1).copy())
+    case = None
+    if PEERS[name] is None:
+        case = oracles.cases()[name]
+        model = case.build(spec(name).num_classes)
+    else:
+        import torchvision
+
+        model = operator.attrgetter(PEERS[name])(torchvision.models)()
+    inputs = case.to_input(video) if case else oracles.channels_first(video)
+    call = case.call if case else lambda model, x: model(x)
     labels = torch.from_numpy(label).long()
 
     def forward():
         model.eval()
         with torch.inference_mode():
-            return model(inputs)
+            return call(model, inputs)
 
     def step():
         model.train().zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        torch.nn.functional.cross_entropy(call(model, inputs), labels).backward()
 
     return {"forward": forward, "forward+backward": step}
 

@@ -20,14 +20,16 @@ def _call(model, video):
     _, frames, _, *size = video.shape
     patches.image_size = tuple(size)
     count = (frames // patches.tubelet_size) * (size[0] // 16) * (size[1] // 16)
-    table = get_sinusoid_encoding_table(count, model.config.hidden_size)
-    embeddings.position_embeddings = table.to(video.dtype)
+    if embeddings.position_embeddings.shape[1] != count:
+        embeddings.position_embeddings = get_sinusoid_encoding_table(count, model.config.hidden_size)
     return model(video).logits
 
 
 CASES = {
-    "videomae_s": Case(
-        partial(_build, dict(hidden_size=384, num_attention_heads=6, intermediate_size=1536)),
+    name: Case(
+        partial(
+            _build, dict(hidden_size=64 * heads, num_attention_heads=heads, intermediate_size=256 * heads)
+        ),
         (2, 6, 48, 64, 3),
         {"videomae.encoder.layer.11": "tokens", "fc_norm": "pre_logits"},
         live=[(400, (1, 16, 224, 224, 3)), (11, (2, 7, 83, 57, 3)), (3, (1, 2, 16, 240, 3))],
@@ -37,4 +39,5 @@ CASES = {
         to_ours=lambda stage, y: (y[0] if isinstance(y, tuple) else y).numpy(),
         package="transformers",
     )
+    for name, heads in (("videomae_s", 6), ("videomae_b", 12))
 }
