@@ -107,7 +107,7 @@ def test_the_order_of_frames_matters_where_it_is_said_to(name):
     logits, _ = apply(variables, x)
     other, _ = apply(variables, jax.tree.map(partial(_shuffled, name), x))
     change = float(jnp.abs(other - logits).max() / jnp.abs(logits).max())
-    assert change > 1e-3 if vidjax.spec(name).order_aware else change < 1e-5, change
+    assert change > 1e-4 if vidjax.spec(name).order_aware else change < 1e-5, change
 
 
 def _shuffled(name, x):
