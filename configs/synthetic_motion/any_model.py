@@ -3,7 +3,7 @@
   vidjax train --config configs/synthetic_motion/any_model.py:model=tsm_resnet50_8f --workdir runs/motion_tsm
 
 Hardware: two CPU cores, about a minute. 8 frames of 32x32, every second one of 16. Batch 16 on one device, no
-accumulation, 900 updates (6 epochs of 2,400 videos); the learning rate is not scaled. One view per video
+accumulation, 600 updates (4 epochs of 2,400 videos); the learning rate is not scaled. One view per video
 (1 clip x 1 crop), 240 test videos. The experiments that compare models start from here.
 """
 
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.smoke = args.smoke
     config.seed = 0
     config.batch = 16
-    config.epochs = 6.0
+    config.epochs = 4.0
 
     config.data = dict(
         name="synthetic_motion",

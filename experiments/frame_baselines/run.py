@@ -19,7 +19,7 @@ import vidjax
 from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
 
 HERE = pathlib.Path(__file__).parent
-SMALL = {"model.options.trunk_options": "{'tiny':True,'width':16}"}
+SMALL = {"model.options.trunk_options": "{'tiny':True,'width':8}"}
 FLOW = {"data.modality": "flow", "data.grey": True}
 BOTH = {"data.modality": "rgb+flow", "data.frames": 1, "data.flow.frames": 8}
 # model: what it needs besides the common budget
@@ -32,13 +32,13 @@ MODELS = {
     "late_fusion_resnet18": SMALL,
     "late_fusion_resnet18_max": SMALL,
     "late_fusion_resnet18_attention": SMALL,
-    "late_fusion_resnet18_netvlad": SMALL,
+    "late_fusion_resnet18_vlad": SMALL,
     "late_fusion_resnet18_mlp": SMALL,
     "early_fusion_resnet18": SMALL,
     "tsn_resnet50": SMALL,
-    "two_stream_resnet50_spatial": {},
-    "two_stream_resnet50_temporal": FLOW,
-    "two_stream_resnet50": BOTH,
+    "two_stream_resnet18_spatial": {},
+    "two_stream_resnet18_temporal": FLOW,
+    "two_stream_resnet18": BOTH,
     "cnn_lstm_resnet18": SMALL,
     "cnn_gru_resnet18": SMALL,
     "cnn_bilstm_resnet18": SMALL,
