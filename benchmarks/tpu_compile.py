@@ -21,6 +21,7 @@ import optax
 from jax.experimental import topologies
 
 import vidjax
+from vidjax.layers.attention import forced_platform
 from vidjax.layers.conv import forced_lowering
 from vidjax.objectives import create_objective
 from vidjax.registry import dummy_input
@@ -53,7 +54,7 @@ def main() -> None:
             "label": jax.ShapeDtypeStruct((args.batch,), jnp.int32),
         }
         start = time.perf_counter()
-        with forced_lowering("native"):  # what a TPU host would trace
+        with forced_lowering("native"), forced_platform("tpu"):  # what a TPU host would trace
             compiled = runner.step.lower(state, batch).compile()
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
         print(

@@ -94,6 +94,20 @@ def test_bfloat16_is_that_far_from_float32_and_no_further(backend):
         np.testing.assert_allclose(h.astype(jnp.float32), f, atol=0.03 * np.abs(f).max())
 
 
+def test_the_tpu_kernel_by_its_interpreter():
+    """One block of filled-up tokens, with bias and mask, forward and gradient."""
+    from jax.experimental.pallas import tpu
+
+    q, k, v = (x[:1, :, :1] for x in inputs())
+    extras = dict(bias=draw(1, 1, N, M, seed=3), mask=jnp.asarray(KEEP[:1]))
+    loss = lambda q, b: (attention(q, k, v, backend=b, **extras) ** 2).sum()  # noqa: E731
+    with tpu.force_tpu_interpret_mode():
+        got = jax.value_and_grad(loss)(q, "flash")
+    want = jax.value_and_grad(loss)(q, "plain")
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+    np.testing.assert_allclose(got[1], want[1], atol=1e-5 * jnp.abs(want[1]).max())
+
+
 def test_weights_are_those_that_average_the_values():
     q, k, v = inputs()
     bias = draw(1, H, N, M, seed=3)
@@ -130,15 +144,23 @@ def test_every_backend_is_counted(backend):
     assert not cost.uncounted and not cost.loops
 
 
-def test_auto_is_plain_where_a_computation_is_counted_and_a_kernel_where_there_is_one():
+def test_auto_is_plain_where_a_computation_is_counted_and_a_kernel_where_there_is_one(monkeypatch):
     q = jax.ShapeDtypeStruct((1, 1568, 12, 64), jnp.bfloat16)
     assert choose(q, q, False, False) == "heads"
     assert choose(q, q, False, True) == "plain"
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     for platform, want in (("tpu", "flash"), ("gpu", "cudnn"), ("count", "plain")):
         with forced_platform(platform):
             assert choose(q, q, False, False) == want
     with forced_platform("tpu"):
         assert choose(q, q, True, False) == "plain"
+        monkeypatch.undo()  # four devices
+        assert choose(q, q, False, False) == "plain"
+        mesh = jax.sharding.AbstractMesh((4, 1), ("data", "tensor"))
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert choose(q, q, False, False) == "plain", "one sample does not divide over four"
+            four = jax.ShapeDtypeStruct((4, *q.shape[1:]), q.dtype)
+            assert choose(four, four, False, False) == "flash"
     x = jax.ShapeDtypeStruct((1, 130, 3, 8), jnp.float32)  # would be counted with what fills up the blocks
     assert function_cost(attention, x, x, x).macs == 2 * 3 * 130 * 130 * 8
 

@@ -12,10 +12,12 @@ Backends, all with the same result:
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 BACKENDS = ("auto", "plain", "heads", "blockwise", "cudnn", "flash")
 BLOCK = 256  # queries at a time of "blockwise"
@@ -89,7 +91,8 @@ def attention_weights(
 
 def choose(q: jax.Array, k: jax.Array, biased: bool, dropped: bool) -> str:
     """The backend of "auto". On the CPU from measurement, forward and backward together; on GPU and TPU the
-    fused kernels where they apply, and blocks where the map of scores would fill the memory."""
+    fused kernels where they apply (that of the TPU over several chips needs the mesh, `jax.sharding.set_mesh`
+    or `use_abstract_mesh`), and blocks where the map of scores would fill the memory."""
     platform = forced_platform.value or jax.default_backend()
     scores = q.shape[1] * k.shape[1]
     if dropped or platform not in ("cpu", "gpu", "tpu"):
@@ -99,9 +102,18 @@ def choose(q: jax.Array, k: jax.Array, biased: bool, dropped: bool) -> str:
     half = q.dtype in (jnp.float16, jnp.bfloat16)
     if platform == "gpu" and half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and not biased:
         return "cudnn"
-    if platform == "tpu" and scores >= 1024 * 1024 and not biased:
+    if platform == "tpu" and scores >= 1024 * 1024 and not biased and _splits(q):
         return "flash"
     return "blockwise" if scores >= LONG else "plain"
+
+
+def _splits(q) -> bool:
+    """Whether samples and heads can be dealt out over the mesh at hand: a kernel is not split by itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    size = lambda *axes: math.prod(mesh.shape.get(a, 1) for a in axes)  # noqa: E731
+    if mesh.empty:
+        return jax.device_count() == 1
+    return q.shape[0] % size("data", "fsdp") == 0 and q.shape[2] % size("tensor") == 0
 
 
 def _weights(q, k, bias, mask):
@@ -194,20 +206,35 @@ def _cudnn(q, k, v, bias, mask):
 
 
 def _flash(q, k, v, bias, mask):
-    """The kernel takes multiples of 128 tokens; those that fill up are of another segment."""
-    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
-
+    """The compiler cannot split a kernel over devices: under a mesh each takes its samples and its heads."""
     (b, n, h, _), m = q.shape, k.shape[1]
     if mask is not None:
         hidden = jnp.where(mask, 0.0, 0.5 * jnp.finfo(jnp.float32).min)
         bias = hidden if bias is None else bias + hidden
+    if bias is not None:
+        bias = jnp.broadcast_to(_tile(bias, b), (b, h, n, m))
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return _kernel(q, k, v, bias)
+    samples, heads = (
+        tuple(a for a in axes if a in mesh.axis_names and mesh.shape[a] > 1)
+        for axes in (("data", "fsdp"), ("tensor",))
+    )
+    tokens = P(samples or None, None, heads or None)
+    specs = (tokens, tokens, tokens, None if bias is None else P(samples or None, heads or None))
+    return jax.shard_map(_kernel, in_specs=specs, out_specs=tokens, check_vma=False)(q, k, v, bias)
+
+
+def _kernel(q, k, v, bias):
+    """The Pallas kernel, on multiples of 128 tokens; those that fill up are of another segment."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 
     def fill(x, *axes):
         return jnp.pad(x, [(0, -x.shape[i] % 128 if i in axes else 0) for i in range(x.ndim)])
 
+    b, n, m = q.shape[0], q.shape[1], k.shape[1]
     q, k, v = (fill(x.transpose(0, 2, 1, 3), 2) for x in (q, k, v))
-    if bias is not None:
-        bias = fill(jnp.broadcast_to(_tile(bias, b), (b, h, n, m)), 2, 3)
+    bias = None if bias is None else fill(bias, 2, 3)
     real = [jnp.arange(x.shape[2]) < size for x, size in ((q, n), (k, m))]
     segments = pallas.SegmentIds(*(jnp.tile(x[None], (b, 1)).astype(jnp.int32) for x in real))
     y = pallas.flash_attention(q, k, v, bias, segments, sm_scale=1.0)

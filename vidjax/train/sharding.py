@@ -116,8 +116,13 @@ class JitRunner:
     def __init__(self, step: Callable, mesh: Mesh, shardings: Any):
         self.state_shardings = shardings
         self.batch_sharding = NamedSharding(mesh, BATCH)
+
+        def meshed(state: Any, batch: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels that split themselves
+                return step(state, batch)
+
         self.step = jax.jit(
-            step,
+            meshed,
             in_shardings=(shardings, self.batch_sharding),
             out_shardings=(shardings, NamedSharding(mesh, P())),
             donate_argnums=0,
