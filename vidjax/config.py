@@ -73,6 +73,7 @@ def schema() -> ConfigDict:
             init=dict(
                 path="",  # workdir, checkpoint or file of weights to start from (docs/weights.md)
                 skip=(),  # regexes of parameter paths that keep their fresh values
+                inflation=None,  # average | centre: how an image model's kernels become a clip's
             ),
             objective=dict(
                 name="classify",

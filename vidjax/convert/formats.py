@@ -66,6 +66,10 @@ def state_dict(tree: Any, what: str) -> dict[str, np.ndarray]:
         if not isinstance(tree[key], Mapping):
             break
         tree = tree[key]
+    if isinstance(tree, Mapping) and isinstance(tree.get("optimizer"), Mapping):  # scenic's training state
+        tree = tree["optimizer"].get("target", tree)
+    elif isinstance(tree, Mapping) and {"params", "opt_state"} <= tree.keys():  # and its later form
+        tree = tree["params"]
     if not isinstance(tree, Mapping) or not tree:
         raise UserError(f"{what} holds no mapping of names to arrays")
     flat = dict(_leaves(tree))

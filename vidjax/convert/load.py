@@ -1,6 +1,7 @@
 """Finding out whose weights a source holds, and giving them to one of our models."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,12 @@ from vidjax.convert import (
     tsm,
     video_swin,
     vit,
+    vivit,
     x3d_csn,
 )
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
 from vidjax.convert.inflate import adapt_channels, inflate
+from vidjax.convert.inflate_vit import FRESH, inflate_vit
 from vidjax.errors import UserError, unknown
 from vidjax.layers.stacking import unstack_blocks
 from vidjax.models import create_model, spec
@@ -55,8 +58,9 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "deepmind_kinetics600": inception.DEEPMIND_600,
     "pytorch_i3d": inception.PORT,
     "timesformer": timesformer.AUTHORS,
-    "transformers": timesformer.TRANSFORMERS | vit.TRANSFORMERS,
-    "transformers_4": vit.TRANSFORMERS_4,
+    "transformers": timesformer.TRANSFORMERS | vit.TRANSFORMERS | vivit.TRANSFORMERS,
+    "transformers_4": vit.TRANSFORMERS_4 | vivit.TRANSFORMERS_4,
+    "scenic": vivit.SCENIC,
     "tsm": tsm.RULES,
     "video_swin": video_swin.AUTHORS,
     "swin": video_swin.IMAGE,
@@ -67,6 +71,7 @@ _OURS = re.compile(r"(params|batch_stats)/")
 HEAD = r"^params/(\w+/)?head/"  # of each stream, where there are two
 _NON_LOCAL = "_nonlocal[0-9]+/"
 FIRST = "params/stem_conv/kernel"
+_PATCHES = "params/patch_embed/kernel"
 _NOT_TRUNK = "^[a-z_]+/(?!([a-z_]+/)?trunk/)"
 _TRUNK_STEM = re.compile("^params/([a-z_]+/)?trunk/stem_conv/kernel$")
 
@@ -109,7 +114,13 @@ class Weights:
 
 
 def read_weights(
-    name: str, source: Source, origin: str | None = None, *, tiny: bool = False, **options: Any
+    name: str,
+    source: Source,
+    origin: str | None = None,
+    *,
+    inflation: str | None = None,
+    tiny: bool = False,
+    **options: Any,
 ) -> Weights:
     """Reads the weights that a source holds for a registered model, for the image trunk of one, or for the
     image model that it inflates.
@@ -119,6 +130,8 @@ def read_weights(
       source: a file (see `formats.read`), a checkpoint folder of vidjax, or a mapping of the source's own
         names to numpy arrays or PyTorch tensors.
       origin: whose naming it is; recognised from the names where None.
+      inflation: how image kernels become those of clips, "average" or "centre", see `inflate_kernel`; where
+        None the average for convolutions and the centre for tubelets.
       tiny: of the model's tiny preset.
       **options: fields of the model, where they are not those of its preset.
 
@@ -137,7 +150,7 @@ def read_weights(
     if origin == "vidjax" or (origin is None and all(map(_OURS.match, arrays))):
         origin, flat = "vidjax", arrays
         owner = trunk if trunk and not any("/trunk/" in k for k in arrays) else name
-        if image and FIRST in arrays and arrays[FIRST].ndim == 4:
+        if image and any(k in arrays and arrays[k].ndim == 4 for k in (FIRST, _PATCHES)):
             owner = image
         head = next((x for k, x in arrays.items() if re.match(HEAD, k)), None)
         classes = None if head is None else head.shape[-1]
@@ -149,7 +162,11 @@ def read_weights(
             tiny = model.trunk_options.get("tiny", False)
         elif owner == image:
             shared = (fields(spec(image).module) & fields(type(model))) - {"num_classes"}
-            built = create_model(image, classes or 1, **{f: getattr(model, f) for f in shared})
+            options = {f: getattr(model, f) for f in shared}
+            if spec(image).family == "vit":  # positions of any resolution
+                (positions,) = (r.source[0] for r in rules if "params/pos_embed" in r.ours)
+                options["position_grid"] = (math.isqrt(arrays[positions].shape[1]),) * 2
+            built = create_model(image, classes or 1, **options)
         else:
             built = model.clone(num_classes=classes or 1)
         shapes = abstract_variables(built, _input_shape(owner, tiny))
@@ -159,7 +176,16 @@ def read_weights(
         flat = convert(arrays, rules, targets, f"{what} ({origin}) as {owner}")
 
     fresh, notes = (), ()
-    if owner == image:
+    if owner == image and spec(image).family == "vit":
+        target = unstack_blocks(abstract_variables(model, _input_shape(name, tiny)))
+        flat = {k: x for k, x in flat.items() if not re.match(HEAD, k)}
+        grid = (model.size // model.patch,) * 2
+        flat, done = inflate_vit(flat, flatten_dict(target, sep="/"), grid, inflation or "centre")
+        if getattr(model, "tanh_gelu", False):
+            done.append("GELU is its tanh approximation, unlike theirs, unless tanh_gelu=False")
+        classes, fresh = None, (FRESH,)
+        notes = (f"{name} starts from the weights of {owner}: {'; '.join(done)}",)
+    elif owner == image:
         target = unstack_blocks(abstract_variables(model, _input_shape(name, tiny)))
         flat = {k: x for k, x in flat.items() if not re.match(HEAD, k)}
         if FIRST in flat:
@@ -168,7 +194,9 @@ def read_weights(
         # Non-local blocks start as the identity: the image net has nothing to say about them.
         own = [k for k in flatten_dict(target, sep="/") if re.search(_NON_LOCAL, k)]
         skip = ("params/head", *own)
-        flat = flatten_dict(inflate(unflatten_dict(flat, sep="/"), target, skip=skip), sep="/")
+        flat = flatten_dict(
+            inflate(unflatten_dict(flat, sep="/"), target, inflation or "average", skip), sep="/"
+        )
         classes, fresh = None, (HEAD, *((_NON_LOCAL,) if own else ()))
         rest = "head and non-local blocks" if own else "head"
         notes = (f"the weights of {owner} are inflated; {rest} of {name} start afresh",)
@@ -188,10 +216,15 @@ def read_weights(
 
 
 def load(
-    name: str, source: Source, num_classes: int | None = None, origin: str | None = None, **overrides: Any
+    name: str,
+    source: Source,
+    num_classes: int | None = None,
+    origin: str | None = None,
+    inflation: str | None = None,
+    **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any], Weights]:
     """`load_pretrained`, with what was found out about the source."""
-    weights = read_weights(name, source, origin, **overrides)
+    weights = read_weights(name, source, origin, inflation=inflation, **overrides)
     have = weights.num_classes
     if num_classes is None:
         num_classes = have or spec(name).num_classes
@@ -216,7 +249,12 @@ def load(
 
 
 def load_pretrained(
-    name: str, source: Source, num_classes: int | None = None, origin: str | None = None, **overrides: Any
+    name: str,
+    source: Source,
+    num_classes: int | None = None,
+    origin: str | None = None,
+    inflation: str | None = None,
+    **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A registered model with the weights of a file, of a vidjax checkpoint, or of another project.
 
@@ -227,6 +265,7 @@ def load_pretrained(
       num_classes: size of the classifier; the source's where None. Where they differ the head is freshly
         initialised, from a fixed seed, and that is logged.
       origin: whose naming it is, "torchvision" or "timm" say; recognised from the names where None.
+      inflation: of an image model's weights, see `read_weights`.
       **overrides: fields of the linen class, and `tiny`, see `create_model`.
 
     Returns:
@@ -235,7 +274,7 @@ def load_pretrained(
     Raises:
       UserError: naming everything at once that does not fit.
     """
-    model, variables, weights = load(name, source, num_classes, origin, **overrides)
+    model, variables, weights = load(name, source, num_classes, origin, inflation, **overrides)
     for note in weights.notes:
         logging.warning("%s: %s", name, note)
     return model, variables

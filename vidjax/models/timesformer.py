@@ -295,5 +295,6 @@ for _name, (_fields, (_frames, _size), _stride, _params, _gmacs, _top1, _top5, _
             results=(Result("kinetics400", _top1, _top5, "1x3", _table),),
             weights="transformers, facebook/timesformer-base-finetuned-k400" if not _fields else "",
             licence="CC-BY-NC-4.0" if not _fields else "",
+            inflates="vit_b_16",
         )
     )

@@ -367,5 +367,6 @@ for _name, (_module, _fields, _params, _gmacs, _result, _weights) in _PRESETS.it
             results=(Result("kinetics400", *_result[:2], "4x3", _result[2]),),
             weights=_weights,
             licence="MIT; Apache-2.0" if "transformers" in _weights else "Apache-2.0" if _weights else "",
+            inflates="vit_l_16" if _fields else "vit_b_16",
         )
     )

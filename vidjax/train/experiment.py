@@ -198,7 +198,8 @@ def initial_state(exp: Experiment) -> State:
     init = exp.config.init
     if init.path:
         model = exp.config.model
-        weights = read_weights(model.name, init.path, tiny=model.tiny, **model.options.to_dict())
+        options = dict(tiny=model.tiny, **model.options.to_dict())
+        weights = read_weights(model.name, init.path, inflation=init.inflation, **options)
         for note in weights.notes:
             logging.warning("%s: %s", init.path, note)
         merged = weights.merge_into({"params": state.params, **state.model_state}, init.skip)

@@ -1,0 +1,84 @@
+"""Video transformers that begin as an image ViT (ViViT, arXiv:2103.15691, section 3.4; TimeSformer)."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vidjax.convert.inflate import inflate_kernel, interpolate_positions, tile_positions
+from vidjax.errors import UserError
+
+FRESH = r"^params/(head/|time_(?!embed))"  # the classifier; the second encoder of ViViT's model 2
+_WITHIN = re.compile(
+    r"(params/block[0-9]+)/([a-z]+)_(norm|attn|fc)/(.+)"
+)  # attentions beside the image's own
+_OWN = {"norm": "norm1", "attn": "attn"}
+
+
+def inflate_vit(
+    image: Mapping[str, np.ndarray], target: Mapping[str, Any], grid: tuple[int, int], mode: str = "centre"
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Parameters of an image ViT for a video transformer of the same width and depth.
+
+    The patch embedding is inflated in time, positions are resized and repeated in time. Attentions that the
+    image model does not have are copies of its own, but for their last layer, which is zero, so that they add
+    nothing; so are the positions in time of a TimeSformer.
+
+    Args:
+      image: by path, blocks apart, without the classifier.
+      target: paths and shapes of the video model.
+      grid: (H', W') that its positions are learned on.
+      mode: of the patch embedding, see `inflate_kernel`.
+
+    Returns:
+      The arrays by path, but for what `FRESH` finds, and what was done, in a few words each.
+
+    Raises:
+      UserError: listing every path without a source, and every shape that does not follow.
+    """
+    out, told, problems = {}, {}, []
+    for path, shape in ((k, tuple(x.shape)) for k, x in target.items()):
+        if re.search(FRESH, path):
+            continue
+        found = _WITHIN.fullmatch(path)
+        origin = f"{found[1]}/{_OWN.get(found[3])}/{found[4]}" if found else path
+        last = f"{found[1]}/{found[2]}_fc/kernel" in target if found else False
+        if path == "params/time_embed" or (found and (found[3] == "fc" or (not last and "proj/" in path))):
+            x = np.zeros(shape, np.float32)
+            name = "/".join(path.split("/")[2 if found else 1 : -1 if found else None])
+            told[f"{name} is zero"] = None
+        elif origin not in image:
+            problems.append(f"{path} {shape}: nothing in the image model fills it")
+            continue
+        else:
+            x = np.asarray(image[origin])
+            if found:
+                told[f"{found[2]}_{found[3]} is a copy of {_OWN[found[3]]}"] = None
+        if path == "params/patch_embed/kernel":
+            if shape[0] > 1:
+                told[f"patches are inflated to {shape[0]} frames ({mode})"] = None
+            x = inflate_kernel(x, shape[0], mode)
+        elif path == "params/pos_embed":
+            slices, first = divmod(shape[1], math.prod(grid))
+            x = _positions(x[0], grid, slices, first)[None]
+            if slices > 1:
+                told[f"positions are repeated over {slices} slices"] = None
+        if x.shape != shape:
+            problems.append(f"{origin}: {np.shape(image.get(origin))} cannot become {path} {shape}")
+        out[path] = x
+    if problems:
+        raise UserError(f"cannot inflate ({len(problems)} problems): " + "; ".join(problems))
+    if "params/cls_token" not in target:
+        told["the class token is left out"] = None
+    if fresh := {re.sub(r"[0-9]+$", "s", k.split("/")[1]): None for k in target if re.search(FRESH, k)}:
+        told[f"{', '.join(fresh)} start afresh"] = None
+    return out, list(told)
+
+
+def _positions(positions: np.ndarray, grid: tuple[int, int], slices: int, first: int) -> np.ndarray:
+    """[1 + N, D] of a square image -> [first + slices * N', D]."""
+    side = math.isqrt(len(positions) - 1)
+    resized = interpolate_positions(positions, (side, side), grid, prefix=1)
+    return tile_positions(resized[1 - first :], slices, first)

@@ -1,0 +1,109 @@
+"""Names of ViViT: Hugging Face's, of models 1, and those of the authors' release in Flax, of models 1 and 2.
+
+transformers renamed the layers in its version 5 ("transformers"); the files of its hub are older
+("transformers_4").
+"""
+
+import numpy as np
+
+from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear, rule
+
+# q, k and v apart, along the first axis (PyTorch's outputs) or the last, to one.
+_ROWS = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], 3)))
+_COLUMNS = Transform(lambda xs: (np.concatenate(xs, axis=-1),), lambda xs: tuple(np.split(xs[0], 3, axis=-1)))
+
+
+def _merge_heads(first: int) -> Transform:
+    """[..., H, D / H, ...] <-> [..., D, ...] at `first`. The size of a head is 64 in every ViT, unless the
+    model is too narrow for it."""
+
+    def split(x: np.ndarray) -> np.ndarray:
+        size = min(64, x.shape[first] // 2)
+        return x.reshape(*x.shape[:first], -1, size, *x.shape[first + 1 :])
+
+    def merge(x: np.ndarray) -> np.ndarray:
+        return x.reshape(*x.shape[:first], -1, *x.shape[first + 2 :])
+
+    return Transform(lambda xs: tuple(map(merge, xs)), lambda xs: tuple(map(split, xs)))
+
+
+def _torch_norm(source: str, ours: str) -> Rules:
+    return (rule(f"{source}.weight", f"params/{ours}/scale"), rule(f"{source}.bias", f"params/{ours}/bias"))
+
+
+def _transformers(layer: str, qkv: tuple[str, str, str], proj: str, fc1: str, fc2: str) -> Rules:
+    q, k, v = (f"{layer}.{name}" for name in qkv)
+    weights, biases = (tuple(f"{n}.{kind}" for n in (q, k, v)) for kind in ("weight", "bias"))
+    return (
+        *linear("vivit.embeddings.patch_embeddings.projection", "patch_embed"),
+        rule("vivit.embeddings.cls_token", "params/cls_token"),
+        rule("vivit.embeddings.position_embeddings", "params/pos_embed"),
+        *_torch_norm(f"{layer}.layernorm_before", "block{i}/norm1"),
+        rule(weights, "params/block{i}/attn/qkv/kernel", chain(_ROWS, CHANNELS_LAST)),
+        rule(biases, "params/block{i}/attn/qkv/bias", _ROWS),
+        *linear(f"{layer}.{proj}", "block{i}/attn/proj"),
+        *_torch_norm(f"{layer}.layernorm_after", "block{i}/norm2"),
+        *linear(f"{layer}.{fc1}", "block{i}/mlp/fc1"),
+        *linear(f"{layer}.{fc2}", "block{i}/mlp/fc2"),
+        *_torch_norm("vivit.layernorm", "norm"),
+        *linear("classifier", "head"),
+    )
+
+
+_HUGGING_FACE = _transformers(
+    "vivit.layers.{i}",
+    ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    "attention.o_proj",
+    "mlp.fc1",
+    "mlp.fc2",
+)
+_HUGGING_FACE_4 = _transformers(
+    "vivit.encoder.layer.{i}",
+    tuple(f"attention.attention.{n}" for n in ("query", "key", "value")),
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+
+
+def _both(source: str, ours: str, *parts: str) -> Rules:
+    """Rules of a Flax layer's parameters, which are named alike."""
+    return tuple(rule(f"{source}/{part}", f"params/{ours}/{part}") for part in parts)
+
+
+def _flax_encoder(encoder: str, cls: str, prefix: str = "") -> Rules:
+    """An encoder of the release and its class token; ours have `prefix` before their names."""
+    layer, block = f"{encoder}/encoderblock_{{i}}", f"{prefix}block{{i}}"
+    attention = f"{layer}/MultiHeadDotProductAttention_0"
+    kernels, biases = (
+        tuple(f"{attention}/{n}/{part}" for n in ("query", "key", "value")) for part in ("kernel", "bias")
+    )
+    return (
+        rule(cls, f"params/{prefix}cls_token"),
+        rule(f"{encoder}/posembed_input/pos_embedding", f"params/{prefix}pos_embed"),
+        *_both(f"{layer}/LayerNorm_0", f"{block}/norm1", "scale", "bias"),
+        rule(kernels, f"params/{block}/attn/qkv/kernel", chain(_merge_heads(1), _COLUMNS)),
+        rule(biases, f"params/{block}/attn/qkv/bias", chain(_merge_heads(0), _COLUMNS)),
+        rule(f"{attention}/out/kernel", f"params/{block}/attn/proj/kernel", _merge_heads(0)),
+        rule(f"{attention}/out/bias", f"params/{block}/attn/proj/bias"),
+        *_both(f"{layer}/LayerNorm_1", f"{block}/norm2", "scale", "bias"),
+        *_both(f"{layer}/MlpBlock_0/Dense_0", f"{block}/mlp/fc1", "kernel", "bias"),
+        *_both(f"{layer}/MlpBlock_0/Dense_1", f"{block}/mlp/fc2", "kernel", "bias"),
+        *_both(f"{encoder}/encoder_norm", f"{prefix}norm", "scale", "bias"),
+    )
+
+
+_ENDS = (
+    *_both("embedding", "patch_embed", "kernel", "bias"),
+    *_both("output_projection", "head", "kernel", "bias"),
+)
+_FLAX = (*_ENDS, *_flax_encoder("Transformer", "cls"))
+_FLAX_FE = (
+    *_ENDS,
+    *_flax_encoder("SpatialTransformer", "cls_SpatialTransformer"),
+    *_flax_encoder("TemporalTransformer", "cls_TemporalTransformer", "time_"),
+)
+_ONE = ("vivit_b_16x2", "vivit_l_16x2")
+TRANSFORMERS = dict.fromkeys(_ONE, _HUGGING_FACE)
+TRANSFORMERS_4 = dict.fromkeys(_ONE, _HUGGING_FACE_4)
+SCENIC = dict.fromkeys(_ONE, _FLAX) | dict.fromkeys(("vivit_b_16x2_fe", "vivit_l_16x2_fe"), _FLAX_FE)
