@@ -1,6 +1,6 @@
 """Names of the Inception networks: torchvision's GoogLeNet and S3D, DeepMind's I3D and its PyTorch port."""
 
-from vidjax.convert.engine import Dropped, Rules, batch_norm, linear, reshape, rule
+from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, batch_norm, chain, linear, reshape, rule
 
 # Our blocks in the order of Table 1, and what GoogLeNet, DeepMind and S3D's list of layers call each.
 _BLOCKS = {
@@ -34,6 +34,12 @@ def _pytorch(names: dict[str, str], conv: str, norm: str) -> Rules:
     return tuple(rules)
 
 
+def _head(source: str) -> Rules:
+    """A classifier that is a convolution of one place."""
+    kernel = chain(reshape((-1, 1024, 1, 1, 1), (-1, 1024)), CHANNELS_LAST)
+    return rule(f"{source}.weight", "params/head/kernel", kernel), rule(f"{source}.bias", "params/head/bias")
+
+
 _GOOGLENET = _every(
     ("conv1", "conv2", "conv3"),
     {ours: f"inception{a}." for ours, (a, _, _) in _BLOCKS.items()},
@@ -57,9 +63,8 @@ def _s3d() -> Rules:
     wide = {k for k in names if k in ("stem", _STAGE1[1]) or k.endswith(("branch1", "branch2"))}
     split = {k: f"{v}.0" for k, v in names.items() if k in wide}
     split |= {f"{k}_time": f"{v}.1" for k, v in names.items() if k in wide}
-    return *_pytorch({k: v for k, v in names.items() if k not in wide} | split, "0", "1"), *linear(
-        "classifier.1", "head"
-    )
+    plain = {k: v for k, v in names.items() if k not in wide}
+    return *_pytorch(plain | split, "0", "1"), *_head("classifier.1")
 
 
 S3D = _s3d()
@@ -75,7 +80,7 @@ PYTORCH_I3D = (
         "conv3d",
         "bn",
     ),
-    *linear("logits.conv3d", "head"),
+    *_head("logits.conv3d"),
 )
 
 
