@@ -30,6 +30,7 @@ from vidjax.convert import (
     video_swin,
     vit,
     vivit,
+    vtn,
     x3d_csn,
 )
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
@@ -66,6 +67,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "swin": video_swin.IMAGE,
     "videomae": vit.AUTHORS,
     "vmz": x3d_csn.VMZ,
+    "vtn": vtn.AUTHORS,
 }
 _OURS = re.compile(r"(params|batch_stats)/")
 HEAD = r"^params/(\w+/)?head/"  # of each stream, where there are two

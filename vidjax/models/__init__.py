@@ -9,6 +9,7 @@ from vidjax.models import (  # noqa: F401
     i3d,
     inception,
     karpathy,
+    mae,
     mobilenet,
     movinet,
     mvit,
@@ -28,6 +29,7 @@ from vidjax.models import (  # noqa: F401
     videomae,
     vit,
     vivit,
+    vtn,
     x3d,
 )
 from vidjax.registry import create_model, list_models, spec
