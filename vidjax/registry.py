@@ -57,6 +57,7 @@ class ModelSpec:
       results: published accuracies.
       weights, licence: where weights live, and under which licence.
       inflates: the image model of the same submodules, whose weights this one takes, inflated in time.
+      task: "classify", or "pretrain" for a model that learns without labels and gives no logits.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ModelSpec:
     weights: str = ""
     licence: str = ""
     inflates: str = ""
+    task: str = "classify"
 
     @property
     def modality(self) -> str:

@@ -13,7 +13,7 @@ import vidjax
 from vidjax.errors import UserError
 from vidjax.registry import dummy_input
 
-NAMES = vidjax.list_models()
+NAMES = [n for n in vidjax.list_models() if vidjax.spec(n).task == "classify"]
 VIDEO = [n for n in NAMES if len(vidjax.spec(n).input_shape) != 3]  # not of images
 
 

@@ -18,11 +18,11 @@ def _norm(source: str, ours: str) -> Rules:
     return (rule(f"{source}.weight", f"params/{ours}/scale"), rule(f"{source}.bias", f"params/{ours}/bias"))
 
 
-def _block(source: str, parts: Mapping[str, str]) -> Rules:
+def _block(source: str, parts: Mapping[str, str], block: str = "block{i}") -> Rules:
     rules = []
     for theirs, ours in parts.items():
         kind = _norm if ours.startswith("norm") else linear
-        rules += kind(f"{source}.{theirs}", f"block{{i}}/{ours}")
+        rules += kind(f"{source}.{theirs}", f"{block}/{ours}")
     return tuple(rules)
 
 
@@ -64,34 +64,78 @@ _VIDEOMAE_AUTHORS = (
     *_norm("fc_norm", "fc_norm"),
     *linear("head", "head"),
 )
-_HF_LAYER = "videomae.encoder.layer.{i}"
-_HF_QKV = tuple(f"{_HF_LAYER}.attention.attention.{n}.weight" for n in ("query", "key", "value"))
+_HF_PARTS = {
+    "layernorm_before": "norm1",
+    "attention.output.dense": "attn/proj",
+    "layernorm_after": "norm2",
+    "intermediate.dense": "mlp/fc1",
+    "output.dense": "mlp/fc2",
+}
 
 
-def _videomae_transformers(q_bias: str, v_bias: str) -> Rules:
+def _transformers_layers(layer: str, block: str, q_bias: str, v_bias: str) -> Rules:
+    qkv = tuple(f"{layer}.attention.attention.{n}.weight" for n in ("query", "key", "value"))
+    return (
+        *_block(layer, _HF_PARTS, block),
+        rule(qkv, f"params/{block}/attn/qkv/kernel", chain(_FUSE, CHANNELS_LAST)),
+        rule(f"{layer}.attention.attention.{q_bias}", f"params/{block}/attn/q_bias"),
+        rule(f"{layer}.attention.attention.{v_bias}", f"params/{block}/attn/v_bias"),
+    )
+
+
+def _videomae_transformers(*biases: str) -> Rules:
     return (
         *linear("videomae.embeddings.patch_embeddings.projection", "patch_embed"),
-        *_block(
-            _HF_LAYER,
-            {
-                "layernorm_before": "norm1",
-                "attention.output.dense": "attn/proj",
-                "layernorm_after": "norm2",
-                "intermediate.dense": "mlp/fc1",
-                "output.dense": "mlp/fc2",
-            },
-        ),
-        rule(_HF_QKV, "params/block{i}/attn/qkv/kernel", chain(_FUSE, CHANNELS_LAST)),
-        rule(f"{_HF_LAYER}.attention.attention.{q_bias}", "params/block{i}/attn/q_bias"),
-        rule(f"{_HF_LAYER}.attention.attention.{v_bias}", "params/block{i}/attn/v_bias"),
+        *_transformers_layers("videomae.encoder.layer.{i}", "block{i}", *biases),
         *_norm("fc_norm", "fc_norm"),
         *linear("classifier", "head"),
     )
 
 
+def _pretraining_transformers(*biases: str) -> Rules:
+    return (
+        *linear("videomae.embeddings.patch_embeddings.projection", "patch_embed"),
+        *_transformers_layers("videomae.encoder.layer.{i}", "block{i}", *biases),
+        *_norm("videomae.layernorm", "norm"),
+        *linear("encoder_to_decoder", "decoder_embed", bias=False),
+        rule("mask_token", "params/mask_token"),
+        *_transformers_layers("decoder.decoder_layers.{i}", "decoder_block{i}", *biases),
+        *_norm("decoder.norm", "decoder_norm"),
+        *linear("decoder.head", "decoder_pred"),
+    )
+
+
+def _pretraining_authors(layer: str, block: str) -> Rules:
+    return (
+        *_block(layer, _TIMM_PARTS, block),
+        *linear(f"{layer}.attn.qkv", f"{block}/attn/qkv", bias=False),
+        rule(f"{layer}.attn.{{part:[qv]}}_bias", f"params/{block}/attn/{{part:[qv]}}_bias"),
+    )
+
+
+_PRETRAINING_AUTHORS = (
+    *linear("encoder.patch_embed.proj", "patch_embed"),
+    *_pretraining_authors("encoder.blocks.{i}", "block{i}"),
+    *_norm("encoder.norm", "norm"),
+    *linear("encoder_to_decoder", "decoder_embed", bias=False),
+    rule("mask_token", "params/mask_token"),
+    *_pretraining_authors("decoder.blocks.{i}", "decoder_block{i}"),
+    *_norm("decoder.norm", "decoder_norm"),
+    *linear("decoder.head", "decoder_pred"),
+)
+
+
 _VIDEOMAE = ("videomae_s", "videomae_b", "videomae_l", "videomae_h", "videomae_v2_g")
 TIMM = dict.fromkeys(("vit_s_16", "vit_b_16", "vit_b_32", "vit_l_16"), _VIT_TIMM)
 TORCHVISION = dict.fromkeys(("vit_b_16", "vit_b_32", "vit_l_16"), _VIT_TORCHVISION)
-AUTHORS = dict.fromkeys(_VIDEOMAE, _VIDEOMAE_AUTHORS)
-TRANSFORMERS = dict.fromkeys(_VIDEOMAE, _videomae_transformers("query.bias", "value.bias"))
-TRANSFORMERS_4 = dict.fromkeys(_VIDEOMAE, _videomae_transformers("q_bias", "v_bias"))
+_PRETRAINING = tuple(f"videomae_{v}_pretrain" for v in ("s", "b", "l", "h", "v2_b", "v2_g"))
+
+
+def _videomae(classifier: Rules, pretraining: Rules) -> dict[str, Rules]:
+    return dict.fromkeys(_VIDEOMAE, classifier) | dict.fromkeys(_PRETRAINING, pretraining)
+
+
+AUTHORS = _videomae(_VIDEOMAE_AUTHORS, _PRETRAINING_AUTHORS)
+_NEW, _OLD = ("query.bias", "value.bias"), ("q_bias", "v_bias")
+TRANSFORMERS = _videomae(_videomae_transformers(*_NEW), _pretraining_transformers(*_NEW))
+TRANSFORMERS_4 = _videomae(_videomae_transformers(*_OLD), _pretraining_transformers(*_OLD))

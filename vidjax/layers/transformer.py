@@ -278,9 +278,10 @@ class PatchEmbed(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, (T,) H, W, C] -> [B, (T / p_t,) H / p_h, W / p_w, D]. The kernel is a convolution's,
-        [*patch, C, D]; as a matrix product on rearranged pixels it is faster than one."""
+    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+        """[B, (T,) H, W, C] -> [B, (T / p_t,) H / p_h, W / p_w, D]; with `kept` int [B, N], numbers of
+        patches in row-major order, only those, [B, N, D]. The kernel is a convolution's, [*patch, C, D]; as a
+        matrix product on rearranged pixels it is faster than one."""
         patch = tuple(self.patch)
         shape = (*patch, x.shape[-1], self.width)
         size = math.prod(shape[:-1])
@@ -293,7 +294,10 @@ class PatchEmbed(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.width,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = patches(x, patch) @ kernel.reshape(size, self.width)
+        x = patches(x, patch)
+        if kept is not None:
+            x = jnp.take_along_axis(x.reshape(x.shape[0], -1, size), kept[..., None], axis=1)
+        y = x @ kernel.reshape(size, self.width)
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from vidjax.errors import unknown
 from vidjax.objectives.classify import Classify
+from vidjax.objectives.mae import MAE
 
-OBJECTIVES = {"classify": Classify}
+OBJECTIVES = {"classify": Classify, "mae": MAE}
 
 
 def create_objective(name: str, **options: Any) -> Any:

@@ -1,0 +1,139 @@
+"""Masked autoencoding: the reference's loss, what enters it, and what the encoder costs."""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vidjax
+from vidjax.analysis import graph
+from vidjax.analysis.macs import jaxpr_cost
+from vidjax.layers.transformer import patches
+from vidjax.objectives import create_objective
+from vidjax.objectives.mae import draw, frame_targets, tubelet_targets
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+sys.path.append(str(GOLDEN))
+from weights import draw_all, draw_input, relative_error, sample  # noqa: E402
+
+SMALL = dict(width=192, depth=3, heads=3, mlp_width=768, epsilon=1e-12)
+SMALL |= dict(decoder_width=96, decoder_depth=2, decoder_heads=3)
+MODELS = ("videomae_b_pretrain", "videomae_v2_b_pretrain", "mae_st_b_pretrain")
+
+
+def objective(**options):
+    return create_objective("mae", mean=IMAGENET_MEAN, std=IMAGENET_STD, **options)
+
+
+@pytest.mark.parametrize("encoder_norm", [False, True])
+def test_loss_and_predictions_of_the_reference(encoder_norm):
+    name = "videomae_pretrain" + ("_norm" if encoder_norm else "")
+    with np.load(GOLDEN / "loss" / f"{name}.npz") as file:
+        golden = dict(file)
+    about = json.loads(str(golden["about"]))
+    options = SMALL | dict(encoder_norm=encoder_norm, decoder_epsilon=1e-5)
+    source = draw_all(about["shapes"], about["seed"])
+    model, variables = vidjax.load_pretrained("videomae_s_pretrain", source, **options)
+    video = draw_input(about["input_shape"], about["seed"])
+    visible, masked = (
+        np.stack([np.flatnonzero(row) for row in m]) for m in (~golden["mask"], golden["mask"])
+    )
+    weight = np.ones(masked.shape, np.float32)
+    params = variables["params"]
+    loss, _ = jax.jit(lambda p: objective().loss(model, p, video, visible, masked, weight))(params)
+    assert abs(float(loss) / float(golden["loss"]) - 1) < 1e-5
+    predicted, _ = model.apply(variables, video, False, visible, masked)
+    assert relative_error(sample(predicted), golden["logits"]) < 1e-5
+
+
+def tiny(name, batch=2, **options):
+    model = vidjax.create_model(name, tiny=True, **options)
+    video = jax.random.randint(jax.random.PRNGKey(1), (batch, 4, 32, 32, 3), 0, 256).astype(jnp.uint8)
+    params = jax.jit(model.init)(jax.random.PRNGKey(0), video.astype(jnp.float32))["params"]
+    return model, params, video
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_learns_and_bfloat16_runs(name):
+    model, params, video = tiny(name)
+    loss = lambda p: objective()(model, p, {}, {"video": video}, jax.random.PRNGKey(2), True)  # noqa: E731
+    (value, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    assert aux["metrics"]["loss"] == value and 0 < aux["metrics"]["feature_std"] < 2
+    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.isfinite(g).all() and (g != 0).any(), jax.tree_util.keystr(path)
+    half = tiny(name, dtype=jnp.bfloat16)[0]
+    rough = objective()(half, params, {}, {"video": video}, jax.random.PRNGKey(2), True)[0]
+    np.testing.assert_allclose(rough, value, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_visible_tokens_are_not_in_the_loss_and_masked_ones_not_in_the_encoder(name):
+    model, params, video = tiny(name)
+    clip = video.astype(jnp.float32) / 255
+    visible, decoded, weight = draw(model, jax.random.PRNGKey(3), clip.shape)
+    predicted, endpoints = model.apply({"params": params}, clip, True, visible, decoded)
+    changed = _changed(
+        model, clip, decoded[:, weight[0] > 0][:, :1] if weight.min() else _hidden(decoded, weight)
+    )
+    again, others = model.apply({"params": params}, changed, True, visible, decoded)
+    np.testing.assert_array_equal(again, predicted)
+    np.testing.assert_array_equal(others["tokens"], endpoints["tokens"])
+    # The loss of a decoded token that the encoder saw weighs nothing.
+    rows = jnp.arange(2).reshape(-1, 1)
+    seen = jnp.zeros((2, 32), bool).at[rows, visible].set(True)
+    assert ((weight == 0) == jnp.take_along_axis(seen, decoded, 1)).all()
+
+
+def _hidden(decoded, weight):
+    return jnp.stack([d[w > 0][:1] for d, w in zip(decoded, weight)])
+
+
+def _changed(model, clip, token):
+    """The clip with one token of each sample filled with other pixels."""
+    t, h, w = model.token_grid(clip.shape[1:]).shape
+    out = np.array(clip)
+    pt, ph, pw = model.patch
+    for b, n in enumerate(np.asarray(token)[:, 0]):
+        i, j, k = np.unravel_index(n, (t, h, w))
+        out[b, i * pt : (i + 1) * pt, j * ph : (j + 1) * ph, k * pw : (k + 1) * pw] = 0.123
+    return jnp.asarray(out)
+
+
+def test_targets_of_the_two_families():
+    video = jax.random.uniform(jax.random.PRNGKey(0), (1, 4, 8, 8, 3))
+    everything = jnp.arange(2).reshape(1, -1)
+    got = np.asarray(tubelet_targets(video, (2, 8, 8), everything)).reshape(2, -1, 3)
+    raw = np.asarray(patches(video, (2, 8, 8))).reshape(2, -1, 3)
+    want = (raw - raw.mean(1, keepdims=True)) / (raw.std(1, ddof=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    got = np.asarray(frame_targets(video, (2, 8, 8), everything))[0]
+    raw = np.asarray(video)[0, [0, 3]].reshape(2, -1)
+    want = (raw - raw.mean(1, keepdims=True)) / np.sqrt(raw.var(1, ddof=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_costs_what_the_visible_tokens_cost():
+    """160 of 1,568 tokens at a ratio of 0.9: dense layers cost 160 / 1568, attention its square."""
+    cost = lambda name, **o: jaxpr_cost(  # noqa: E731
+        graph.trace(vidjax.create_model(name, **o), (16, 224, 224, 3)).jaxpr
+    ).by_module()
+    masked, whole = cost("videomae_b_pretrain"), cost("videomae_b")
+    dense = 12 * 12 * 768**2
+    attention = 2 * 12 * 768
+    for blocks, n in ((masked, 160), (whole, 1568)):
+        got = sum(v for k, v in blocks.items() if k.startswith("block"))
+        assert got == n * dense + n * n * attention
+    assert masked["patch_embed"] == 160 * 1536 * 768
+
+
+def test_masks_depend_on_the_key_alone():
+    model, params, video = tiny("videomae_b_pretrain")
+    run = lambda seed: float(  # noqa: E731
+        objective()(model, params, {}, {"video": video}, jax.random.PRNGKey(seed), True)[0]
+    )
+    assert run(0) == run(0) != run(1)

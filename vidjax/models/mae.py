@@ -1,0 +1,288 @@
+"""Masked autoencoders of video: a ViT on the few tokens that are visible, and a small decoder of the others.
+
+Papers: Tong et al., "VideoMAE", NeurIPS 2022, arXiv:2203.12602, section 3 and table 7; Wang et al., "VideoMAE
+V2", CVPR 2023, arXiv:2303.16727, section 3.2 (dual masking); Feichtenhofer et al., "Masked Autoencoders As
+Spatiotemporal Learners" (MAE-ST), NeurIPS 2022, arXiv:2205.09113, section 3. Input: 16 frames of 224x224.
+
+The encoder never sees a masked token: its cost is that of the visible ones. What is masked and what the
+decoder is asked for come with the call, drawn by `vidjax.objectives.mae`; without them (to describe a model,
+say) the model draws a mask of its own kind and ratio from a fixed key. The encoder's parameters are named as
+those of `vidjax.models.videomae`: it is fine-tuned by naming in `init.skip` what the two do not share.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from vidjax.layers.norm import LayerNorm
+from vidjax.layers.transformer import (
+    KERNEL_INIT,
+    Block,
+    PatchEmbed,
+    TokenGrid,
+    apply_blocks,
+    sincos_positions,
+)
+from vidjax.models import videomae
+from vidjax.objectives.masks import draw_mask
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
+
+Output = tuple[jax.Array, dict[str, jax.Array]]
+
+
+class MaskedAutoencoder(nn.Module):
+    """What the two families share: encoder blocks on visible tokens, decoder blocks, fields.
+
+    Attributes:
+      num_classes: of no use here; kept so that models are made alike.
+      width, depth, heads, mlp_width: of the encoder.
+      decoder_width, decoder_depth, decoder_heads: of the decoder, whose MLPs are four times as wide.
+      patch: frames, height and width of a tubelet.
+      mask, mask_ratio: how tokens are masked, see `vidjax.objectives.masks`.
+      decoder_mask, decoder_mask_ratio: what the decoder leaves out of the masked tokens; "" for nothing.
+      epsilon, decoder_epsilon: of all LayerNorms, and of that behind the decoder.
+      scan, remat, backend: see `vidjax.layers.transformer` and `vidjax.layers.attention`.
+      dtype, param_dtype: of the computation and of the parameters.
+    """
+
+    num_classes: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    patch: Sequence[int] = (2, 16, 16)
+    mask: str = "tube"
+    mask_ratio: float = 0.9
+    decoder_mask: str = ""
+    decoder_mask_ratio: float = 0.5
+    epsilon: float = 1e-6
+    decoder_epsilon: float = 1e-6
+    scan: bool = False
+    remat: str = "none"
+    backend: str = "auto"
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    def token_grid(self, input_shape: Sequence[int]) -> TokenGrid:
+        """Where the tokens of a clip (T, H, W, C) lie."""
+        return TokenGrid(tuple(size // p for size, p in zip(input_shape, self.patch)))
+
+    def _drawn(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Visible tokens, and those that the decoder is asked for, from a fixed key."""
+        grid, key = self.token_grid(video.shape[1:]).shape, jax.random.PRNGKey(0)
+        mask = draw_mask(self.mask, key, video.shape[0], grid, self.mask_ratio)
+        if not self.decoder_mask:
+            return mask.visible, mask.masked
+        kept = draw_mask(self.decoder_mask, key, video.shape[0], grid, self.decoder_mask_ratio)
+        return mask.visible, kept.visible
+
+    def _blocks(self, x: jax.Array, depth: int, heads: int, mlp: int, train: bool, bias: str, name: str):
+        block = functools.partial(
+            Block,
+            heads,
+            mlp,
+            qkv_bias=bias,
+            epsilon=self.epsilon,
+            backend=self.backend,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        return apply_blocks(block, x, depth, train, scan=self.scan, remat=self.remat, name=name)[0]
+
+    def _parts(self):
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = functools.partial(nn.Dense, kernel_init=KERNEL_INIT, **types)
+        return dense, functools.partial(LayerNorm, **types), types
+
+
+class VideoMAEPretraining(MaskedAutoencoder):
+    """VideoMAE and VideoMAE V2: fixed sine-cosine positions, no class token; tubelets are predicted whole.
+
+    Attributes:
+      encoder_norm: a LayerNorm between encoder and decoder. The authors' models and published weights have
+        one; transformers' default configuration, whose parameters are counted as the reference, has none.
+    """
+
+    encoder_norm: bool = False
+    predicts_one_frame = False
+
+    @nn.compact
+    def __call__(
+        self,
+        video: jax.Array,
+        train: bool = False,
+        visible: jax.Array | None = None,
+        decoded: jax.Array | None = None,
+    ) -> Output:
+        """Predicts tubelets from others.
+
+        Args:
+          video: [B, T, H, W, C].
+          train: changes nothing here.
+          visible, decoded: token numbers int32 [B, Nv] and [B, Nd], time first; where not given a mask is
+            drawn from a fixed key.
+
+        Returns:
+          Predictions float32 [B, Nd, p_t p_h p_w C], and endpoints: tokens [B, Nv, D] of the encoder and
+          pre_logits [B, D], their mean.
+        """
+        if visible is None:
+            visible, decoded = self._drawn(video)
+        dense, norm, types = self._parts()
+        positions = sincos_positions(self.token_grid(video.shape[1:]).count, self.width)
+        x = PatchEmbed(self.width, self.patch, name="patch_embed", **types)(video, visible)
+        x += jnp.asarray(positions, x.dtype)[visible]
+        x = self._blocks(x, self.depth, self.heads, self.mlp_width, train, "qv", "block")
+        if self.encoder_norm:
+            x = norm(self.epsilon, name="norm")(x)
+        tokens = x
+
+        d = self.decoder_width
+        x = dense(d, use_bias=False, name="decoder_embed")(x)
+        positions = jnp.asarray(sincos_positions(len(positions), d), x.dtype)
+        mask_token = self.param("mask_token", KERNEL_INIT, (1, 1, d), self.param_dtype).astype(x.dtype)
+        x = jnp.concatenate([x + positions[visible], mask_token + positions[decoded]], axis=1)
+        x = self._blocks(x, self.decoder_depth, self.decoder_heads, 4 * d, train, "qv", "decoder_block")
+        x = norm(self.decoder_epsilon, name="decoder_norm")(x[:, visible.shape[1] :])
+        x = dense(_volume(self.patch) * video.shape[-1], name="decoder_pred")(x)
+        pooled = tokens.astype(jnp.float32).mean(1)
+        return x.astype(jnp.float32), {"tokens": tokens, "pre_logits": pooled}
+
+
+class MAESTPretraining(MaskedAutoencoder):
+    """MAE-ST: learned positions of space and of time, a class token, all tokens in the decoder; of every
+    tubelet one frame is predicted.
+
+    Attributes:
+      frames, size: of the clips that the tables of positions are for.
+    """
+
+    mask: str = "random"
+    frames: int = 16
+    size: int = 224
+    predicts_one_frame = True
+
+    @nn.compact
+    def __call__(
+        self,
+        video: jax.Array,
+        train: bool = False,
+        visible: jax.Array | None = None,
+        decoded: jax.Array | None = None,
+    ) -> Output:
+        """As `VideoMAEPretraining`, but predictions are [B, Nd, p_h p_w C], and tokens have the class token
+        first."""
+        if visible is None:
+            visible, decoded = self._drawn(video)
+        dense, norm, types = self._parts()
+        grid = self.token_grid(video.shape[1:])
+        n = grid.count
+        x = PatchEmbed(self.width, self.patch, name="patch_embed", **types)(video, visible)
+        x = self._positions(x, visible, grid.shape, "")
+        x = self._blocks(x, self.depth, self.heads, self.mlp_width, train, "qkv", "block")
+        x = tokens = norm(self.epsilon, name="norm")(x)
+
+        d = self.decoder_width
+        x = dense(d, name="decoder_embed")(x)
+        mask_token = self.param("mask_token", KERNEL_INIT, (1, 1, d), self.param_dtype).astype(x.dtype)
+        rows = jnp.arange(x.shape[0]).reshape(-1, 1)
+        everything = jnp.broadcast_to(mask_token, (x.shape[0], n, d)).at[rows, visible].set(x[:, 1:])
+        everywhere = jnp.broadcast_to(jnp.arange(n)[None], (x.shape[0], n))
+        x = self._positions(everything, everywhere, grid.shape, "decoder_", cls=x[:, :1])
+        x = self._blocks(x, self.decoder_depth, self.decoder_heads, 4 * d, train, "qkv", "decoder_block")
+        x = jnp.take_along_axis(x[:, 1:], decoded[..., None], axis=1)
+        x = norm(self.decoder_epsilon, name="decoder_norm")(x)
+        x = dense(_volume(self.patch[1:]) * video.shape[-1], name="decoder_pred")(x)
+        pooled = tokens[:, 1:].astype(jnp.float32).mean(1)
+        return x.astype(jnp.float32), {"tokens": tokens, "pre_logits": pooled}
+
+    def _positions(self, x, numbers, grid, prefix, cls=None):
+        """Adds space + time to tokens [B, N, D] of these numbers, and puts the class token before them."""
+        d, place = x.shape[-1], grid[1] * grid[2]
+        table = lambda name, rows: self.param(  # noqa: E731
+            f"{prefix}pos_embed_{name}", KERNEL_INIT, (1, rows, d), self.param_dtype
+        ).astype(x.dtype)
+        space = table("spatial", (self.size // self.patch[1]) * (self.size // self.patch[2]))
+        time = table("temporal", self.frames // self.patch[0])
+        x = x + space[0][numbers % place] + time[0][numbers // place]
+        if cls is None:
+            cls = self.param("cls_token", KERNEL_INIT, (1, 1, d), self.param_dtype).astype(x.dtype)
+            cls = jnp.broadcast_to(cls, (x.shape[0], 1, d))
+        return jnp.concatenate([cls + table("class", 1), x], axis=1)
+
+
+def _volume(sizes: Sequence[int]) -> int:
+    return functools.reduce(lambda a, b: a * b, sizes)
+
+
+_VIDEOMAE = dict(
+    paper="VideoMAE: Masked Autoencoders are Data-Efficient Learners",
+    year=2022,
+    arxiv="2203.12602",
+    weights="videomae, transformers",
+    licence="CC-BY-NC-4.0",
+)
+_V2 = dict(
+    paper="VideoMAE V2: Scaling Video Masked Autoencoders",
+    year=2023,
+    arxiv="2303.16727",
+    weights="videomae",
+    licence="MIT",
+)
+_ST = dict(paper="Masked Autoencoders As Spatiotemporal Learners", year=2022, arxiv="2205.09113")
+_DUAL = dict(decoder_mask="running_cell")
+# name: class, encoder, (decoder width, depth, heads), other fields, parameters, paper
+_PRESETS = {
+    "videomae_s_pretrain": (VideoMAEPretraining, "s", (192, 4, 3), {}, 24_028_608, _VIDEOMAE),
+    "videomae_b_pretrain": (VideoMAEPretraining, "b", (384, 4, 6), {}, 94_209_408, _VIDEOMAE),
+    "videomae_l_pretrain": (VideoMAEPretraining, "l", (512, 4, 8), {}, 317_779_968, _VIDEOMAE),
+    "videomae_h_pretrain": (VideoMAEPretraining, "h", (640, 12, 8), {}, 692_484_736, _VIDEOMAE),
+    "videomae_v2_b_pretrain": (VideoMAEPretraining, "b", (384, 4, 6), _DUAL, 94_209_408, _V2),
+    "videomae_v2_g_pretrain": (VideoMAEPretraining, "v2_g", (512, 4, 8), _DUAL, 1_025_541_144, _V2),
+    "mae_st_b_pretrain": (MAESTPretraining, "b", (512, 4, 16), {}, None, _ST),
+    "mae_st_l_pretrain": (MAESTPretraining, "l", (512, 4, 16), {}, None, _ST),
+    "mae_st_h_pretrain": (MAESTPretraining, "h", (512, 4, 16), {}, None, _ST),
+}
+
+for _name, (_module, _encoder, _decoder, _fields, _params, _paper) in _PRESETS.items():
+    _width, _depth, _heads, _mlp, _patch, *_ = videomae.PRESETS[f"videomae_{_encoder}"]
+    _tiny = dict(width=16, depth=2, heads=2, mlp_width=32, patch=(2, 8, 8))
+    _tiny |= dict(decoder_width=12, decoder_depth=1, decoder_heads=2, mask_ratio=0.75)
+    register_model(
+        ModelSpec(
+            name=_name,
+            family="mae",
+            module=_module,
+            preset=dict(
+                width=_width,
+                depth=_depth,
+                heads=_heads,
+                mlp_width=_mlp,
+                patch=(2, _patch, _patch),
+                decoder_width=_decoder[0],
+                decoder_depth=_decoder[1],
+                decoder_heads=_decoder[2],
+                **_fields,
+            ),
+            tiny=_tiny | (dict(frames=4, size=32) if _module is MAESTPretraining else {}),
+            input_shape=(16, 224, 224, 3),
+            tiny_input_shape=(4, 32, 32, 3),
+            temporal="joint space-time attention over visible tokens",
+            order_aware=True,
+            num_classes=0,
+            task="pretrain",
+            stride=4,
+            fps=30,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            params=_params,
+            **_paper,
+        )
+    )

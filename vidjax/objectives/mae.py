@@ -1,0 +1,125 @@
+"""Reconstruction of masked tubelets.
+
+Sources: Tong et al., arXiv:2203.12602, section 3.1 and the authors' release; Wang et al., arXiv:2303.16727,
+equation 6 (dual masking); Feichtenhofer et al., arXiv:2205.09113, section 3 and the authors' release.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vidjax.layers.preprocess import normalize
+from vidjax.layers.transformer import patches
+from vidjax.objectives.masks import as_booleans, draw_mask
+
+
+@dataclasses.dataclass(frozen=True)
+class MAE:
+    """Mean squared error of the predicted masked tokens; the visible ones do not enter.
+
+    How tokens are masked is the model's affair (its fields `mask`, `mask_ratio`, `decoder_mask`), and so is
+    whether a tubelet is predicted whole or by one of its frames.
+
+    Attributes:
+      mean, std: per-channel statistics that the model expects, on a scale of 0 to 1.
+      normalize_targets: pixels of a token less their mean, over their deviation.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normalize_targets: bool = True
+
+    def __call__(
+        self, model: nn.Module, params: Any, model_state: Any, batch: dict, rng: jax.Array, train: bool
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Loss of batch["video"] uint8 [B, T, H, W, C] under masks drawn from `rng`.
+
+        Returns:
+          The loss, and aux with `metrics` (loss; feature_std, the spread of the clips' features: near 0 they
+          have collapsed to one) and the unchanged `model_state`.
+        """
+        video = normalize(batch["video"], self.mean, self.std)
+        drawn = draw(model, rng, video.shape)
+        loss, endpoints = self.loss(model, params, video, *drawn, train)
+        features = jax.lax.stop_gradient(endpoints["pre_logits"])
+        features /= jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-12
+        spread = features.std(0).mean() * features.shape[-1] ** 0.5
+        return loss, {"metrics": {"loss": loss, "feature_std": spread}, "model_state": model_state}
+
+    def loss(
+        self,
+        model: nn.Module,
+        params: Any,
+        video: jax.Array,
+        visible: jax.Array,
+        decoded: jax.Array,
+        weight: jax.Array,
+        train: bool = False,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Loss of a normalised video under a mask as `draw` gives it, and the model's endpoints."""
+        predicted, endpoints = model.apply({"params": params}, video, train, visible, decoded)
+        error = jnp.square(predicted - self.targets(model, video, decoded)).mean(-1)
+        return (error * weight).sum() / weight.sum(), endpoints
+
+    def targets(self, model: nn.Module, video: jax.Array, decoded: jax.Array) -> jax.Array:
+        """What should be predicted for the tokens `decoded` [B, Nd] of a normalised video: [B, Nd, P]."""
+        if model.predicts_one_frame:
+            return frame_targets(video, model.patch, decoded, self.normalize_targets)
+        mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 1, -1) for x in (self.mean, self.std))
+        return tubelet_targets(video * std + mean, model.patch, decoded, self.normalize_targets)
+
+
+def draw(model: nn.Module, rng: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Masks for a batch of clips of `shape` [B, T, H, W, C].
+
+    Returns:
+      Numbers of the visible tokens [B, Nv] and of those that the decoder predicts [B, Nd], and the weight of
+      each of the latter in the loss, float32 [B, Nd]: 0 for those that the encoder saw.
+    """
+    first, second = jax.random.split(rng)
+    grid = model.token_grid(shape[1:]).shape
+    mask = draw_mask(model.mask, first, shape[0], grid, model.mask_ratio)
+    if not model.decoder_mask:
+        return mask.visible, mask.masked, jnp.ones(mask.masked.shape, jnp.float32)
+    kept = draw_mask(model.decoder_mask, second, shape[0], grid, model.decoder_mask_ratio).visible
+    hidden = jnp.take_along_axis(as_booleans(mask), kept, axis=1)
+    return mask.visible, kept, hidden.astype(jnp.float32)
+
+
+def tubelet_targets(
+    video: jax.Array, patch: Sequence[int], decoded: jax.Array, normalized: bool = True
+) -> jax.Array:
+    """VideoMAE's: whole tubelets of pixels [0, 1], each channel by its own mean and unbiased deviation.
+
+    Video [B, T, H, W, C] and token numbers [B, Nd] -> [B, Nd, p_t p_h p_w C].
+    """
+    x = _gather(patches(video, patch), decoded)
+    if not normalized:
+        return x
+    pixels = x.reshape(*x.shape[:2], -1, video.shape[-1])
+    mean = pixels.mean(2, keepdims=True)
+    pixels = (pixels - mean) / (jnp.sqrt(pixels.var(2, ddof=1, keepdims=True)) + 1e-6)
+    return pixels.reshape(x.shape)
+
+
+def frame_targets(
+    video: jax.Array, patch: Sequence[int], decoded: jax.Array, normalized: bool = True
+) -> jax.Array:
+    """MAE-ST's: of evenly spaced frames, one for each tubelet, whole patches by their mean and deviation.
+
+    Normalised video [B, T, H, W, C] and token numbers [B, Nd] -> [B, Nd, p_h p_w C].
+    """
+    frames = np.linspace(0, video.shape[1] - 1, video.shape[1] // patch[0]).astype(int)
+    x = _gather(patches(video[:, frames], (1, *patch[1:])), decoded)
+    if not normalized:
+        return x
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-6)
+
+
+def _gather(x: jax.Array, numbers: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(x.reshape(x.shape[0], -1, x.shape[-1]), numbers[..., None], axis=1)
