@@ -20,7 +20,27 @@ def _resnet(shifted: str) -> Rules:
     )
 
 
+def _mobilenet() -> Rules:
+    """Of MobileNetV2, whose blocks are flat lists; those with a shortcut, all but a stage's first, shift."""
+    rules = []
+    for at, ours in ((0, "stem"), (18, "last")):
+        rules += linear(f"base_model.features.{at}.0", f"trunk/{ours}_conv", bias=False)
+        rules += batch_norm(f"base_model.features.{at}.1", f"trunk/{ours}_bn")
+    at = 0
+    for stage, blocks in enumerate((1, 2, 3, 4, 3, 3, 1), 1):
+        for j in range(blocks):
+            at += 1
+            ours = f"trunk/stage{stage}_block{j}"
+            for k, i in enumerate((1, 2, 3) if stage > 1 else (2, 3)):  # the first stage does not expand
+                theirs = f"base_model.features.{at}.conv"
+                shifted = ".net" if j > 0 and i == 1 else ""
+                rules += linear(f"{theirs}.{3 * k}{shifted}", f"{ours}/conv{i}", bias=False)
+                rules += batch_norm(f"{theirs}.{3 * k + 1}", f"{ours}/bn{i}")
+    return *rules, *linear("new_fc", "head")
+
+
 RULES = {
+    "tsm_mobilenet_v2_8f": _mobilenet(),
     "tsn_resnet50": _resnet(""),
     **dict.fromkeys(("tsm_resnet50_8f", "tsm_resnet50_16f"), _resnet(".net")),
 }

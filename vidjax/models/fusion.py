@@ -6,8 +6,8 @@ fusion a plain network of 3D convolutions with BatchNorm.
 Input: video [B, T, H, W, C].
 
   single frame  one frame of the clip; blind to motion.
-  late fusion   a 2D trunk on every frame, features fused at the end: by average, maximum or attention (blind
-                to the order of frames), or by an MLP on their concatenation (not blind).
+  late fusion   a 2D trunk on every frame, features fused at the end: by average, maximum, attention or VLAD
+                (blind to the order of frames), or by an MLP on their concatenation (not blind).
   early fusion  all frames side by side in the channels of the first convolution.
   slow fusion   strided 3D convolutions, whose temporal field widens layer by layer.
 """
@@ -100,6 +100,58 @@ class LateFusionMLP(LateFusion):
         return nn.relu(nn.Dense(self.mlp_width, param_dtype=self.param_dtype, name="mlp")(x))
 
 
+class VLAD(nn.Module):
+    """Sums what descriptors have over each of K centres: NetVLAD (Arandjelovic et al., arXiv:1511.07247).
+
+    Attributes:
+      clusters: K.
+      alpha: sharpness of the first assignment to centres, which is learned apart from them.
+      param_dtype: of the parameters.
+    """
+
+    clusters: int
+    alpha: float
+    param_dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, D * K] of length one, equation 4."""
+        x, shape = _unit(x), (x.shape[-1], self.clusters)
+        centres = self.param("centres", nn.initializers.normal(shape[0] ** -0.5), shape, self.param_dtype)
+        # The distances to the centres, as equation 3 has them, to begin with.
+        kernel = self.param("kernel", lambda _: 2 * self.alpha * centres)
+        bias = self.param("bias", lambda _: -self.alpha * jnp.square(centres).sum(0))
+        share = nn.softmax(x @ kernel + bias.reshape(1, 1, -1), axis=-1)  # [B, N, K]
+        vlad = x.swapaxes(1, 2) @ share - centres[None] * share.sum(1)[:, None]
+        return _unit(_unit(vlad, 1).reshape(x.shape[0], -1))  # each centre's part by itself, then all
+
+
+class LateFusionVLAD(LateFusion):
+    """`VLAD` of all frames, and of all their places as in ActionVLAD (Girdhar et al., arXiv:1704.02895,
+    equation 2).
+
+    Attributes:
+      clusters, alpha: see `VLAD`.
+      local: the descriptors are those at every place of the trunk's last map; else one per frame.
+    """
+
+    clusters: int = 64
+    alpha: float = 10.0
+    local: bool = True
+
+    def fuse(self, features: jax.Array, endpoints: dict[str, jax.Array]) -> jax.Array:
+        if self.local:
+            maps = [x for name, x in endpoints.items() if name.startswith("stage") or name == "tokens"]
+            features = maps[-1].astype(jnp.float32)
+        descriptors = features.reshape(features.shape[0], -1, features.shape[-1])
+        return VLAD(self.clusters, self.alpha, self.param_dtype, name="vlad")(descriptors)
+
+
+def _unit(x: jax.Array, axis: int = -1) -> jax.Array:
+    """`x` of length one along `axis`."""
+    return x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-12)
+
+
 class SlowFusion(nn.Module):
     """A plain 3D CNN: strided 3x3x3 convolution, BatchNorm and ReLU, repeated; then the mean over T, H, W.
 
@@ -147,6 +199,7 @@ _VARIANTS = {
     "late_fusion_{}": (LateFusion, "average of frame features", False),
     "late_fusion_{}_max": (LateFusionMax, "maximum of frame features", False),
     "late_fusion_{}_attention": (LateFusionAttention, "attention over frame features", False),
+    "late_fusion_{}_vlad": (LateFusionVLAD, "VLAD of features of all frames and places", False),
     "late_fusion_{}_mlp": (LateFusionMLP, "MLP on concatenated frame features", True),
 }
 

@@ -9,7 +9,6 @@ Deviation from the paper: a ResNet-50 trunk by default in place of BN-Inception.
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from vidjax.errors import unknown
 from vidjax.models.frame_model import FrameModel, Output
@@ -60,25 +59,28 @@ class TSN(FrameModel):
             raise unknown("consensus", self.consensus, CONSENSUS)
         t = scores.shape[1]
         weights = self.param("consensus", nn.initializers.constant(1 / t), (t,), self.param_dtype)
-        return jnp.einsum("btk,t->bk", scores, weights), endpoints
+        return (scores * weights.reshape(1, t, 1)).sum(1), endpoints
 
+
+_COMMON = dict(
+    family="tsn",
+    module=TSN,
+    tiny=dict(trunk_options=dict(tiny=True)),
+    tiny_input_shape=(4, 32, 32, 3),
+    paper="Temporal Segment Networks: Towards Good Practices for Deep Action Recognition",
+    year=2016,
+    arxiv="1608.00859",
+    temporal="average of the frames' class scores",
+    order_aware=False,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
 
 register_model(
     ModelSpec(
         name="tsn_resnet50",
-        family="tsn",
-        module=TSN,
         preset=dict(trunk="resnet50"),
-        tiny=dict(trunk_options=dict(tiny=True)),
         input_shape=(8, 224, 224, 3),
-        tiny_input_shape=(4, 32, 32, 3),
-        paper="Temporal Segment Networks: Towards Good Practices for Deep Action Recognition",
-        year=2016,
-        arxiv="1608.00859",
-        temporal="average of the frames' class scores",
-        order_aware=False,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
         params=24_327_632,
         gmacs=32.70,
         results=(
@@ -87,5 +89,20 @@ register_model(
         ),
         weights="torchvision (trunk); tsm",
         licence="BSD-3-Clause; MIT",
+        **_COMMON,
+    )
+)
+
+# The trunk is torchvision's GoogLeNet with BatchNorm; in the paper's BN-Inception two 3x3 convolutions stand
+# for each one of 3x3 in the third branch.
+register_model(
+    ModelSpec(
+        name="tsn_inception_v1_bn",
+        preset=dict(trunk="inception_v1_bn"),
+        input_shape=(3, 224, 224, 3),
+        num_classes=101,
+        weights="torchvision (trunk)",
+        licence="BSD-3-Clause",
+        **_COMMON,
     )
 )
