@@ -11,13 +11,12 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-import flax.linen as nn
 import jax
 from rich.console import Console
 from rich.table import Table
 
 from vidjax.analysis.graph import trace
-from vidjax.analysis.macs import jaxpr_cost, model_cost
+from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.params import abstract_variables, count_params
 from vidjax.analysis.receptive_field import computed, measured
 from vidjax.layers.conv import Conv
@@ -40,65 +39,22 @@ class Row:
     note: str = ""
 
 
-class Fusion(nn.Module):
-    """The lectures' three networks: convolution 3, pooling 4, convolution 3 (same padding), global average.
-
-    Attributes:
-      kind: "late" (2D on each frame), "early" (frames stacked in channels, then 2D) or "slow" (3D).
-    """
-
-    kind: str
-
-    @nn.compact
-    def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        b, t, h, w, c = video.shape
-        x = video
-        if self.kind == "early":
-            x = x.transpose(0, 2, 3, 1, 4).reshape(b, 1, h, w, t * c)
-        time, step = (3, 4) if self.kind == "slow" else (1, 1)
-        ends = {}
-        x = ends["conv1"] = nn.relu(Conv(12, (time, 3, 3), padding="SAME", name="conv1")(x))
-        x = ends["pool1"] = nn.max_pool(x, (step, 4, 4), strides=(step, 4, 4))
-        x = ends["conv2"] = nn.relu(Conv(24, (time, 3, 3), padding="SAME", name="conv2")(x))
-        x = ends["global pool"] = x.mean((1, 2, 3))
-        return nn.Dense(10, name="head")(x), ends
-
-
-class C3D(nn.Module):
-    """C3D (Tran et al., arXiv:1412.0767, figure 3) as a list of layers, for its cost only."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        stages = {"1": (64,), "2": (128,), "3": (256, 256), "4": (512, 512), "5": (512, 512)}
-        for stage, widths in stages.items():
-            for width, part in zip(widths, "ab" if len(widths) > 1 else " "):
-                conv = Conv(width, (3, 3, 3), padding=1, use_bias=True, name=f"conv{stage}{part}".strip())
-                x = nn.relu(conv(x))
-            window = (1, 2, 2) if stage == "1" else (2, 2, 2)
-            pad = [(0, 0), (1, 1), (1, 1)] if stage == "5" else "VALID"
-            x = nn.max_pool(x, window, strides=window, padding=pad)
-        x = x.reshape(x.shape[0], -1)
-        for name, width in (("fc6", 4096), ("fc7", 4096), ("fc8", self.num_classes)):
-            x = nn.Dense(width, name=name)(x)
-        return x, {}
-
-
 def fusion_fields() -> Iterator[Row]:
     """Receptive fields T x H x W of the three fusions for a clip of 20 frames at 64 x 64."""
     lecture = {
-        "late": ("1x3x3", "1x6x6", "1x14x14", "20x64x64"),
-        "early": ("20x3x3", "20x6x6", "20x14x14", "20x64x64"),
-        "slow": ("3x3x3", "6x6x6", "14x14x14", "20x64x64"),
+        "late_fusion": ("1x3x3", "1x6x6", "1x14x14", "20x64x64"),
+        "early_fusion": ("20x3x3", "20x6x6", "20x14x14", "20x64x64"),
+        "conv3d": ("3x3x3", "6x6x6", "14x14x14", "20x64x64"),
     }
+    stages = {"stem": "conv1", "stage1": "pool1", "stage2": "conv2", "pre_logits": "global pool"}
     for kind, published in lecture.items():
-        model, shape = Fusion(kind), (20, 64, 64, 3)
+        name = f"lecture_{kind}"
+        model, shape = create_model(name), spec(name).input_shape
         graph, seen = computed(model, shape), measured(model, shape)
-        for stage, expected in zip(graph, published, strict=True):
+        for (stage, shown), expected in zip(stages.items(), published, strict=True):
             both = ["x".join(str(last - first + 1) for first, last in f[stage]) for f in (graph, seen)]
             note = "computed and measured" if both[0] == both[1] else f"measured {both[1]}"
-            yield Row("fusion: receptive field", kind, stage, both[0], expected, LECTURE, note)
+            yield Row("fusion: receptive field", name, shown, both[0], expected, LECTURE, note)
 
 
 def kernel_params() -> Iterator[Row]:
@@ -132,21 +88,30 @@ def data_sizes() -> Iterator[Row]:
 
 def c3d_stages() -> Iterator[Row]:
     """GMACs of each layer of C3D for 16 x 112 x 112."""
-    published = dict(conv1="1.04", conv2="11.10", conv3a="5.55", conv3b="11.10", conv4a="2.77")
-    published |= dict(conv4b="5.55", conv5a="0.69", conv5b="0.69")
-    graph = trace(C3D(400), (16, 112, 112, 3))
+    published = {
+        "stem_conv": "1.04",
+        "stage2_conv0": "11.10",
+        "stage3_conv0": "5.55",
+        "stage3_conv1": "11.10",
+        "stage4_conv0": "2.77",
+        "stage4_conv1": "5.55",
+        "stage5_conv0": "0.69",
+        "stage5_conv1": "0.69",
+    }
+    shape = spec("c3d").input_shape
+    graph = trace(create_model("c3d", 400), shape)
     gmacs = {k: n / 1e9 for k, n in jaxpr_cost(graph.jaxpr).by_module().items() if n}
     table = "C3D: GMACs"
     for name, figure in published.items():
         yield Row(table, name, "GMACs", f"{gmacs[name]:.2f}", figure, LECTURE)
-    fc = sum(n for k, n in gmacs.items() if k.startswith("fc"))
+    fc = sum(n for k, n in gmacs.items() if k.startswith(("fc", "head")))
     total = sum(gmacs.values())
     yield Row(table, "all convolutions", "GMACs", f"{total - fc:.3f}", "38.497", LECTURE)
     why = "the often quoted total takes them for 1.0"
-    yield Row(table, "fc6 + fc7 + fc8", "GMACs", f"{fc:.3f}", "0.052", LECTURE, why)
+    yield Row(table, "fc6 + fc7 + head", "GMACs", f"{fc:.3f}", "0.052", LECTURE, why)
     yield Row(table, "all", "GMACs", f"{total:.3f}", "38.549", LECTURE, "often quoted: 39.5 = 38.5 + 1.0")
     for classes, figure in ((400, 79_634_576), (487, 79_991_015), (101, 78_409_573)):
-        ours = count_params(abstract_variables(C3D(classes), (16, 112, 112, 3))["params"])
+        ours = count_params(abstract_variables(create_model("c3d", classes), shape)["params"])
         yield Row(
             "C3D: parameters", f"{classes} classes", "parameters", f"{ours:,}", f"{figure:,}", REFERENCE
         )
@@ -154,16 +119,18 @@ def c3d_stages() -> Iterator[Row]:
 
 def models() -> Iterator[Row]:
     """Registered models whose figures are published."""
-    for name in list_models():
-        s = spec(name)
-        model, table = create_model(name), "models: published figures"
+    table = "models: published figures"
+    for s in map(spec, list_models()):
+        if not s.params and not s.gmacs:
+            continue
+        graph = trace(create_model(s.name), s.input_shape)
         if s.params:
-            ours = count_params(abstract_variables(model, s.input_shape)["params"])
-            yield Row(table, name, "parameters", f"{ours:,}", f"{s.params:,}", s.weights)
+            ours = f"{count_params(graph.variables['params']):,}"
+            yield Row(table, s.name, "parameters", ours, f"{s.params:,}", s.weights)
         if s.gmacs:
-            ours = model_cost(model, s.input_shape).macs / 1e9
             digits = len(str(s.gmacs).partition(".")[2])
-            yield Row(table, name, "GMACs", f"{ours:.{digits}f}", str(s.gmacs), s.weights)
+            ours = f"{jaxpr_cost(graph.jaxpr).macs / 1e9:.{digits}f}"
+            yield Row(table, s.name, "GMACs", ours, str(s.gmacs), s.weights)
 
 
 def rows() -> list[Row]:
