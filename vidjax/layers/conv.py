@@ -85,7 +85,7 @@ def _choose(x, kernel, strides, pads, dilation, groups) -> str:
     channels = kernel.shape[-2:]
     frames = math.prod(x.shape[:-3])
     tiles = frames * (x.shape[-3] // TILE) * (x.shape[-2] // TILE)
-    if plain and x.dtype == jnp.float32 and min(channels) > FEW and tiles >= 2 * max(channels):
+    if plain and x.dtype == jnp.float32 and min(channels) > FEW and tiles >= max(channels):
         return "winograd"
     return "taps"
 
@@ -109,6 +109,8 @@ def _taps(x, kernel, strides, pads, dilation, groups):
     x = jnp.pad(x, ((0, 0), pads[0], *(pads[1:] if pointwise else [(0, 0)] * 2), (0, 0)))
     if pointwise:
         x = x[:, :, :: strides[1], :: strides[2]]
+        if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[-1] <= x.shape[-1]:
+            return _shares(x, kernel[:, 0, 0], dilation[0])
     b, frames = x.shape[:2]
     out_frames = _out_size(frames, kernel.shape[0], strides[0], dilation[0])
     taps = [_every(x, 1, k * dilation[0], out_frames, strides[0]) for k in range(kernel.shape[0])]
@@ -122,6 +124,16 @@ def _taps(x, kernel, strides, pads, dilation, groups):
         else:
             y += _native(tap, weights, strides[1:], pads[1:], dilation[1:], groups)
     return y.reshape(b, out_frames, *y.shape[1:])
+
+
+def _shares(x, kernel, dilation):
+    """A window over time alone, [taps, Cin, Cout]: one matrix product of all taps, whose shares of the output
+    are shifted and summed. It moves less than shifted inputs do where fewer channels come out than go in."""
+    taps, _, features = kernel.shape
+    shares = x @ kernel.swapaxes(0, 1).reshape(-1, taps * features)
+    shares = shares.reshape(*x.shape[:-1], taps, features)
+    frames = _out_size(x.shape[1], taps, 1, dilation)
+    return sum(_every(shares[..., k, :], 1, k * dilation, frames, 1) for k in range(taps))
 
 
 def _every(x, axis, start, count, step):
