@@ -3,7 +3,8 @@
   vidjax train --config configs/synthetic_motion/cnn_gru_resnet18.py --workdir runs/motion_gru
 
 The recipe is that of slow_fusion_conv4.py, but for 8 frames in place of 16 over the same time, a clipped
-gradient, as recurrence wants, and more epochs. The trunk is a ResNet of a quarter of the usual width with one
+gradient, as recurrence wants, and 6,000 training videos: of 1,200, seen ten times, it learns each by heart
+(78 % of them right, 22 % of the test videos). The trunk is a ResNet of a quarter of the usual width with one
 block in each stage.
 """
 
@@ -17,7 +18,10 @@ def get_config(arg: str = "") -> ConfigDict:
     """`arg`: "smoke", "trunk=frozen", or "features=runs/f/{split}.npz" for the trunk's, cached."""
     args = parse_arg(arg, trunk="", features="")
     config = slow_fusion_conv4.get_config("smoke" if args.smoke else "")
-    config.epochs = 10.0
+    config.epochs = 2.5
+    config.schedule.warmup_epochs = 0.2
+    config.evals.every_epochs = config.checkpoint.every_epochs = 0.5
+    config.data.options = dict(train=6000, val=240, test=240)
     config.data.update(frames=8, stride=2.0)
     trunk = dict(stage_sizes=(1, 1, 1, 1), width=16)
     options = dict(trunk_options=trunk, width=128, frozen=args.trunk == "frozen")
