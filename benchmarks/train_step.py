@@ -35,6 +35,11 @@ PEERS = {
     "resnet18": "resnet18",
     "resnet50": "resnet50",
     "resnet101": "resnet101",
+    "vgg16": "vgg16",
+    "vgg16_bn": "vgg16_bn",
+    "mobilenet_v2": "mobilenet_v2",
+    "inception_v1_bn": None,
+    "s3d": "video.s3d",
     "mvit_v1_b_16x4": "video.mvit_v1_b",
     "mvit_v2_s_16x4": "video.mvit_v2_s",
     "swin3d_t": "video.swin3d_t",
@@ -47,8 +52,11 @@ PEERS = {
     "slowfast_r50_8x8": None,
     "tsn_resnet50": None,
     "tsm_resnet50_8f": None,
+    "tsm_mobilenet_v2_8f": None,
     "videomae_s": None,
     "videomae_b": None,
+    "timesformer_b_8x32": None,
+    "vivit_b_16x2": None,
 }
 
 
@@ -91,7 +99,8 @@ def peer(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[
     case = None
     if PEERS[name] is None:
         case = oracles.cases()[name]
-        model = case.build(spec(name).num_classes)
+        classes = spec(name).num_classes
+        model = case.full(classes, *video.shape[1:3]) if case.full else case.build(classes)
     else:
         import torchvision
 

@@ -42,6 +42,7 @@ class Case:
       call: (reference, input) -> logits.
       to_ours: (endpoint, its output) -> an array laid out as ours.
       package: whose version is recorded.
+      full: (classes, frames, size) -> the reference at full size for timing, where `build` makes a small one.
       tolerance: relative to the largest value; 1e-5 unless float32 cannot, as the case says.
     """
 
@@ -54,6 +55,7 @@ class Case:
     call: Callable[[torch.nn.Module, Any], torch.Tensor] = lambda model, x: model(x)
     to_ours: Callable[[str, torch.Tensor], np.ndarray] = lambda stage, x: channels_last(x)
     package: str = "torchvision"
+    full: Callable[[int, int, int], torch.nn.Module] | None = None
     tolerance: float = 1e-5
 
 

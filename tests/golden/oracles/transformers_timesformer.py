@@ -7,6 +7,7 @@ from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from oracles import Case
 
+BASE = dict(width=768, depth=12, heads=12, mlp_width=3072)
 SMALL = dict(width=192, depth=3, heads=3, mlp_width=768, frames=4, size=64)
 
 
@@ -42,6 +43,7 @@ def _case(kind, stages, frames=SMALL["frames"]):
         call=lambda model, x: model(x).logits,
         to_ours=_time_first,
         package="transformers",
+        full=lambda classes, frames, size: _build(kind, dict(BASE, frames=frames, size=size), classes),
     )
 
 

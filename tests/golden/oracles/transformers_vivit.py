@@ -7,6 +7,7 @@ from transformers import VivitConfig, VivitForVideoClassification
 
 from oracles import Case
 
+BASE = dict(width=768, depth=12, heads=12, mlp_width=3072)
 SMALL = dict(width=192, depth=3, heads=3, mlp_width=768, frames=4, size=64)
 
 
@@ -35,5 +36,6 @@ CASES = {
         call=lambda model, x: model(x).logits,
         to_ours=lambda stage, y: y.numpy(),
         package="transformers",
+        full=lambda classes, frames, size: _build(dict(BASE, frames=frames, size=size), classes),
     ),
 }
