@@ -5,14 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
 
 import vidjax
+from vidjax.config import resolve
 from vidjax.convert import load, read_weights
 from vidjax.convert.engine import export
 from vidjax.convert.load import ORIGINS
 from vidjax.errors import UserError
 from vidjax.layers.stacking import stack_blocks
 from vidjax.models.vivit import SpaceThenTime, SplitHeads
+from vidjax.train.experiment import build, initial_state
 
 NAMES = ("", "_fe", "_fsa", "_fdp")
 GRID = (3, 2, 2)
@@ -226,6 +229,24 @@ def test_a_start_of_another_resolution_stacked_and_of_our_own(image):
     np.testing.assert_array_equal(found.variables["params"]["norm"]["scale"], own["params/norm/scale"])
     with pytest.raises(UserError, match="averag"):
         started("vivit_b_16x2", weights, inflation="averag")
+
+
+def test_training_starts_from_a_file_of_an_image_model(image, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
+    _, variables, weights = image
+    save_file({k: np.ascontiguousarray(x) for k, x in weights.items()}, tmp_path / "vit.safetensors")
+    config = dict(
+        smoke=True,
+        data=dict(name="synthetic_motion"),
+        model=dict(name="vivit_b_16x2_fe"),
+        init=dict(path=str(tmp_path / "vit.safetensors"), inflation="average"),
+    )
+    params = initial_state(build(resolve(config))).params
+    patch = variables["params"]["patch_embed"]["kernel"] / 2
+    np.testing.assert_allclose(params["patch_embed"]["kernel"], jnp.stack([patch, patch]), rtol=1e-6)
+    want = variables["params"]["block1"]["norm2"]["bias"]
+    np.testing.assert_array_equal(params["block1"]["norm2"]["bias"], want)
+    assert params["time_block0"]["attn"]["qkv"]["kernel"].std() > 0
 
 
 # --- the release in Flax ---
