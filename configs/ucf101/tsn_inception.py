@@ -6,8 +6,8 @@
       --workdir runs/tsn --config.init.path=resnet50-0676ba61.pth
 
 Wang et al., arXiv:1608.00859, sections 3.2 and 4.1: three segments; SGD with momentum 0.9, batches of 256,
-rate 0.001 divided by 10 after 2,000 and 4,000 of 4,500 steps; BatchNorm keeps its statistics but for the first
-(`partial_bn`), dropout 0.8; boxes at corners and centre of 1, 0.875, 0.75 or 0.66 of the shorter side,
+rate 0.001 divided by 10 after 2,000 and 4,000 of 4,500 steps; BatchNorm keeps its statistics but the first
+one (`partial_bn`), dropout 0.8; boxes at corners and centre of 1, 0.875, 0.75 or 0.66 of the shorter side,
 mirrored. Decay 5e-4 is that of the authors' solver. Deviations: torchvision's GoogLeNet with BatchNorm in
 place of BN-Inception.
 

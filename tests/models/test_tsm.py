@@ -1,15 +1,23 @@
 """TSN and TSM: what a shift costs, what it reaches, and how it runs frame by frame."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 import vidjax
 from vidjax.analysis.describe import describe
+from vidjax.analysis.params import abstract_variables
 from vidjax.analysis.receptive_field import receptive_fields
+from vidjax.config import resolve
+from vidjax.convert.engine import export
+from vidjax.convert.load import ORIGINS
 from vidjax.errors import UserError
 from vidjax.models.resnet import Block
+from vidjax.train.experiment import build, initial_state
 
 TINY = dict(tiny=True)
 
@@ -155,3 +163,37 @@ def test_what_does_not_go_together(variables):
             model.init_state(1, frame.shape[1:])
     with pytest.raises(UserError, match="did you mean average"):
         run(variables, video(), "tsn_resnet50", consensus="averge")
+
+
+def test_training_starts_from_image_weights_by_one_field(tmp_path, monkeypatch):
+    """A file in torchvision's names goes into the trunk; a step with partial BatchNorm follows."""
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
+    image = vidjax.create_model("resnet50", 7, tiny=True)
+    shapes = abstract_variables(image, (32, 32, 3))
+    rng = np.random.default_rng(0)
+    source = jax.tree.map(lambda x: rng.uniform(0.1, 0.2, x.shape).astype(np.float32), shapes)
+    named = export(flatten_dict(source, sep="/"), ORIGINS["torchvision"]["resnet50"])
+    save_file({k: np.ascontiguousarray(x) for k, x in named.items()}, tmp_path / "resnet50.safetensors")
+    data = dict(
+        name="synthetic_motion",
+        options=dict(size=32, frames=8, train=4, val=12, test=12),
+        sampling="segments",
+        frames=4,
+        size=32,
+        short_side=32,
+        crop="center",
+    )
+    del source["params"]["head"]
+    model = dict(name="tsm_resnet50_8f", tiny=True, options=dict(partial_bn=True))
+    init = dict(path=str(tmp_path / "resnet50.safetensors"))
+    exp = build(resolve(dict(batch=4, steps=1, data=data, model=model, init=init)))
+    state = initial_state(exp)
+    chex.assert_trees_all_equal(jax.device_get(state.params["trunk"]), source["params"])
+    before = jax.device_get(state.model_state["batch_stats"]["trunk"])
+    chex.assert_trees_all_equal(before, source["batch_stats"])
+    video = rng.integers(0, 255, (4, 4, 32, 32, 3)).astype(np.uint8)
+    state, metrics = exp.runner.step(state, {"video": video, "label": np.arange(4, dtype=np.int32)})
+    after = jax.device_get(state.model_state["batch_stats"]["trunk"])
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
+    moved = {k for k, layer in changed.items() if any(jax.tree.leaves(layer))}
+    assert moved == {"stem_bn"} and np.isfinite(metrics["loss"])

@@ -29,14 +29,23 @@ class Shifted(torch.nn.Module):
 class FrameScores(torch.nn.Module):
     """The average over frames of an image network's scores."""
 
-    def __init__(self, classes: int, shift: bool):
+    def __init__(self, classes: int, trunk: str, shift: bool):
         super().__init__()
-        self.base_model = torchvision.models.resnet50(weights=None)
-        self.base_model.fc = torch.nn.Identity()
-        self.new_fc = torch.nn.Linear(2048, classes)
-        for i in range(1, 5) if shift else ():
-            for block in getattr(self.base_model, f"layer{i}"):
-                block.conv1 = Shifted(block.conv1, self)
+        self.base_model = getattr(torchvision.models, trunk)(weights=None)
+        if trunk == "mobilenet_v2":
+            self.base_model.classifier = torch.nn.Identity()
+            for block in self.base_model.features[1:-1]:
+                # The authors' blocks are flat lists.
+                parts = [p if isinstance(p, torch.nn.Sequential) else [p] for p in block.conv]
+                block.conv = torch.nn.Sequential(*[layer for part in parts for layer in part])
+                if shift and block.use_res_connect:
+                    block.conv[0] = Shifted(block.conv[0], self)
+        else:
+            self.base_model.fc = torch.nn.Identity()
+            for i in range(1, 5) if shift else ():
+                for block in getattr(self.base_model, f"layer{i}"):
+                    block.conv1 = Shifted(block.conv1, self)
+        self.new_fc = torch.nn.Linear(1280 if trunk == "mobilenet_v2" else 2048, classes)
 
     def forward(self, video):
         """[B, C, T, H, W] -> [B, K]."""
@@ -45,16 +54,19 @@ class FrameScores(torch.nn.Module):
         return self.new_fc(self.base_model(frames)).unflatten(0, (-1, self.count)).mean(1)
 
 
-def _build(classes: int, shift: bool) -> torch.nn.Module:
-    return FrameScores(classes, shift).eval()
+def _build(classes: int, trunk: str, shift: bool) -> torch.nn.Module:
+    return FrameScores(classes, trunk, shift).eval()
 
 
-STAGES = {
+RESNET = {
     "base_model.maxpool": "stem",
     **{f"base_model.layer{i}": f"stage{i}" for i in range(1, 5)},
     "base_model.avgpool": "frame_features",
     "new_fc": "frame_logits",
 }
+LAST_BLOCKS = (1, 3, 6, 10, 13, 16, 17)
+MOBILENET = {f"base_model.features.{at}": f"stage{i}" for i, at in enumerate(LAST_BLOCKS, 1)}
+MOBILENET |= {"base_model.features.0": "stem", "new_fc": "frame_logits"}
 CLIPS = [
     (400, (1, 8, 224, 224, 3)),
     (3, (2, 5, 65, 97, 3)),
@@ -62,6 +74,10 @@ CLIPS = [
     (11, (3, 2, 33, 71, 3)),
 ]
 CASES = {
-    "tsn_resnet50": Case(partial(_build, shift=False), (1, 3, 64, 64, 3), STAGES, CLIPS),
-    "tsm_resnet50_8f": Case(partial(_build, shift=True), (2, 4, 64, 64, 3), STAGES, CLIPS),
+    name: Case(partial(_build, trunk=trunk, shift=name[:3] == "tsm"), shape, stages, CLIPS)
+    for name, trunk, shape, stages in (
+        ("tsn_resnet50", "resnet50", (1, 3, 64, 64, 3), RESNET),
+        ("tsm_resnet50_8f", "resnet50", (2, 4, 64, 64, 3), RESNET),
+        ("tsm_mobilenet_v2_8f", "mobilenet_v2", (2, 4, 64, 64, 3), MOBILENET),
+    )
 }
