@@ -318,8 +318,9 @@ def _recognise(
     fits = [f for f, n in zip(found, over) if n == min(over)]
     _, owner, rules = fits[0]
     if min(over) > len(arrays) / 2:
+        asked = _list({o for o, _, _ in found})
         raise UserError(
-            f"{what} is not of {owners[0]} in the naming of {_list(origins)}: no rule knows {min(over)} "
+            f"{what} is not of {owners[0]} in the naming of {asked}: no rule knows {min(over)} "
             f"of its {len(arrays)} arrays, such as {', '.join(unmatched(arrays, rules)[:3])}"
         )
     if odd := [o for o, _, r in fits if r is not rules]:
