@@ -18,6 +18,9 @@ Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], ...]
 
 
+TERMS = 40  # products that one loop sums
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def depthwise(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, dilation: Triple) -> jax.Array:
     """Convolves every channel of `x` [B, T, H, W, C] with its own window, `kernel` [*window, 1, C].
@@ -25,68 +28,99 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, dila
     `pads` are the (before, after) zeros of T, H and W. Returns [B, T', H', W', C]. Differentiable once, in
     reverse.
     """
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    sizes = _out_sizes(x.shape, kernel.shape, strides, dilation)
-    y = 0.0
-    for tap in np.ndindex(kernel.shape[:3]):
-        y += _shifted(x, np.multiply(tap, dilation), sizes, strides) * _spread(kernel[tap])
-    return y
+    return _forward(x, kernel, strides, pads, dilation)[0]
 
 
 def _forward(x, kernel, strides, pads, dilation):
-    return depthwise(x, kernel, strides, pads, dilation), (x, kernel)
+    x = _stored(jnp.pad(x, ((0, 0), *pads, (0, 0))))
+    sizes = [
+        (n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(x.shape[1:], kernel.shape, strides, dilation)
+    ]
+    y = 0.0
+    for tap in np.ndindex(kernel.shape[:3]):
+        y += _shifted(x, np.multiply(tap, dilation), sizes, strides) * _spread(kernel[tap])
+    return y, (x, kernel)
 
 
 def _backward(strides, pads, dilation, saved, dy):
     x, kernel = saved
-    dx = _input_gradient(dy, kernel, x.shape, strides, pads, dilation)
-    return dx, _kernel_gradient(x, dy, kernel.shape, strides, pads, dilation).astype(kernel.dtype)
+    dy = _stored(dy)
+    dx = _input_gradient(dy, kernel, x.shape, strides, dilation)
+    dx = dx[:, *(slice(before, n - after) for n, (before, after) in zip(x.shape[1:], pads))]
+    sums = _kernel_sums if jax.default_backend() == "cpu" else _kernel_sums_at_once
+    return dx, sums(x, dy, kernel.shape[:3], strides, dilation).reshape(kernel.shape).astype(kernel.dtype)
 
 
 depthwise.defvjp(_forward, _backward)
 
 
-def _input_gradient(dy, kernel, shape, strides, pads, dilation):
+def _input_gradient(dy, kernel, shape, strides, dilation):
     """Input s * j + p meets output j - m through the tap at offset s * m + p: one sum for each phase p."""
-    sizes = [n + sum(p) for n, p in zip(shape[1:], pads)]
-    counts = [-(-n // s) for n, s in zip(sizes, strides)]
+    counts = [-(-n // s) for n, s in zip(shape[1:], strides)]
     before = [(k - 1) * d // s for k, d, s in zip(kernel.shape, dilation, strides)]
     after = [n - size for n, size in zip(counts, dy.shape[1:])]
-    dy = jnp.pad(dy, ((0, 0), *zip(before, after), (0, 0)))
+    dy = _stored(jnp.pad(dy, ((0, 0), *zip(before, after), (0, 0))))
     zeros = jnp.zeros((dy.shape[0], *counts, dy.shape[-1]), dy.dtype)
     phases = dict.fromkeys(np.ndindex(strides), zeros)
     for tap in np.ndindex(kernel.shape[:3]):
         steps, phase = np.divmod(np.multiply(tap, dilation), strides)
         phases[tuple(phase)] += _shifted(dy, np.subtract(before, steps), counts) * _spread(kernel[tap])
-    dx = jnp.stack(list(phases.values())).reshape(*strides, dy.shape[0], *counts, dy.shape[-1])
-    dx = dx.transpose(3, 4, 0, 5, 1, 6, 2, 7)
-    dx = dx.reshape(dy.shape[0], *np.multiply(counts, strides), dy.shape[-1])
-    return _shifted(dx, [p for p, _ in pads], shape[1:4])
+    dx = jnp.stack(list(phases.values())).reshape(*strides, *zeros.shape)
+    dx = dx.transpose(3, 4, 0, 5, 1, 6, 2, 7).reshape(
+        dy.shape[0], *np.multiply(counts, strides), dy.shape[-1]
+    )
+    return dx[:, : shape[1], : shape[2], : shape[3]]
 
 
-def _kernel_gradient(x, dy, shape, strides, pads, dilation):
-    """Rows of W * C values are multiplied and summed, so that the inner loop is long and contiguous."""
+def _kernel_sums_at_once(x, dy, window, strides, dilation):
+    """The kernel's gradient [taps, C]."""
+    dy = dy.astype(jnp.float32)
+    parts = (_shifted(x, np.multiply(t, dilation), dy.shape[1:4], strides) for t in np.ndindex(window))
+    return jnp.stack([(part.astype(jnp.float32) * dy).sum((0, 1, 2, 3)) for part in parts])
+
+
+def _kernel_sums(x, dy, window, strides, dilation):
+    """The same in steps of a few frames and rows that stay in a CPU's cache.
+
+    A row is W * C contiguous values; a loop over it sums the products of `TERMS` rows at once, for all taps
+    of equal offset in W, as XLA's loops cost about the same for one term as for many.
+    """
     b, frames, height, width, channels = dy.shape
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows = -(-height // -(-height // TERMS))
+    few = -(-frames // -(-frames // max(1, TERMS // rows)))
+    steps = (b, -(-frames // few), -(-height // rows))
+    reach = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip((few, rows), strides, window, dilation)]
+    # Rows of zeros complete the last step.
+    ends = [(n - 1) * k * s + r for n, k, s, r in zip(steps[1:], (few, rows), strides, reach)]
+    spare = [(0, max(0, end - n)) for end, n in zip(ends, x.shape[1:])]
+    x = jnp.pad(x, ((0, 0), *spare, (0, 0), (0, 0)))
     columns = [x[:, :, :, p :: strides[2]].reshape(*x.shape[:3], -1) for p in range(strides[2])]
     dy = dy.reshape(b, frames, height, width * channels)
-    at_once = 1 if jax.default_backend() == "cpu" else frames
-    reach = (at_once - 1) * strides[0] + (shape[0] - 1) * dilation[0] + 1
+    dy = jnp.pad(dy, ((0, 0), (0, steps[1] * few - frames), (0, steps[2] * rows - height), (0, 0)))
 
-    def add(total, i):
-        here = lax.dynamic_slice_in_dim(dy, i * at_once, at_once, 1)
-        near = [lax.dynamic_slice_in_dim(c, i * at_once * strides[0], reach, 1) for c in columns]
-        sums = []
-        for tap in np.ndindex(shape[:3]):
-            t, h, w = np.multiply(tap, dilation)
-            step, phase = divmod(w, strides[2])
-            part = _shifted(near[phase], (t, h, step * channels), here.shape[1:], (*strides[:2], 1))
-            sums.append((part.astype(jnp.float32) * here.astype(jnp.float32)).sum((0, 1, 2)))
-        return total + jnp.stack(sums), None
+    def add(sums, i):
+        n, t, h = (i // (steps[1] * steps[2]), i // steps[2] % steps[1] * few, i % steps[2] * rows)
+        here = lax.dynamic_slice(dy, (n, t, h, 0), (1, few, rows, dy.shape[3]))[0].astype(jnp.float32)
+        start = (n, t * strides[0], h * strides[1], 0)
+        near = [lax.dynamic_slice(c, start, (1, *reach, c.shape[3])).astype(jnp.float32) for c in columns]
+        new = []
+        for w, total in enumerate(sums):
+            step, phase = divmod(w * dilation[2], strides[2])
+            row = near[phase][:, :, :, step * channels :][..., : width * channels]
+            for f, r in np.ndindex(few, rows):
+                taps = row[0, f * strides[0] :, r * strides[1] :][:: dilation[0], :: dilation[1]]
+                total += taps[: window[0], : window[1]] * here[f, r].reshape(1, 1, -1)
+            new.append(total)
+        return new, None
 
-    zeros = jnp.zeros((np.prod(shape[:3]), width * channels), jnp.float32)
-    total, _ = lax.scan(add, zeros, jnp.arange(frames // at_once))
-    return total.reshape(-1, width, channels).sum(1).reshape(shape)
+    zeros = jnp.zeros((*window[:2], width * channels), jnp.float32)
+    sums, _ = lax.scan(add, [zeros] * window[2], jnp.arange(np.prod(steps)))
+    return jnp.stack(sums, 2).reshape(-1, width, channels).sum(1)
+
+
+def _stored(x):
+    """`x`, computed once: XLA would fuse what makes it into the loop over taps, and make it for each anew."""
+    return lax.optimization_barrier(x)
 
 
 def _shifted(x, starts, counts, strides=(1, 1, 1)):
@@ -98,7 +132,3 @@ def _shifted(x, starts, counts, strides=(1, 1, 1)):
 
 def _spread(per_channel):
     return per_channel.reshape(1, 1, 1, 1, -1)
-
-
-def _out_sizes(shape, window, strides, dilation):
-    return [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(shape[1:], window, strides, dilation)]
