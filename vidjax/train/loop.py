@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import vidjax
 from vidjax import registry
-from vidjax.config import differences
+from vidjax.config import differences, resolve
 from vidjax.data.pipeline import Clip, eval_batches, prefetch_to_device, train_batches
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
@@ -285,7 +285,8 @@ def _check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
     except OSError as e:
         raise UserError(f"cannot make the workdir {workdir}: {e.strerror}") from None
     old = workdir / "config.json"
-    if old.is_file() and (changed := differences(json.loads(old.read_text()), config.to_dict())):
+    # Resolved, an older config has the defaults of keys that came since.
+    if old.is_file() and (changed := differences(resolve(json.loads(old.read_text())), config)):
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(changed)}): use another --workdir, or remove it"
         )
