@@ -26,7 +26,7 @@ from vidjax.analysis.params import abstract_variables
 from vidjax.layers.attention import attention, forced_platform
 from vidjax.layers.conv import forced_lowering
 from vidjax.layers.transformer import REMAT
-from vidjax.registry import create_model, spec
+from vidjax.models import create_model, spec
 
 
 def compiled(fn, sharding, *args):
