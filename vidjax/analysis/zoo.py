@@ -19,20 +19,25 @@ def zoo_table() -> str:
         "|---|---|---|---|--:|--:|---|---|",
     ]
     for name in list_models():
-        s = spec(name)
-        g = graph.trace(create_model(name), s.input_shape)
-        cells = [
-            f"`{name}`",
-            _paper(s),
-            shape_text(s.input_shape).replace("x", "×"),
-            s.temporal,
-            f"{count_params(g.variables['params']):,}",
-            f"{jaxpr_cost(g.jaxpr).macs / 1e9:.2f}",
-            "; ".join(f"{r.top1} ({r.dataset}, {r.views})" for r in s.results) or "–",
-            s.weights or "–",
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
+        g = graph.trace(create_model(name), spec(name).input_shape)
+        rows.append(row(name, count_params(g.variables["params"]), jaxpr_cost(g.jaxpr).macs / 1e9))
     return "\n".join(rows)
+
+
+def row(name: str, params: int, gmacs: float) -> str:
+    """A model's line of the table."""
+    s = spec(name)
+    cells = [
+        f"`{name}`",
+        _paper(s),
+        shape_text(s.input_shape).replace("x", "×"),
+        s.temporal,
+        f"{params:,}",
+        f"{gmacs:.2f}",
+        "; ".join(f"{r.top1} ({r.dataset}, {r.views})" for r in s.results) or "–",
+        s.weights or "–",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _paper(s: ModelSpec) -> str:
