@@ -162,8 +162,9 @@ def _train(args: argparse.Namespace) -> int:
     result = train(config, args.workdir)
     if result is not None and jax.process_index() == 0:
         _print_metrics(result.metrics)
-        if config.evals.report:
-            print(f"report: {pathlib.Path(args.workdir) / 'report.html'}")
+        report = pathlib.Path(args.workdir) / "report.html"
+        if config.evals.report and report.is_file():
+            print(f"report: {report}")
     return 0
 
 

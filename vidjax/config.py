@@ -82,6 +82,7 @@ def schema() -> ConfigDict:
                 cutmix=0.0,  # alpha, e.g. 1.0; takes turns with mixup
                 random_erasing=0.0,  # probability for a clip
                 per_frame=False,  # the loss of every frame's decision, for models that have one (LRCN)
+                normalize_targets=True,  # mae: pixels of a token less their mean, over their deviation
             ),
             optimizer=dict(
                 name="sgd",  # sgd | adamw
@@ -122,6 +123,7 @@ def schema() -> ConfigDict:
                 batch=None,  # videos at a time; `batch` where None
                 precise_bn_batches=0,  # training batches that BatchNorm's statistics are taken over before it
                 report=True,  # report.html at the end
+                probe_videos=1000,  # mae: at most so many of each split, for the neighbours' judgement
             ),
             checkpoint=dict(every_epochs=1.0, keep=1),  # besides the best by video top-1
             log_every=10,  # steps
@@ -302,6 +304,7 @@ _POSITIVE = (
     "data.flow.stride",
     "evals.clips",
     "evals.crops",
+    "evals.probe_videos",
     "parallel.accumulation",
     "checkpoint.keep",
     "log_every",

@@ -46,8 +46,9 @@ def main() -> None:
         video = torch.from_numpy(draw_input(SHAPE, SEED).astype(np.float64).transpose(0, 1, 4, 2, 3).copy())
         with torch.no_grad():
             out = model.double()(video, bool_masked_pos=torch.from_numpy(tube(SEED)))
+        versions = (f"{p} {importlib.metadata.version(p)}" for p in ("transformers", "torch"))
         about = {
-            "made_with": f"transformers {importlib.metadata.version('transformers')}, torch {torch.__version__}",
+            "made_with": ", ".join(versions),
             "shapes": shapes,
             "seed": SEED,
             "input_shape": SHAPE,

@@ -62,6 +62,11 @@ class ClassificationResult:
             "mean_class_accuracy": float(np.nanmean(self.per_class)),
         }
 
+    @property
+    def headline(self) -> float:
+        """What checkpoints are ranked by."""
+        return self.metrics["video_top1"]
+
     @functools.cached_property
     def confusion(self) -> np.ndarray:
         """Videos of true class i (row) predicted as class j (column), int [K, K]."""
@@ -78,6 +83,11 @@ class ClassificationResult:
         """The n likeliest (class name, probability) of the i-th video, best first."""
         order = np.argsort(-self.log_probs[i], kind="stable")[:n]
         return [(self.class_names[k], float(np.exp(self.log_probs[i, k]))) for k in order]
+
+    def write(self, workdir: str | os.PathLike) -> None:
+        """Writes result.npz and predictions.jsonl."""
+        self.save(os.path.join(workdir, "result.npz"))
+        self.write_predictions(os.path.join(workdir, "predictions.jsonl"))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes every array to one npz file; an older file stays whole until the new one is complete."""

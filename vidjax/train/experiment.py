@@ -164,6 +164,11 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
     if spec.modality == "rgb" and len(spec.input_shape) == 3:
         raise UserError(f"{name} is an image model: train single_frame_{name} or late_fusion_{name} on video")
     options = config.model.options.to_dict()
+    if (spec.task == "pretrain") != (config.objective.name == "mae"):
+        raise UserError(
+            f"{name} is a model to {spec.task} and objective.name is {config.objective.name}: masked "
+            "autoencoders are trained with mae, classifiers with classify"
+        )
     modality = "features" if options.get("trunk", "") is None else spec.modality
     if modality != config.data.modality:
         raise UserError(

@@ -21,18 +21,22 @@ from vidjax.data.pipeline import Clip, eval_batches, prefetch_to_device, train_b
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult, evaluate
+from vidjax.evals.pretraining import PretrainingResult
 from vidjax.layers.preprocess import normalize
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.experiment import Experiment, build, initial_state
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import precise_bn
+from vidjax.train.pretraining import evaluate_pretraining
 from vidjax.train.report import report_runs
 from vidjax.train.sharding import BATCH
 from vidjax.train.state import State
 
+Result = ClassificationResult | PretrainingResult
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> ClassificationResult | None:
+
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
     """Runs an experiment, or goes on with it where `workdir` holds a part of it.
 
     A run that was stopped at any moment and started again ends with the same parameters, bit for bit, as one
@@ -41,7 +45,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> ClassificationResu
     Args:
       config: resolved, see `vidjax.config`.
       workdir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, bad_videos.jsonl, and at the end
-        predictions.jsonl, result.npz and report.html.
+        predictions.jsonl, result.npz and report.html, or, of a run without labels, pretraining.json and
+        reconstructions/.
 
     Returns:
       The evaluation of the final weights; None where the run was asked to stop before its end.
@@ -93,9 +98,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> ClassificationResu
     if result is None:
         return None
     if lead:
-        result.save(workdir / "result.npz")
-        result.write_predictions(workdir / "predictions.jsonl")
-        if config.evals.report:
+        result.write(workdir)
+        if config.evals.report and isinstance(result, ClassificationResult):
             report_runs(workdir / "report.html", name, {name: workdir}, exp.eval_source, config.data)
     return result
 
@@ -113,9 +117,7 @@ class _Run:
         self.skipped = 0
         self.recent: list[tuple[int, dict, dict]] = []  # steps not yet known to be finite
 
-    def steps(
-        self, state: State, start: int, stop: "_StopSignal"
-    ) -> tuple[State, ClassificationResult | None]:
+    def steps(self, state: State, start: int, stop: "_StopSignal") -> tuple[State, Result | None]:
         exp, config = self.exp, self.exp.config
         total = exp.steps
         every_eval = round(config.evals.every_epochs * exp.steps_per_epoch) or total
@@ -150,7 +152,7 @@ class _Run:
                         state = self.precise(state)
                         placed = exp.runner.place(state)
                         result = self.evaluate(state, step)
-                        metric = result.metrics["video_top1"]
+                        metric = result.headline
                     self.checkpoints.save(state, self.meta(step), metric)
             if stopping and step < total:
                 self.checkpoints.wait()
@@ -211,15 +213,15 @@ class _Run:
         finally:
             batches.close()
 
-    def evaluate(self, state: State, step: int) -> ClassificationResult:
-        """Evaluates on the test views and writes the metrics."""
-        result = evaluate_variables(self.exp, state.eval_variables, self.workdir)
+    def evaluate(self, state: State, step: int) -> Result:
+        """Evaluates on the test videos and writes the metrics."""
+        if registry.spec(self.exp.config.model.name).task == "pretrain":
+            result = evaluate_pretraining(self.exp, state.eval_variables, self.workdir, step)
+        else:
+            result = evaluate_variables(self.exp, state.eval_variables, self.workdir)
         self.writer.write(step, "val", result.metrics, step / self.exp.steps_per_epoch)
-        m = result.metrics
-        self.progress.say(
-            f"step {step}: video top-1 {m['video_top1']:.3f}  top-5 {m['video_top5']:.3f}  "
-            f"clip top-1 {m['clip_top1']:.3f}  loss {m['loss']:.3f}"
-        )
+        shown = "  ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in result.metrics.items())
+        self.progress.say(f"step {step}: {shown}")
         return result
 
     def meta(self, step: int) -> dict[str, Any]:

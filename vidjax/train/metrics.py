@@ -134,8 +134,9 @@ class Progress:
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the newest averages: loss, accuracy, clips/s, step time, share of time waiting for data."""
+        accuracy = f"top-1 {values['top1']:.3f}  " if "top1" in values else ""
         text = (
-            f"loss {values['loss']:.3f}  top-1 {values['top1']:.3f}  {values['clips_per_s']:.1f} clips/s  "
+            f"loss {values['loss']:.3f}  {accuracy}{values['clips_per_s']:.1f} clips/s  "
             f"{values['step_time'] * 1e3:.0f} ms/step  data {values['data_wait']:.0%}"
         )
         self._bar.update(self._task, text=text)

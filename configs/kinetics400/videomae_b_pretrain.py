@@ -1,0 +1,56 @@
+"""VideoMAE ViT-B: masked pretraining on Kinetics-400 without labels, arXiv:2203.12602, table 7.
+
+  VIDJAX_DATA=/data vidjax train --config configs/kinetics400/videomae_b_pretrain.py --workdir runs/mae_b
+
+The authors' script: AdamW (0.9, 0.95), rate 1.5e-4 x batch / 256 = 1.2e-3, decay 0.05, 40 epochs of warm-up,
+cosine to 1e-5 (before scaling), tube masks of 90 %, multi-scale crops and mirroring, targets normalised.
+
+Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels serve the
+neighbour probe alone); about 240,000 training videos are assumed.
+Effective batch: 2048 clips = 64 devices x 32 clips x 1 accumulation step x 1 clip per video.
+Views: none; 1,000 videos of each split are probed by neighbours every 20 epochs.
+Hardware: 64 GPUs in the authors' script; hours are not measured here.
+Expected: after fine-tuning (videomae_b_finetune.py) 81.5 / 95.1 (the authors' model zoo).
+"""
+
+from ml_collections import ConfigDict
+
+from vidjax.config import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: "smoke"."""
+    args = parse_arg(arg)
+    config = ConfigDict()
+    config.smoke = args.smoke
+    config.seed = 0
+    config.batch = 2048
+    config.epochs = 1600.0
+
+    config.data = dict(
+        name="video_folder",
+        options=dict(path="kinetics400"),
+        train_split="train",
+        eval_split="val",
+        frames=16,
+        stride=4.0,
+        target_fps=30.0,
+        size=224,
+        short_side=224,
+        crop="multi_scale",
+        flip=True,
+    )
+
+    config.model = dict(name="videomae_b_pretrain", dtype="bfloat16", options=dict(encoder_norm=True))
+
+    config.objective = dict(name="mae")
+
+    config.optimizer = dict(name="adamw", lr=1.5e-4, lr_batch=256, b2=0.95, weight_decay=0.05)
+
+    config.schedule = dict(name="cosine", warmup_epochs=40.0, warmup_lr=0.007, end_lr=0.067)
+
+    config.evals = dict(every_epochs=20.0)
+    config.checkpoint = dict(every_epochs=5.0)
+    config.log_every = 50
+    config.expected = dict(top1=81.5, source="the authors' model zoo, after fine-tuning")
+    return config

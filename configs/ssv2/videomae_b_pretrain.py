@@ -1,0 +1,22 @@
+"""VideoMAE ViT-B: masked pretraining on Something-Something V2, arXiv:2203.12602.
+
+  VIDJAX_DATA=/data vidjax train --config configs/ssv2/videomae_b_pretrain.py --workdir runs/mae_ssv2
+
+As configs/kinetics400/videomae_b_pretrain.py but 2400 epochs, every second frame, and no mirroring, which
+would change labels of left and right. Data: a folder ssv2 under VIDJAX_DATA; 168,913 training videos are
+assumed. Expected after fine-tuning: 70.8 / 92.4 (the authors' model zoo).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.kinetics400 import videomae_b_pretrain
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: "smoke"."""
+    config = videomae_b_pretrain.get_config(arg)
+    config.epochs = 2400.0
+    config.data.options = dict(path="ssv2")
+    config.data.update(stride=2.0, target_fps=None, flip=False)
+    config.expected = dict(top1=70.8, source="the authors' model zoo, after fine-tuning")
+    return config

@@ -1,0 +1,61 @@
+"""A small masked autoencoder learns from the embedded motions without their labels.
+
+  vidjax train --config configs/synthetic_motion/videomae_pretrain.py --workdir runs/motion_mae
+
+Tube masks of 3 in 4 tokens, after VideoMAE (arXiv:2203.12602). Hardware: two CPU cores, a few minutes. 8
+frames of 32x32 in tubelets of 2x8x8: 64 tokens, 16 of them visible. Batch 32 = one device x 16 videos x 2
+clips of each, no accumulation; lr 1.5e-3 at this batch, not scaled.
+"""
+
+from ml_collections import ConfigDict
+
+from vidjax.config import parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: "smoke", or "model=NAME"."""
+    args = parse_arg(arg, model="videomae_s_pretrain")
+    config = ConfigDict()
+    config.smoke = args.smoke
+    config.seed = 0
+    config.batch = 32
+    config.epochs = 4.0
+
+    config.data = dict(
+        name="synthetic_motion",
+        options=dict(size=32, train=4800, val=240, test=240),
+        frames=8,
+        stride=2.0,
+        size=32,
+        short_side=32,
+        crop="multi_scale",
+        flip=False,
+        repeats=2,
+    )
+
+    config.model = dict(
+        name=args.model,
+        options=dict(
+            width=96,
+            depth=4,
+            heads=3,
+            mlp_width=384,
+            patch=(2, 8, 8),
+            decoder_width=48,
+            decoder_depth=2,
+            decoder_heads=2,
+            mask_ratio=0.75,
+            encoder_norm=True,
+        ),
+    )
+
+    config.objective = dict(name="mae")
+
+    config.optimizer = dict(name="adamw", lr=1.5e-3, b2=0.95, weight_decay=0.05)
+
+    config.schedule = dict(name="cosine", warmup_epochs=0.5)
+
+    config.evals = dict(every_epochs=1.0, probe_videos=480)
+    config.checkpoint = dict(every_epochs=1.0)
+    config.log_every = 50
+    return config

@@ -1,0 +1,68 @@
+"""Probes of features without labels, and pictures of reconstructions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vidjax
+from vidjax.evals.pretraining import effective_rank, feature_std, knn_predict
+from vidjax.evals.reconstruction import PANELS, animation, reconstruct, sheet, unpatch
+from vidjax.layers.transformer import patches
+from vidjax.objectives.mae import draw
+
+
+def test_neighbours_vote_by_similarity():
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8) * 5
+    labels = np.repeat(np.arange(3), 20)
+    bank = centres[labels] + rng.normal(size=(60, 8))
+    scores = knn_predict(bank, labels, centres, 3, k=5)
+    assert (scores.argmax(1) == [0, 1, 2]).all()
+    one = knn_predict(np.eye(2), np.array([1, 0]), np.array([[1.0, 0.0]]), 2, k=2, temperature=0.5)
+    np.testing.assert_allclose(one, [[np.exp(-2.0), 1.0]])
+
+
+def test_rank_and_spread_tell_a_collapse():
+    rng = np.random.default_rng(0)
+    wide, line = rng.normal(size=(500, 16)), np.outer(rng.normal(size=500), np.ones(16))
+    assert effective_rank(wide) > 15 and effective_rank(line) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(np.ones((5, 3))) == 1
+    assert feature_std(wide) == pytest.approx(1, abs=0.05) and feature_std(np.ones((9, 4)) * 3) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["videomae_s_pretrain", "videomae_v2_b_pretrain", "mae_st_b_pretrain"])
+def test_panels_show_what_they_say(name):
+    model = vidjax.create_model(name, tiny=True)
+    video = jax.random.randint(jax.random.PRNGKey(0), (2, 4, 32, 32, 3), 0, 256).astype(jnp.uint8)
+    variables = model.init(jax.random.PRNGKey(1), video.astype(jnp.float32))
+    key, args = jax.random.PRNGKey(2), ((0.5,) * 3, (0.25,) * 3)
+    panels = reconstruct(model, variables, video, key, *args)
+    assert tuple(panels) == PANELS
+    np.testing.assert_allclose(panels["original"], video / 255.0, atol=1e-6)
+    visible, decoded, _ = draw(model, key, video.shape)
+    tokens = {k: np.asarray(patches(v, model.patch)).reshape(2, 32, -1) for k, v in panels.items()}
+    for b in range(2):
+        for k in PANELS:
+            np.testing.assert_array_equal(tokens[k][b, visible[b]], tokens["original"][b, visible[b]])
+        hidden = np.setdiff1d(np.arange(32), visible[b])
+        assert (tokens["masked"][b, hidden] == 0.5).all()
+        predicted = np.intersect1d(hidden, decoded[b])
+        assert (tokens["leak-free"][b, predicted] != tokens["true statistics"][b, predicted]).any()
+        assert (tokens["leak-free"][b, predicted] != 0.5).any()
+    # What is hidden leaks into the conventional form alone.
+    changed = np.array(video)
+    place = np.unravel_index(int(np.setdiff1d(np.asarray(decoded[0]), np.asarray(visible[0]))[0]), (2, 4, 4))
+    window = tuple(slice(i * p, (i + 1) * p) for i, p in zip(place, model.patch))
+    changed[(0, *window)] = 255 - changed[(0, *window)] // 3
+    other = reconstruct(model, variables, jnp.asarray(changed), key, *args)
+    np.testing.assert_array_equal(other["leak-free"], panels["leak-free"])
+    assert (other["true statistics"] != panels["true statistics"]).any()
+    clip = {k: np.asarray(v[0]) for k, v in panels.items()}
+    assert sheet(clip, frames=4).size[1] == 4 * 98 and len(animation(clip)) == 4
+
+
+def test_unpatch_is_the_inverse_of_patches():
+    video = jax.random.uniform(jax.random.PRNGKey(0), (2, 4, 8, 12, 3))
+    tokens = patches(video, (2, 4, 4)).reshape(2, -1, 96)
+    np.testing.assert_array_equal(unpatch(tokens, (2, 4, 4), (2, 2, 3)), video)

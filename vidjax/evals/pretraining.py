@@ -1,0 +1,70 @@
+"""What is measured of a model that learns without labels: what its features tell, whether they collapse."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingResult:
+    """Metrics of one evaluation; `knn_top1` is the one that checkpoints are ranked by."""
+
+    metrics: dict[str, float]
+
+    @property
+    def headline(self) -> float:
+        return self.metrics["knn_top1"]
+
+    def write(self, workdir: str | os.PathLike) -> None:
+        """Writes pretraining.json."""
+        pathlib.Path(workdir, "pretraining.json").write_text(json.dumps(self.metrics, indent=1) + "\n")
+
+
+def knn_predict(
+    bank: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> np.ndarray:
+    """Weighted k-nearest-neighbour scores (Wu et al., arXiv:1805.01978, section 3.4).
+
+    Args:
+      bank: features [M, D] of labelled clips.
+      labels: int [M].
+      queries: features [N, D].
+      classes: K.
+      k: neighbours by cosine similarity s, or M where that is less; each votes with exp(s / temperature).
+
+    Returns:
+      Scores float64 [N, K].
+    """
+    bank, queries = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (bank, queries))
+    similarity = queries @ bank.T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : min(k, len(bank))]
+    votes = np.exp((np.take_along_axis(similarity, nearest, 1) - 1) / temperature).astype(np.float64)
+    scores = np.zeros((len(queries), classes))
+    np.add.at(scores, (np.arange(len(queries))[:, None], labels[nearest]), votes)
+    return scores
+
+
+def effective_rank(features: np.ndarray) -> float:
+    """exp of the entropy of the centred features' normalised singular values (Roy & Vetterli, EUSIPCO 2007):
+    1 where all lie on a line, D where they spread evenly. Features [N, D]."""
+    values = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    if values.sum() == 0:
+        return 1.0
+    p = values / values.sum()
+    p = p[p > 0]
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def feature_std(features: np.ndarray) -> float:
+    """Mean over dimensions of the spread of unit-length features, times sqrt(D): near 0 where they have
+    collapsed to one direction, near 1 where they point everywhere. Features [N, D]."""
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return float(unit.std(0).mean() * features.shape[1] ** 0.5)
