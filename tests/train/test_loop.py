@@ -36,10 +36,13 @@ def get_config(arg=""):
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop")
     (folder / "config.py").write_text(CONFIG)
+    mae = CONFIG.replace("slow_fusion_conv4", "videomae_s_pretrain").replace("dict(dropout=0.5)", "{}")
+    mae = mae.replace("log_every=1", "log_every=1, objective=dict(name='mae')")
+    (folder / "mae.py").write_text(mae.replace("color_jitter=0.4", "color_jitter=0.4, repeats=2"))
     return folder
 
 
-def command(place, workdir, *args, devices=1):
+def command(place, workdir, *args, devices=1, config="config.py"):
     env = {
         **os.environ,
         "JAX_NUM_CPU_DEVICES": str(devices),
@@ -47,7 +50,7 @@ def command(place, workdir, *args, devices=1):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[2] / ".jax_cache"),
     }
-    line = [sys.executable, "-m", "vidjax", "train", "--config", str(place / "config.py")]
+    line = [sys.executable, "-m", "vidjax", "train", "--config", str(place / config)]
     line += ["--workdir", str(place / workdir), *args]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -101,7 +104,7 @@ def test_killed_at_any_moment_it_ends_the_same(place, whole):
         process.send_signal(how)
         code, _, err = finish(process)
         if how == signal.SIGTERM and code == 0:
-            assert "stopped and saved at step" in err or "video top-1" in err
+            assert "stopped and saved at step" in err or "video top1" in err
         else:
             assert code == -how, err
     code, _, err = finish(command(place, "killed"))
@@ -110,6 +113,37 @@ def test_killed_at_any_moment_it_ends_the_same(place, whole):
     last = pathlib.Path("checkpoints", "12")
     got, want = (load_variables(place / run / last)[0] for run in ("killed", "whole"))
     chex.assert_trees_all_equal(got, want)
+
+
+def test_killed_pretraining_draws_the_same_masks_and_is_fine_tuned(place):
+    whole, killed = (place / f"mae_{run}" for run in ("whole", "killed"))
+    code, _, err = finish(command(place, whole.name, config="mae.py"))
+    assert code == 0 and (whole / "reconstructions" / "step_12.png").is_file(), err
+    process = command(place, killed.name, config="mae.py")
+    while process.poll() is None and not any(r["step"] >= 6 for r in read_metrics(killed)):
+        time.sleep(0.01)
+    process.kill()
+    finish(process)
+    code, _, err = finish(command(place, killed.name, config="mae.py"))
+    assert code == 0, err
+    assert rows(killed) == rows(whole)
+    got, want = (load_variables(run / "checkpoints" / "12")[0] for run in (killed, whole))
+    chex.assert_trees_all_equal(got, want)
+
+    tune = ["--config.model.name=videomae_s", f"--config.init.path={whole}", "--config.steps=2"]
+    tune += ["--config.objective.name=classify"]
+    skip = "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)"
+    code, out, err = finish(command(place, "mae_tuned", *tune, skip, config="mae.py"))
+    assert code == 0 and "video_top1" in out, err
+    code, _, err = finish(command(place, "mae_strict", *tune, config="mae.py"))
+    assert code == 2 and "mask_token" in err and "fc_norm" in err
+
+
+def test_a_classifier_is_not_pretrained(place):
+    code, _, err = finish(command(place, "mixed", "--config.objective.name=mae"))
+    assert code == 2 and "classifiers with classify" in err
+    code, _, err = finish(command(place, "mixed", "--config.objective.mixup=0.8", config="mae.py"))
+    assert code == 2 and "objective.mixup means nothing to the objective mae" in err
 
 
 def test_two_hosts_train_as_one(place, whole):
