@@ -154,7 +154,7 @@ def test_list_or_group_that_is_not_there(listed):
 
 
 def test_names_and_options():
-    assert dataset_names() == ["synthetic_motion", "video_folder"]
+    assert dataset_names() == ["features", "synthetic_motion", "video_folder"]
     with pytest.raises(UserError, match="unknown dataset 'video_foldr': did you mean video_folder"):
         load_source("video_foldr", "train")
     with pytest.raises(UserError, match="unknown option of dataset video_folder 'pth': did you mean path"):

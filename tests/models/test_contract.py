@@ -169,4 +169,4 @@ def test_presets_fit_their_class_and_names_are_helped():
         vidjax.create_model("r3d_18", widht=3)
     with pytest.raises(UserError, match="negative"):
         vidjax.create_model("r3d_18", -1)
-    assert vidjax.list_models("r*_18") == ["r3d_18"]
+    assert vidjax.list_models("r3*_18") == ["r3d_18"]

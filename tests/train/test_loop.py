@@ -202,7 +202,7 @@ def test_predict_on_loose_files(place, whole, capsys, monkeypatch):
 
 
 def test_models_and_describe(capsys):
-    code, out, _ = vidjax_main(capsys, "models", "r*_18", "--json")
+    code, out, _ = vidjax_main(capsys, "models", "r3*_18", "--json")
     assert code == 0 and [row["name"] for row in json.loads(out)] == ["r3d_18"]
     code, out, _ = vidjax_main(capsys, "describe", "r3d_18", "--json")
     assert code == 0 and json.loads(out)["params"] == 33_371_472

@@ -72,7 +72,10 @@ class LateFusionMax(LateFusion):
     """Takes the maximum over frames of every feature."""
 
     def fuse(self, features: jax.Array, endpoints: dict[str, jax.Array]) -> jax.Array:
-        return features.max(1)
+        # By index: the gradient of a maximum divides by the number of values that equal it, which is none
+        # where the compiler computes the features again and rounds them otherwise.
+        first = features.argmax(1, keepdims=True)
+        return jnp.take_along_axis(features, first, axis=1)[:, 0]
 
 
 class LateFusionAttention(LateFusion):

@@ -54,7 +54,8 @@ class TSN(FrameModel):
         if self.consensus == "average":
             return scores.mean(1), endpoints
         if self.consensus == "max":
-            return scores.max(1), endpoints
+            first = scores.argmax(1, keepdims=True)  # by index, see `LateFusionMax`
+            return jnp.take_along_axis(scores, first, axis=1)[:, 0], endpoints
         if self.consensus != "weighted":
             raise unknown("consensus", self.consensus, CONSENSUS)
         t = scores.shape[1]

@@ -64,7 +64,7 @@ CASES = {
     "i3d_r50_8x8": _resnet(partial(_build, "i3d_r50"), POOLED),
     # The drawn weights put hundreds into the softmax, whose rounding the exponential enlarges: the reference
     # itself differs by 6e-5 between float32 and float64.
-    "i3d_nln_r50_8x8": _resnet(_i3d_nln, POOLED, tolerance=5e-5),
+    "i3d_nln_r50_8x8": _resnet(_i3d_nln, POOLED, tolerance=1e-4),
     "slow_r50_8x8": _resnet(partial(_build, "slow_r50"), PLAIN),
     "r2plus1d_r50_16x4": _resnet(
         partial(_build, "r2plus1d_r50", head_activation=None), PLAIN, (1, 8, 64, 64, 3)
