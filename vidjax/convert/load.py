@@ -20,6 +20,7 @@ from vidjax.convert import (
     formats,
     image_trunks,
     inception,
+    movinet,
     mvit,
     pyslowfast,
     pytorchvideo_resnets,
@@ -67,6 +68,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "swin": video_swin.IMAGE,
     "videomae": vit.AUTHORS,
     "vmz": x3d_csn.VMZ,
+    "movinet_pytorch": movinet.RULES,
     "vtn": vtn.AUTHORS,
 }
 _OURS = re.compile(r"(params|batch_stats)/")

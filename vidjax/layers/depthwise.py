@@ -31,6 +31,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, dila
     return _forward(x, kernel, strides, pads, dilation)[0]
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))  # traced once for all layers of a shape: there are many taps
 def _forward(x, kernel, strides, pads, dilation):
     x = _stored(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     sizes = [
@@ -42,6 +43,7 @@ def _forward(x, kernel, strides, pads, dilation):
     return y, (x, kernel)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _backward(strides, pads, dilation, saved, dy):
     x, kernel = saved
     dy = _stored(dy)

@@ -1,0 +1,51 @@
+"""MoViNet-pytorch's names (Atze00/MoViNet-pytorch), whose weights are the authors' from TensorFlow."""
+
+from vidjax.convert.engine import CHANNELS_LAST, Rules, batch_norm, chain, per_array, rule
+from vidjax.convert.x3d_csn import dense
+from vidjax.models import spec
+from vidjax.models.movinet import STRIDES
+
+# A stream model's 2D convolutions: over (H, W), and over (T, 1); here both are over (T, H, W).
+_SPACE = chain(CHANNELS_LAST, per_array(lambda x: x[None], lambda x: x[0]))
+_TIME = chain(CHANNELS_LAST, per_array(lambda x: x[:, :, None], lambda x: x[:, :, 0]))
+
+
+def _rules(name: str) -> Rules:
+    stream = name.endswith("stream")
+    kind, window, layout = ("conv2d", 2, _SPACE) if stream else ("conv3d", 3, CHANNELS_LAST)
+
+    def layer(source: str, conv: str, norm: str) -> Rules:
+        weight = rule(f"{source}.conv_1.{kind}.weight", f"params/{conv}/kernel", layout)
+        return [weight, *batch_norm(f"{source}.conv_1.norm", norm)]
+
+    rules = [
+        *layer("conv1", "stem_conv", "stem_bn"),
+        *layer("conv7", "final_conv", "final_bn"),
+        *dense(f"classifier.0.conv_1.{kind}", "fc", window),
+        *dense(f"classifier.3.conv_1.{kind}", "head", window),
+    ]
+    for i in range(len(spec(name).preset["stages"])):
+        source, ours = f"blocks.b{i}_l{{block}}", f"stage{i + 1}_block{{block}}"
+        rules += layer(f"{source}.expand", f"{ours}/conv1", f"{ours}/bn1")
+        rules += layer(f"{source}.deep", f"{ours}/conv2", f"{ours}/bn2")
+        rules += layer(f"{source}.project", f"{ours}/conv3", f"{ours}/bn3")
+        place = 1 if STRIDES[i] > 1 else 0  # behind the pooling
+        rules += layer(f"{source}.res.{place}", f"{ours}/down_conv", f"{ours}/down_bn")
+        if stream:
+            time = f"{source}.deep.conv_2"
+            rules += [rule(f"{time}.{kind}.weight", f"params/{ours}/conv2_time/kernel", _TIME)]
+            rules += batch_norm(f"{time}.norm", f"{ours}/bn2_time")
+        for n in (1, 2):
+            rules += dense(f"{source}.se.fc{n}.conv_1.{kind}", f"{ours}/se_fc{n}", window)
+        rules += [rule(f"{source}.alpha", f"params/{ours}/alpha")]
+    return tuple(rules)
+
+
+# The port has no positional encoding, which the stream models from A3 on have.
+RULES = {
+    name: _rules(name)
+    for name in (
+        *(f"movinet_a{i}_base" for i in range(6)),
+        *(f"movinet_a{i}_stream" for i in range(3)),
+    )
+}
