@@ -81,7 +81,8 @@ def main() -> None:
     if args.exercise or len(names) < len(MODELS) or len(data) < 2:
         return
     save(rows, HERE / "results.csv")
-    into_readme(HERE / "README.md", "results", f"{markdown(rows)}\n\n*Measured here*, {machine()}.")
+    table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by model](results.png)"
+    into_readme(HERE / "README.md", "results", table)
     columns = ("motion top-1", "motion direction", "Weizmann top-1")
     chance = {"motion top-1": 1 / 12, "motion direction": 0.5, "Weizmann top-1": 0.1}
     labels = [r["model"] + ("" if r["order-aware"] == "yes" else " *") for r in rows]

@@ -64,7 +64,8 @@ def main() -> None:
         )
     print(markdown(rows))
     save(rows, HERE / "results.csv")
-    into_readme(HERE / "README.md", "results", f"{markdown(rows)}\n\n*Measured here*, {machine()}.")
+    table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by choice](results.png)"
+    into_readme(HERE / "README.md", "results", table)
     columns = ("motion top-1", "motion direction")
     series = {c: [r[c] for r in rows] for c in columns}
     chance = {"motion top-1": 1 / 12, "motion direction": 0.5}
