@@ -9,6 +9,7 @@ Deviation from the paper: a ResNet-50 trunk by default in place of BN-Inception.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vidjax.errors import unknown
 from vidjax.models.frame_model import FrameModel, Output
