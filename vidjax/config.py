@@ -52,6 +52,7 @@ def schema() -> ConfigDict:
                 grey=False,  # one channel in place of three
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
+                cache=False,  # decoded frames stay on disk, in $VIDJAX_CACHE: for small datasets read often
                 prefetch=2,  # batches kept ready on the device
                 modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: what a clip is made of
                 feature_width=None,  # features: D, of a row of the dataset "features"
@@ -142,6 +143,7 @@ RESUMABLE = (
     "data.workers",
     "data.threads",
     "data.prefetch",
+    "data.cache",
     "log_every",
     "evals.report",
 )
@@ -298,6 +300,7 @@ _POSITIVE = (
     "data.size",
     "data.threads",
     "data.prefetch",
+    "data.cache",
     "data.repeats",
     "data.flow.bound",
     "data.flow.frames",

@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         short_side=32,
         crop="center",
         flip=False,
+        cache=True,
     )
 
     config.model = dict(name=args.model, tiny=True)

@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
         flip=True,  # the actions go either way
         grey=True,
         color_jitter=0.3,
+        cache=True,
     )
 
     config.model = dict(name=args.model, tiny=True)

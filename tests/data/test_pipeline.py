@@ -15,6 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vidjax.config import schema
 from vidjax.data.datasets import ListSource, load_source
 from vidjax.data.datasets.synthetic_motion import encode
+from vidjax.data.decode import Video
+from vidjax.data.frame_cache import CachedVideo
 from vidjax.data.pipeline import eval_batches, prefetch_to_device, train_batches
 from vidjax.data.record import Record
 from vidjax.errors import UserError
@@ -348,3 +350,33 @@ def test_repeats_are_clips_of_the_same_frames_augmented_apart(good, workers):
 def test_repeats_must_divide_the_batch(good):
     with pytest.raises(UserError, match=r"batch size 5 does not divide by data.repeats=2"):
         train_batches(good, config(repeats=2), 5, seed=0)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_kept_frames_are_the_decoded_ones(good, tmp_path, monkeypatch, grey):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
+    decoded = next(train_batches(good, config(grey=grey), 8, seed=1))
+    for _ in range(2):
+        kept = next(train_batches(good, config(grey=grey, cache=True), 8, seed=1))
+        np.testing.assert_array_equal(kept["video"], decoded["video"])
+        # the second time nothing is decoded
+        monkeypatch.setattr("vidjax.data.frame_cache.Video", None)
+
+
+def test_kept_frames_of_a_file_change_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "clip.mp4"
+    for frames in (20, 9):
+        path.write_bytes(clip(frames))
+        with CachedVideo(path) as kept, Video(path) as video:
+            assert kept.num_frames == frames
+            np.testing.assert_array_equal(kept.frames([3, 1]), video.frames([3, 1]))
+            np.testing.assert_array_equal(kept.times, video.times)
+            np.testing.assert_array_equal(kept.indices_at([0.1, 0.449]), video.indices_at([0.1, 0.449]))
+
+
+def test_frames_that_cannot_be_kept_end_in_a_clear_line(good, tmp_path, monkeypatch):
+    (tmp_path / "frames").write_text("in the way")
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="cannot keep decoded frames in .*see data.cache"):
+        next(train_batches(good, config(cache=True), 8, seed=1))

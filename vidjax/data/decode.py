@@ -121,9 +121,12 @@ class Video:
 
     def indices_at(self, seconds: Sequence[float] | np.ndarray) -> np.ndarray:
         """Indices int64 [n] of the frames shown at `seconds` [n]."""
-        tolerance = min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
-        shown = np.searchsorted(self.times, np.asarray(seconds, np.float64).reshape(-1) + tolerance, "right")
-        return np.clip(shown - 1, 0, self.num_frames - 1)
+        return indices_at(self.times, seconds, self.tolerance)
+
+    @property
+    def tolerance(self) -> float:
+        """Seconds before a frame that count as that frame's: half a tick of the container's clock."""
+        return min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
 
     def _open(self) -> None:
         self.close()
@@ -299,6 +302,12 @@ class Video:
             started = started or packet.pts == start
             if started:
                 yield packet
+
+
+def indices_at(times: np.ndarray, seconds: Sequence[float] | np.ndarray, tolerance: float) -> np.ndarray:
+    """Indices int64 [n] of the frames shown at `seconds` [n], of frames that appear at `times`."""
+    shown = np.searchsorted(times, np.asarray(seconds, np.float64).reshape(-1) + tolerance, "right")
+    return np.clip(shown - 1, 0, len(times) - 1)
 
 
 def _picture_counter(context: av.VideoCodecContext) -> Callable[[av.Packet], int]:

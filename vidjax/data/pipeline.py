@@ -34,6 +34,7 @@ from vidjax.data import sampling, transforms
 from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureSequence, StoredFeatures
+from vidjax.data.frame_cache import CachedVideo
 from vidjax.data.record import Record
 from vidjax.errors import UserError
 from vidjax.flow import estimator, flow, quantise
@@ -139,7 +140,7 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
     Raises:
       DecodeError: the video cannot be read.
     """
-    with _open(record) as video:
+    with _open(record, cfg) as video:
         first, total, rate = span(video, record, cfg)
         if cfg.sampling == "window":
             index = sampling.spread(total, clip_offsets(cfg, rate), clips, short=cfg.short)
@@ -389,7 +390,7 @@ def _bad(record: Record, error: DecodeError) -> BadVideo:
 
 def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
     """Random clips of the same frames, each with its own augmentation, uint8 [repeats, T, S, S, C]."""
-    with _open(record) as video:
+    with _open(record, cfg) as video:
         first, total, rate = span(video, record, cfg)
         if cfg.sampling == "window":
             index = sampling.place(total, clip_offsets(cfg, rate), rng, short=cfg.short)
@@ -404,8 +405,10 @@ def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bo
     return _join([clip_streams(draw, cfg) for draw in draws])
 
 
-def _open(record: Record) -> Video | FeatureSequence:
-    return record.video.open() if isinstance(record.video, StoredFeatures) else Video(record.video)
+def _open(record: Record, cfg: Any) -> Video | CachedVideo | FeatureSequence:
+    if isinstance(record.video, StoredFeatures):
+        return record.video.open()
+    return CachedVideo(record.video, _grey(cfg)) if cfg.cache else Video(record.video)
 
 
 def _grey(cfg: Any) -> bool:

@@ -30,6 +30,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from vidjax.data.datasets import Source, fingerprint
+from vidjax.data.frame_cache import cache_dir
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 
@@ -253,7 +254,7 @@ def load(
         )
     name = f"{size}px_{frames}f_{fps}fps_{train}-{val}-{test}_seed{seed}"
     config = MotionConfig(name=name, size=size, frames=frames, fps=fps, seed=seed, counts=counts)
-    root = Path(path or os.environ.get("VIDJAX_CACHE") or "~/.cache/vidjax").expanduser()
+    root = Path(path or cache_dir()).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _quiet(), _locked(root / "synthetic_motion.lock"):
