@@ -300,7 +300,6 @@ _POSITIVE = (
     "data.size",
     "data.threads",
     "data.prefetch",
-    "data.cache",
     "data.repeats",
     "data.flow.bound",
     "data.flow.frames",

@@ -378,5 +378,5 @@ def test_kept_frames_of_a_file_change_with_it(tmp_path, monkeypatch):
 def test_frames_that_cannot_be_kept_end_in_a_clear_line(good, tmp_path, monkeypatch):
     (tmp_path / "frames").write_text("in the way")
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="cannot keep decoded frames in .*see data.cache"):
+    with pytest.raises(UserError, match=r"cannot keep decoded frames in .*see data.cache"):
         next(train_batches(good, config(cache=True), 8, seed=1))
