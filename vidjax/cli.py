@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as e:
         print(f"vidjax: {e}", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        code = 130  # as a shell has it; what was printed stays
     except BrokenPipeError:  # `vidjax models | head`
         sys.stderr.close()
         code = 0
@@ -81,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--top", type=int, default=5, metavar="K", help="classes to name (default: 5)")
     p.add_argument("--json", action="store_true")
     p.add_argument("--strip", metavar="FILE.png", help="also draw the frames; one file per video")
+    p.add_argument("--stream", action="store_true", help="answer while the video plays, however long it is")
+    p.add_argument("--every", metavar="N", help="with --stream, seconds (or 30f: frames) to the next answer")
+    p.add_argument(
+        "--fps", type=float, metavar="R", help="with --stream, frames a second (default: as trained)"
+    )
 
     p = command("features", _features, "Write what a layer says of videos to a file.")
     p.add_argument(
@@ -217,8 +224,49 @@ def _fuse(args: argparse.Namespace) -> int:
     return 0
 
 
+def _stream(args: argparse.Namespace) -> int:
+    from vidjax.predict import predict_stream
+
+    if args.clips or args.strip:
+        raise UserError("--stream takes every frame once: leave out --clips and --strip")
+    every = args.every or "1"
+    try:
+        pace = {"every_frames": int(every[:-1])} if every.endswith("f") else {"every": float(every)}
+    except ValueError:
+        raise UserError(f"--every wants seconds, such as 2.5, or frames, such as 30f; not {every}") from None
+    failed, path = 0, None
+    for now in predict_stream(args.videos, args.checkpoint, **pace, fps=args.fps, top=args.top):
+        if now.error:
+            failed += 1
+            print(f"vidjax: {now.error}", file=sys.stderr)
+        if args.json:
+            row = {"path": now.path, "seconds": round(now.seconds, 3), "frames": now.frames}
+            row |= {"final": now.final, "error": now.error, "top": _named(now.top)}
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        elif not now.error:
+            if now.path != path:
+                print(path := now.path)
+            if now.final:
+                print(f"  {now.frames} frames to {now.seconds:.2f} s")
+                for n, q in now.top:
+                    print(f"  {q:6.1%}  {n}")
+            else:
+                print(f"  {now.seconds:8.2f} s  {now.top[0][0]} {now.top[0][1]:.1%}", flush=True)
+    return 2 if failed else 0
+
+
+def _named(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"name": n, "probability": round(q, 6)} for n, q in top]
+
+
 def _predict(args: argparse.Namespace) -> int:
     _no_overrides(args)
+    if args.top < 1:
+        raise UserError(f"--top names 1 class or more, not {args.top}")
+    if args.stream:
+        return _stream(args)
+    if args.every or args.fps is not None:
+        raise UserError("--every and --fps are for --stream")
     from vidjax.evals.pictures import strip
     from vidjax.predict import predict_videos
 
@@ -229,7 +277,7 @@ def _predict(args: argparse.Namespace) -> int:
             print(f"vidjax: {p.error}", file=sys.stderr)
         if args.json:
             row: dict[str, Any] = {"path": p.path, "error": p.error}
-            row["top"] = [{"name": n, "probability": round(q, 6)} for n, q in p.top]
+            row["top"] = _named(p.top)
             row["clips"] = [
                 {"start": round(a, 3), "end": round(b, 3), "name": n, "probability": round(q, 6)}
                 for a, b, n, q in p.clips

@@ -1,20 +1,28 @@
 """Prediction on loose video files with a trained checkpoint."""
 
 import dataclasses
+import functools
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vidjax.checkpoint_io import load_variables
 from vidjax.config import resolve
-from vidjax.data.decode import DecodeError
+from vidjax.data.decode import DecodeError, Video
 from vidjax.data.pipeline import eval_views
 from vidjax.data.record import Record
+from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import watchable
+from vidjax.layers.preprocess import normalize
+from vidjax.models import list_models, spec
 from vidjax.train.experiment import build_model, make_predict
 from vidjax.train.sharding import create_mesh
 
@@ -38,6 +46,27 @@ class Prediction:
     error: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """What a model says of a video so far.
+
+    Attributes:
+      path: the file.
+      seconds: time of the last frame that the model took.
+      frames: how many it took.
+      top: (class name, probability), the likeliest first.
+      final: whether the video has ended.
+      error: why it could not be read on; `final` then, and `top` is empty.
+    """
+
+    path: str
+    seconds: float
+    frames: int
+    top: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    final: bool = False
+    error: str | None = None
+
+
 def predict_videos(
     paths: Sequence[str], checkpoint: str | pathlib.Path, clips: int | None = None, top: int = 5
 ) -> Iterator[Prediction]:
@@ -52,12 +81,7 @@ def predict_videos(
     Raises:
       UserError: no usable checkpoint there.
     """
-    variables, meta = load_variables(checkpoint)
-    variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
-    config, names = resolve(meta["config"]), tuple(meta["class_names"])
-    if config.data.modality == "features":
-        raise UserError(f"{checkpoint} was trained on cached features: it takes those, not videos")
-    model, _ = build_model(config, len(names))
+    config, names, model, variables = _load(checkpoint)
     one_device = create_mesh(1, devices=jax.local_devices()[:1])  # files come one at a time
     predict = make_predict(model, config.model.name, one_device)
     clips = clips or config.evals.clips
@@ -77,3 +101,91 @@ def predict_videos(
             clips=[(*map(float, span), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
             frames=watchable(views)[0],
         )
+
+
+def predict_stream(
+    paths: Sequence[str],
+    checkpoint: str | pathlib.Path,
+    every: float = 1.0,
+    every_frames: int | None = None,
+    fps: float | None = None,
+    top: int = 5,
+) -> Iterator[Running]:
+    """Classifies videos while they play, frame by frame, in memory that does not grow with their length.
+
+    The model takes a central crop of every `data.stride`-th frame (at `data.target_fps` a second where that
+    is set), as in training, but none twice: fewer where a video has fewer. Each video starts from no state.
+
+    Args:
+      paths: video files.
+      checkpoint: see `predict_videos`; its model has `init_state` and `step`.
+      every: seconds of video between two answers.
+      every_frames: in place of that, frames that the model takes between two answers.
+      fps: frames a second that the model takes, in place of what it was trained at.
+      top: how many classes to name.
+
+    Yields:
+      Of each video, what is known after every so much of it, and at its end.
+
+    Raises:
+      UserError: no usable checkpoint there, or its model only takes whole clips.
+    """
+    pace = every if every_frames is None else every_frames
+    if not pace > 0:
+        raise UserError(f"answers come every so many seconds or frames, more than {pace}")
+    if fps is not None and not fps > 0:
+        raise UserError(f"the model takes some frames a second, more than {fps}")
+    config, names, model, variables = _load(checkpoint)
+    name, data = config.model.name, config.data
+    if not streams(type(model)):
+        families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
+        raise UserError(f"{name} takes whole clips, not a stream, unlike some models of {families}")
+    if data.modality != "rgb":
+        raise UserError(f"{name} takes {data.modality}: only models of frames can run on a stream")
+    mean, std = spec(name).mean, spec(name).std
+    start = model.init_state(1, (data.size, data.size, 1 if data.grey else 3))
+    rate = fps or (data.target_fps and data.target_fps / data.stride)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def step(variables, state, frame):
+        (logits, _), state = model.apply(variables, state, normalize(frame, mean, std), method="step")
+        return logits, state
+
+    def answer(logits: jax.Array) -> list[tuple[str, float]]:
+        return ClassificationResult([""], np.zeros(1, int), np.asarray(logits)[None], names).top(0, top)
+
+    for path in map(str, paths):
+        taken, seconds = 0, 0.0
+        wanted, told = 0, 0  # the next place on the model's grid of frames, and how many answers were due
+        state = jax.tree.map(jnp.array, start)  # copies: donated, and zeros may be shared
+        try:
+            with Video(path, indexed=False) as video:
+                for number, (now, frame) in enumerate(video.play(grey=data.grey)):
+                    place = math.floor((now * rate if rate else number / data.stride) + 1e-6)
+                    if place < wanted:
+                        continue
+                    logits, state = step(variables, state, test_views(frame[None], data, 1)[0])
+                    wanted, taken, seconds = place + 1, taken + 1, now
+                    due = math.floor((taken if every_frames else now) / pace + 1e-6)
+                    if due > told:
+                        told = due
+                        yield Running(path, seconds, taken, answer(logits))
+        except DecodeError as e:
+            yield Running(path, seconds, taken, final=True, error=str(e))
+        else:
+            yield Running(path, seconds, taken, answer(logits), final=True)
+
+
+def streams(module: type[nn.Module]) -> bool:
+    """Whether a model has a form that goes frame by frame."""
+    return hasattr(module, "init_state")
+
+
+def _load(checkpoint: str | pathlib.Path) -> tuple[Any, tuple[str, ...], nn.Module, Any]:
+    """The config, class names, model and variables of a checkpoint."""
+    variables, meta = load_variables(checkpoint)
+    variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
+    config, names = resolve(meta["config"]), tuple(meta["class_names"])
+    if config.data.modality == "features":
+        raise UserError(f"{checkpoint} was trained on cached features: it takes those, not videos")
+    return config, names, build_model(config, len(names))[0], variables

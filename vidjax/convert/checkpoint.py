@@ -90,6 +90,8 @@ def _config(s: ModelSpec, tiny: bool) -> dict[str, Any]:
         "data": {
             "name": "video_folder",
             "frames": frames[0] if frames else 1,
+            "stride": float(s.stride),
+            "target_fps": s.fps,
             "size": size,
             "short_side": size * 8 // 7,  # 256 for 224, 128 for 112
             "crop": "center",

@@ -44,18 +44,22 @@ class Video:
       times: float64 [num_frames], seconds from the first frame to each frame.
       duration: seconds from the first frame to the end of the last.
 
+    With `indexed=False` nothing is read ahead: only `play` is to be used, and the memory taken does not grow
+    with the video.
+
     Raises:
       DecodeError: where the source cannot be opened as a video with at least one frame.
     """
 
-    def __init__(self, source: str | os.PathLike | bytes):
+    def __init__(self, source: str | os.PathLike | bytes, indexed: bool = True):
         self._source = source if isinstance(source, bytes) else os.fspath(source)
         self.name = f"<{len(source)} bytes>" if isinstance(source, bytes) else self._source
         self._container = None
         self._reformatter = VideoReformatter()
         try:
             self._open()
-            self._index()
+            if indexed:
+                self._index()
         except ERRORS as error:
             self.close()
             raise DecodeError(f"{self.name}: not a readable video ({_reason(error)})") from error
@@ -127,6 +131,28 @@ class Video:
     def tolerance(self) -> float:
         """Seconds before a frame that count as that frame's: half a tick of the container's clock."""
         return min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
+
+    def play(self, grey: bool = False) -> Iterator[tuple[float, np.ndarray]]:
+        """Every frame in turn, decoded when it is asked for: seconds from the first, and uint8 [H, W, C].
+
+        Raises:
+          DecodeError: where there is no frame or one cannot be decoded.
+        """
+        number, first, seconds = 0, None, 0.0
+        try:
+            for frame in self._decode(None):
+                rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+                if frame.pts is not None:
+                    first = frame.pts if first is None else first
+                    seconds = max(seconds, float((frame.pts - first) * self._stream.time_base))
+                elif number:
+                    seconds += 1 / rate
+                yield seconds, self._image(frame, grey)
+                number += 1
+        except ERRORS as error:
+            raise DecodeError(f"{self.name}: cannot decode frame {number} ({_reason(error)})") from error
+        if not number:
+            raise DecodeError(f"{self.name}: no frames")
 
     def _open(self) -> None:
         self.close()

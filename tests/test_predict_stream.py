@@ -1,0 +1,144 @@
+"""Prediction while a video plays: the whole clip's answer, on the way and at the end, in bounded memory."""
+
+import json
+import pathlib
+
+import av
+import jax
+import numpy as np
+import pytest
+
+from vidjax import create_model
+from vidjax.checkpoint_io import save_variables
+from vidjax.cli import main
+from vidjax.data.decode import Video
+from vidjax.data.transforms import test_views
+from vidjax.errors import UserError
+from vidjax.layers.preprocess import normalize
+from vidjax.predict import predict_stream
+
+NAMES = [f"class {i}" for i in range(5)]
+
+
+def encode(path, frames, size=(48, 64), fps=25):
+    """A square that wanders over noise."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 255, (*size, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for t in range(frames):
+            image = ground.copy()
+            x = t * 3 % (size[1] - 16)
+            image[8:24, x : x + 16] = t % 256
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def checkpoint(folder, name, **data):
+    model = create_model(name, 5, tiny=True)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 4, 32, 32, 3), np.float32))
+    data = dict(name="video_folder", frames=4, size=32, short_side=36, crop="center", **data)
+    config = dict(epochs=1.0, data=data, model=dict(name=name, tiny=True))
+    save_variables(folder, jax.device_get(variables), dict(config=config, class_names=NAMES))
+    return model, variables, str(folder)
+
+
+@pytest.fixture(scope="module")
+def movinet(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("ck") / "movinet", "movinet_a0_stream", stride=3.0)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return encode(tmp_path_factory.mktemp("video") / "short.mp4", 80)
+
+
+def whole_clip(model, variables, path, indices, data):
+    with Video(path) as file:
+        frames = test_views(file.frames(indices), data, 1)[0]
+    clip = normalize(frames[None], (0, 0, 0), (1, 1, 1))
+    logits, _ = jax.jit(model.apply)(variables, clip)
+    return np.asarray(jax.nn.softmax(logits[0]))
+
+
+class Data:
+    size, short_side = 32, 36
+
+
+def test_answers_on_the_way_are_those_of_the_clip_so_far(movinet, video):
+    model, variables, folder = movinet
+    answers = list(predict_stream([video], folder, every=1.0, top=5))
+    assert [a.frames for a in answers] == [10, 18, 26, 27]  # the first from 1, 2 and 3 s on, and the last
+    assert [a.final for a in answers] == [False, False, False, True]
+    assert answers[0].seconds == pytest.approx(27 / 25)
+    for a in (answers[0], answers[-1]):
+        expected = whole_clip(model, variables, video, range(0, 3 * a.frames, 3), Data)
+        assert [n for n, _ in a.top] == [NAMES[i] for i in np.argsort(-expected)]
+        np.testing.assert_allclose([p for _, p in a.top], np.sort(expected)[::-1], rtol=1e-4)
+
+
+def test_frames_of_another_rate_are_taken_by_time(tmp_path, movinet):
+    _, _, folder = checkpoint(tmp_path / "ck", "movinet_a0_stream", stride=2.0, target_fps=10.0)
+    path = encode(tmp_path / "fast.mp4", 90, fps=30)  # three seconds: five frames a second are wanted
+    *running, last = predict_stream([path], folder, every_frames=4)
+    assert last.frames == 15 and [a.frames for a in running] == [4, 8, 12]
+    assert last.seconds == pytest.approx(14 / 5, abs=0.02)
+
+
+def test_memory_stays_while_the_video_plays(tmp_path, movinet):
+    path = encode(tmp_path / "long.mp4", 500, size=(240, 320))  # 115 MB of pixels
+    memory = []
+    for _ in predict_stream([path], movinet[2], every=2.0):
+        status = pathlib.Path("/proc/self/status").read_text()
+        memory.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+    assert len(memory) == 10 and max(memory) - memory[1] < 25
+
+
+def test_a_model_of_whole_clips_says_so(tmp_path, video):
+    _, _, folder = checkpoint(tmp_path / "ck", "mc3_18")
+    with pytest.raises(UserError, match=r"mc3_18 takes whole clips, not a stream, unlike .*movinet"):
+        next(predict_stream([video], folder))
+
+
+def test_a_bad_video_is_told_and_the_next_one_starts_anew(tmp_path, movinet, video):
+    (tmp_path / "text.mp4").write_text("no video")
+    paths = [str(tmp_path / "text.mp4"), str(tmp_path / "none.mp4"), video, video]
+    answers = list(predict_stream(paths, movinet[2], every=9))
+    assert all(a.final for a in answers) and [a.path for a in answers] == paths
+    assert "text.mp4" in answers[0].error and "No such file" in answers[1].error
+    assert answers[2] == answers[3] and answers[2].error is None
+
+
+def test_playing_gives_every_frame_and_time(video):
+    with Video(video) as indexed, Video(video, indexed=False) as playing:
+        played = list(playing.play())
+        np.testing.assert_allclose([t for t, _ in played], indexed.times, atol=1e-6)
+        np.testing.assert_array_equal([x for _, x in played], indexed.frames(range(indexed.num_frames)))
+
+
+def run(capsys, *argv):
+    with pytest.raises(SystemExit) as e:
+        main(["predict", *argv])
+    return e.value.code, *capsys.readouterr()
+
+
+def test_the_command(capsys, tmp_path, movinet, video):
+    folder = movinet[2]
+    code, out, _ = run(capsys, video, "--checkpoint", folder, "--stream", "--every", "2", "--top", "2")
+    assert code == 0 and "2.04 s  class" in out and "27 frames to 3.12 s" in out and out.count("%") == 3
+    code, out, _ = run(capsys, video, "--checkpoint", folder, "--stream", "--json", "--every", "9f")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [r["frames"] for r in rows] == [9, 18, 27, 27] and rows[-1]["final"] and len(rows[0]["top"]) == 5
+    for argv, message in (
+        (["--every", "x", "--stream"], "--every wants seconds"),
+        (["--every", "0", "--stream"], "more than 0"),
+        (["--clips", "3", "--stream"], "leave out --clips"),
+        (["--every", "0f", "--stream"], "more than 0"),
+        (["--fps", "0", "--stream"], "more than 0"),
+        (["--top", "0", "--stream"], "1 class or more"),
+        (["--fps", "3"], "--every and --fps are for --stream"),
+    ):
+        code, _, err = run(capsys, video, "--checkpoint", folder, *argv)
+        assert code == 2 and message in err and "Traceback" not in err
