@@ -20,15 +20,19 @@ from experiments.common import bars, direction_accuracy, into_readme, machine, m
 
 HERE = pathlib.Path(__file__).parent
 SMALL = {"model.options.trunk_options": "{'tiny':True,'width':8}"}
-FLOW = {"data.modality": "flow", "data.grey": True}
-BOTH = {"data.modality": "rgb+flow", "data.frames": 1, "data.flow.frames": 8}
+STACK = {"data.flow.frames": 8, "model.options.flow_frames": 8}
+FLOW = STACK | {"data.modality": "flow", "data.grey": True}
+BOTH = STACK | {"data.modality": "rgb+flow", "data.frames": 1}
+# Networks without normalisation learn slower steps; the 2014 ones are too narrow in their tiny form to learn.
+PLAIN = {"optimizer.lr": 1e-3}
+WIDER = PLAIN | {"model.options.widths": "(32,64,96,96,64)", "model.options.hidden": 256}
 # model: what it needs besides the common budget
 MODELS = {
     "single_frame_resnet18": SMALL,
-    "karpathy_single_frame": {},
-    "karpathy_late_fusion": {},
-    "karpathy_early_fusion": {},
-    "karpathy_slow_fusion": {},
+    "karpathy_single_frame": WIDER,
+    "karpathy_late_fusion": WIDER,
+    "karpathy_early_fusion": WIDER,
+    "karpathy_slow_fusion": WIDER,
     "late_fusion_resnet18": SMALL,
     "late_fusion_resnet18_max": SMALL,
     "late_fusion_resnet18_attention": SMALL,
@@ -43,10 +47,10 @@ MODELS = {
     "cnn_gru_resnet18": SMALL,
     "cnn_bilstm_resnet18": SMALL,
     "lrcn_resnet50": SMALL,
-    "rcn_vgg16": {},
-    "gru_rcn_vgg16": {},
-    "stacked_gru_rcn_vgg16": {},
-    "bi_gru_rcn_vgg16": {},
+    "rcn_vgg16": PLAIN,
+    "gru_rcn_vgg16": PLAIN,
+    "stacked_gru_rcn_vgg16": PLAIN,
+    "bi_gru_rcn_vgg16": PLAIN,
     "tsm_resnet50_8f": SMALL,
     "tsm_mobilenet_v2_8f": {},
     "r2plus1d_18": {},

@@ -90,6 +90,15 @@ def test_inflated_by_averages_it_is_so_where_no_zeros_before_the_clip_are_seen(a
         assert np.abs(edge - want[name]).max() > 1e-2 * np.abs(want[name]).max()
 
 
+def test_the_trunk_of_a_frame_model_is_inflated_like_an_image_model(answers):
+    flat, _, _ = answers
+    heads = {k: x for k, x in flat.items() if "/head/" in k}
+    trunk = {k.replace("/", "/trunk/", 1): x for k, x in flat.items() if k not in heads}
+    _, want = vidjax.load_pretrained("i3d_inception_rgb", flat, 5, tiny=True)
+    _, got = vidjax.load_pretrained("i3d_inception_rgb", trunk | heads, 5, tiny=True)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 def test_image_weights_are_inflated_on_loading(answers):
     flat, _, _ = answers
     _, variables = vidjax.load_pretrained("i3d_inception_rgb", flat, 5, tiny=True)

@@ -86,6 +86,13 @@ def test_half_of_the_heads_see_space_and_half_see_time():
     np.testing.assert_allclose(layer.apply({"params": params}, x, False)[0], want, rtol=1e-4, atol=1e-5)
 
 
+def test_an_odd_number_of_heads_has_no_half():
+    with pytest.raises(UserError, match="heads must be even, got 3"):
+        vidjax.create_model("vivit_b_16x2_fdp", 3, tiny=True, heads=3).init(
+            jax.random.PRNGKey(0), jnp.zeros((1, 4, 32, 32, 3))
+        )
+
+
 def test_factorised_attention_is_over_space_then_time():
     layer, x = SpaceThenTime(GRID, 2, 16), jax.random.normal(jax.random.PRNGKey(0), (2, 12, 8))
     params = jax.tree.map(_moved, layer.init(jax.random.PRNGKey(1), x))["params"]

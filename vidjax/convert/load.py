@@ -153,6 +153,9 @@ def read_weights(
     trunk, image = getattr(model, "trunk", None), spec(name).inflates
     if origin == "vidjax" or (origin is None and all(map(_OURS.match, arrays))):
         origin, flat = "vidjax", arrays
+        if image and any("/trunk/" in k for k in arrays):  # a frame model's trunk is an image model
+            arrays = {k.replace("/trunk/", "/"): x for k, x in arrays.items() if "/trunk/" in k}
+            flat = arrays
         owner = trunk if trunk and not any("/trunk/" in k for k in arrays) else name
         if image and any(k in arrays and arrays[k].ndim == 4 for k in (FIRST, _PATCHES)):
             owner = image

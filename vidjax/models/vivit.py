@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vidjax.errors import unknown
+from vidjax.errors import UserError, unknown
 from vidjax.layers.attention import attention, attention_weights
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
@@ -318,6 +318,8 @@ class FactorisedHeads(ViViT):
     class_token = False
 
     def block(self, grid: Grid) -> partial:
+        if self.heads % 2:
+            raise UserError(f"half of the heads attend over time: heads must be even, got {self.heads}")
         return partial(SplitHeadsBlock, grid, **self.block_fields())
 
 
