@@ -8,8 +8,8 @@ import pytest
 from vidjax.config import differences, flatten, load, parse_arg, resolve
 from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
-from vidjax.registry import dummy_input
-from vidjax.train.experiment import build
+from vidjax.registry import dummy_input, fields, spec
+from vidjax.train.experiment import build, evaluation_data
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
@@ -89,6 +89,38 @@ def test_only_what_may_change_on_resume_is_left_out_of_the_differences():
     a = resolve(BASE, ["parallel.mesh.data=2", "data.workers=3", "log_every=7"])
     b = resolve(BASE, ["optimizer.lr=0.5"])
     assert differences(a, b) == ["optimizer.lr: 0.1 -> 0.5"]
+
+
+def test_test_views_may_be_larger_and_longer_than_training_clips():
+    data = evaluation_data(resolve(BASE, ["data.frames=8", "evals.frames=20", "evals.size=128"]))
+    assert (data.frames, data.size) == (20, 128)
+    data = evaluation_data(resolve(BASE, ["data.frames=8", "data.size=96"]))
+    assert (data.frames, data.size) == (8, 96)
+
+
+VARIANTS = {
+    "kinetics400/x3d.py": [f"model={m}" for m in ("xs", "s", "m", "l")],
+    "kinetics400/csn.py": [f"model={m}" for m in ("ir_50", "ir_101", "ir_152", "ip_152")],
+    "kinetics600/movinet.py": [f"model=a{i}_{form}" for i in range(6) for form in ("base", "stream")],
+}
+
+
+@pytest.mark.parametrize("file", VARIANTS)
+def test_every_variant_trains_on_what_its_model_is_measured_on(file):
+    """The clip of the spec is the test clip, at its rate, or where it is shorter the crop is larger."""
+    for arg in VARIANTS[file]:
+        c = load(f"{ROOT / 'configs' / file}:{arg}")
+        s, data = spec(c.model.name), evaluation_data(c)
+        assert c.model.name.endswith(arg.removeprefix("model="))
+        assert (data.frames, c.data.stride, c.data.size) == (s.input_shape[0], s.stride, s.input_shape[1])
+        assert (
+            c.data.size <= data.size <= data.short_side and c.batch % c.model.options.get("bn_groups", 1) == 0
+        )
+        assert c.expected.top1 == (s.results[0].top1 if s.results else None)
+        assert f"{c.evals.clips}x{c.evals.crops}" == (s.results[0].views if s.results else "10x3")
+        assert not {*c.model.options} - fields(s.module)
+    with pytest.raises(UserError, match="unknown model"):
+        load(f"{ROOT / 'configs' / file}:model=xxl")
 
 
 def test_arguments():

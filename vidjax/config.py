@@ -86,17 +86,18 @@ def schema() -> ConfigDict:
                 normalize_targets=True,  # mae: pixels of a token less their mean, over their deviation
             ),
             optimizer=dict(
-                name="sgd",  # sgd | adamw
+                name="sgd",  # sgd | adamw | rmsprop
                 lr=0.1,
                 lr_batch=None,  # where set, the peak rate is lr * batch / lr_batch
-                momentum=0.9,  # sgd
+                momentum=0.9,  # sgd, rmsprop
                 nesterov=False,
                 b1=0.9,  # adamw
-                b2=0.999,
-                eps=1e-8,
+                b2=0.999,  # and rmsprop: decay of the mean of squares
+                eps=1e-8,  # adamw: added to the root of that mean; rmsprop: under the root
                 weight_decay=0.0,
                 decay_all=False,  # decay biases and norms as well
                 clip_norm=None,  # global gradient norm
+                clip_each=None,  # norm of each tensor's gradient
                 layer_decay=None,  # factor on the rate from each block to the one below it, e.g. 0.75
                 trunk_lr=None,  # factor on the rate of all but the classifier
                 ema=None,  # decay of the averaged weights that are evaluated, e.g. 0.999
@@ -121,6 +122,7 @@ def schema() -> ConfigDict:
                 clips=1,  # test views: clips in time x crops in space
                 crops=1,
                 size=None,  # side of a test crop, pixels; data.size where None
+                frames=None,  # of a test clip; data.frames where None
                 batch=None,  # videos at a time; `batch` where None
                 precise_bn_batches=0,  # training batches that BatchNorm's statistics are taken over before it
                 report=True,  # report.html at the end
@@ -288,7 +290,7 @@ _CHOICES = {
     "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "model.dtype": ("float32", "bfloat16"),
-    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.name": ("sgd", "adamw", "rmsprop"),
     "optimizer.nonfinite": ("stop", "skip"),
     "schedule.name": ("cosine", "step", "constant"),
     "parallel.mode": ("jit", "pmap"),
@@ -368,7 +370,7 @@ def _smoke(config: ConfigDict) -> None:
         if "flow_frames" in config.model.options:
             config.model.options.flow_frames = shape[0]
     config.data.options = ConfigDict(dict(train=24, val=12, test=12))
-    config.evals.update(clips=1, crops=1, size=None, batch=4)
+    config.evals.update(clips=1, crops=1, size=None, frames=None, batch=4)
     config.evals.precise_bn_batches = min(config.evals.precise_bn_batches, 2)
     if "bn_groups" in config.model.options:
         config.model.options.bn_groups = 1

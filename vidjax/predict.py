@@ -23,7 +23,7 @@ from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import watchable
 from vidjax.layers.preprocess import normalize
 from vidjax.models import list_models, spec
-from vidjax.train.experiment import build_model, make_predict
+from vidjax.train.experiment import build_model, evaluation_data, make_predict
 from vidjax.train.sharding import create_mesh
 
 
@@ -84,10 +84,10 @@ def predict_videos(
     config, names, model, variables = _load(checkpoint)
     one_device = create_mesh(1, devices=jax.local_devices()[:1])  # files come one at a time
     predict = make_predict(model, config.model.name, one_device)
-    clips = clips or config.evals.clips
+    clips, data = clips or config.evals.clips, evaluation_data(config)
     for path in paths:
         try:
-            views, spans = eval_views(Record(str(path), 0, str(path)), config.data, clips, config.evals.crops)
+            views, spans = eval_views(Record(str(path), 0, str(path)), data, clips, config.evals.crops)
         except DecodeError as e:
             yield Prediction(str(path), error=str(e))
             continue
@@ -136,7 +136,7 @@ def predict_stream(
     if fps is not None and not fps > 0:
         raise UserError(f"the model takes some frames a second, more than {fps}")
     config, names, model, variables = _load(checkpoint)
-    name, data = config.model.name, config.data
+    name, data = config.model.name, evaluation_data(config)
     if not streams(type(model)):
         families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
         raise UserError(f"{name} takes whole clips, not a stream, unlike some models of {families}")

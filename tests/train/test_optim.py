@@ -62,6 +62,35 @@ def test_clipping_bounds_the_gradient():
     np.testing.assert_allclose(np.linalg.norm(updates["kernel"]), 1.0, rtol=1e-6)
 
 
+def test_each_tensor_is_clipped_by_itself():
+    tx = create_optimizer(config("optimizer.clip_each=1.0", "optimizer.momentum=0.0"), lambda _: 1.0)
+    grads = {"large": jnp.full((2, 2), 50.0), "small": jnp.full((3,), 0.1), "none": jnp.zeros(2)}
+    updates, _ = tx.update(grads, tx.init(grads), grads)
+    np.testing.assert_allclose(updates["large"], -0.5, rtol=1e-6)
+    np.testing.assert_allclose(updates["small"], -0.1, rtol=1e-6)
+    np.testing.assert_array_equal(updates["none"], 0)
+
+
+def test_rmsprop_is_that_of_tensorflow():
+    c = config(
+        "optimizer.name=rmsprop",
+        "optimizer.b2=0.9",
+        "optimizer.eps=1.0",
+        "optimizer.weight_decay=0.1",
+        "optimizer.momentum=0.9",
+    )
+    tx, w, mean, moved = create_optimizer(c, lambda _: 0.5), np.full((2, 2), 3.0), 0.0, 0.0
+    state, params = tx.init({"kernel": jnp.asarray(w)}), {"kernel": jnp.asarray(w)}
+    for grad in (2.0, -1.0, 0.5):
+        updates, state = tx.update({"kernel": jnp.full((2, 2), grad)}, state, params)
+        params = {"kernel": params["kernel"] + updates["kernel"]}
+        g = grad + 0.1 * w
+        mean = 0.9 * mean + 0.1 * g**2
+        moved = 0.9 * moved + 0.5 * g / np.sqrt(mean + 1.0)
+        w = w - moved
+    np.testing.assert_allclose(params["kernel"], w, rtol=1e-5)
+
+
 def test_layer_decay_counts_blocks_from_the_input():
     """Against the formula: embeddings are layer 0 and the head, whatever follows the blocks, the top."""
     leaf = jnp.ones((2, 2))

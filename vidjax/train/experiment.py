@@ -157,6 +157,14 @@ def load_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, test
 
 
+def evaluation_data(config: ConfigDict) -> ConfigDict:
+    """The data section with the size and the frames of the test views."""
+    data = config.data.copy_and_resolve_references()
+    data.size = config.evals.size or data.size
+    data.frames = config.evals.frames or data.frames
+    return data
+
+
 def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.Module, Callable]:
     """The model and objective of a config."""
     name = config.model.name

@@ -25,7 +25,7 @@ from vidjax.evals.pretraining import PretrainingResult
 from vidjax.layers.preprocess import normalize
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
-from vidjax.train.experiment import Experiment, build, initial_state
+from vidjax.train.experiment import Experiment, build, evaluation_data, initial_state
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import precise_bn
 from vidjax.train.pretraining import evaluate_pretraining
@@ -248,11 +248,9 @@ def evaluate_variables(
     shared = jax.process_count() if config.parallel.mode == "pmap" else 1  # there, a mesh is one host's
     multiple = math.lcm(devices * shared, jax.process_count())
     batch = -(-(evals.batch or config.batch) // multiple) * multiple
-    data = config.data.copy_and_resolve_references()
-    data.size = evals.size or data.size
     batches = eval_batches(
         exp.eval_source,
-        data,
+        evaluation_data(config),
         batch,
         evals.clips,
         evals.crops,

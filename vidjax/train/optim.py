@@ -49,25 +49,37 @@ def create_optimizer(
     """Clipping, weight decay and the update rule. What the regex `frozen` finds in its path never changes.
 
     SGD adds the decay to the gradient before the momentum, as PyTorch does; AdamW decouples it (Loshchilov &
-    Hutter, arXiv:1711.05101). Unless `decay_all`, tensors with fewer than two axes (biases, norms) do not
-    decay. `trunk_lr` and `layer_decay` scale updates, decay included, by where in the model they are.
+    Hutter, arXiv:1711.05101). RMSProp is TensorFlow's: `eps` under the root, the decay in the gradient.
+    Unless `decay_all`, tensors with fewer than two axes (biases, norms) do not decay. `trunk_lr` and
+    `layer_decay` scale updates, decay included, by where in the model they are.
     """
     c = config.optimizer
     mask = None if c.decay_all else lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     decay = optax.add_decayed_weights(c.weight_decay, mask) if c.weight_decay else optax.identity()
     clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity()
+    momentum = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
     if c.name == "sgd":
-        momentum = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
         rule = optax.chain(decay, momentum)
+    elif c.name == "rmsprop":
+        rule = optax.chain(decay, optax.scale_by_rms(c.b2, c.eps), momentum)
     else:
         rule = optax.chain(optax.scale_by_adam(c.b1, c.b2, c.eps), decay)
-    chain = [clip, rule]
+    chain = [clip, clip_each(c.clip_each) if c.clip_each else optax.identity(), rule]
     if c.layer_decay is not None or c.trunk_lr is not None:
         chain.append(scale_by_depth(c.layer_decay or 1.0, 1.0 if c.trunk_lr is None else c.trunk_lr))
     chain.append(optax.scale_by_learning_rate(schedule))
     if frozen:  # last, since decay moves weights that have no gradient
         chain.append(optax.masked(optax.set_to_zero(), lambda params: _found(frozen, params)))
     return optax.chain(*chain)
+
+
+def clip_each(bound: float) -> optax.GradientTransformation:
+    """Shrinks a tensor's gradient whose Euclidean norm is above `bound` to that norm (Keras's `clipnorm`)."""
+
+    def clip(g: jax.Array) -> jax.Array:
+        return g * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(g.ravel()), 1e-12)).astype(g.dtype)
+
+    return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
 
 
 def _found(pattern: str, params: Any) -> Any:
