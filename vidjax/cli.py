@@ -101,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--dense", action="store_true", help="keep maps, in place of their average")
     p.epilog = "Any config value can be set: --config.data.frames=32"
 
+    p = command("probe", _probe, "Classify cached features: what a frozen model's features tell.")
+    p.add_argument("features", metavar="FILE", help="of vidjax features; {split} stands for train and test")
+    p.add_argument("--workdir", required=True, metavar="DIR")
+    p.add_argument("--kind", default="linear", help="knn, linear (default), linear_bn or attentive")
+    p.add_argument("--k", type=int, default=20, help="neighbours of knn (default: 20)")
+    p.epilog = "Any config value can be set: --config.data.eval_split=val --config.optimizer.lr=1e-3"
+
     p = command("models", _models, "List the registered models.")
     p.add_argument("pattern", nargs="?", default="*", help='such as "r*_18"')
     p.add_argument("--json", action="store_true")
@@ -316,6 +323,15 @@ def _features(args: argparse.Namespace) -> int:
     print(f"{args.out}: {done.videos} videos, {done.rows} rows of {shape}")
     print(f"{done.meta['model']} {done.meta['layer']}, weights {done.meta['weights']}")
     return 2 if done.bad else 0
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from vidjax.probe import probe
+
+    result = probe(args.features, args.workdir, args.kind, args.k, args.overrides)
+    if result is not None:
+        _print_metrics(result.metrics)
+    return 0
 
 
 def _models(args: argparse.Namespace) -> int:

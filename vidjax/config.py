@@ -56,6 +56,7 @@ def schema() -> ConfigDict:
                 prefetch=2,  # batches kept ready on the device
                 modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: what a clip is made of
                 feature_width=None,  # features: D, of a row of the dataset "features"
+                feature_tokens=1,  # features: tokens of a row, where they are dense
                 flow=dict(  # optical flow, computed while loading
                     method="dis",  # dis | farneback | tvl1 (where OpenCV has its contrib modules)
                     bound=20.0,  # pixels of displacement, of the crop's; what is faster is clipped

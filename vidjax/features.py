@@ -126,6 +126,8 @@ class _Extractor:
         name = config.model.name
         self.spec = registry.spec(name)
         self.config, self.layer, self.dense, self.frames = config, layer, dense, frames
+        if config.data.modality == "features":
+            raise UserError("the checkpoint was trained on features: give the one that they were made with")
         if frames and self.spec.modality != "rgb":
             raise UserError(f"{name} takes {self.spec.modality}, which has no rows of single frames")
         if config.data.modality != self.spec.modality:
@@ -134,8 +136,6 @@ class _Extractor:
         self.model: nn.Module = create_model(
             name, classes, tiny=config.model.tiny, dtype=config.model.dtype, **options
         )
-        if getattr(self.model, "trunk", "") is None:
-            raise UserError("the checkpoint was trained on features: give the one that they were made with")
         self._image = self.spec.modality == "rgb" and len(self.spec.input_shape) == 3
         self.variables = jax.device_put(variables, jax.local_devices()[0])
         self._apply = jax.jit(self._rows)
@@ -146,7 +146,10 @@ class _Extractor:
         if self._image:
             b, t = video.shape[:2]
             video = video.reshape(b * t, *video.shape[2:])
-        _, endpoints = self.model.apply(variables, video, train=False)
+        if self.spec.task == "pretrain":
+            endpoints = self.model.apply(variables, video, method="encode")
+        else:
+            _, endpoints = self.model.apply(variables, video, train=False)
         if self.layer not in endpoints:
             raise unknown(f"layer of {self.spec.name}", self.layer, endpoints)
         x = endpoints[self.layer].astype(jnp.float32)

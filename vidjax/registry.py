@@ -44,7 +44,8 @@ class ModelSpec:
       module: the linen class; `preset` holds its fields at full size.
       tiny: fields that replace those of `preset` in the tiny preset used by tests and smoke runs.
       input_shape: one input without the batch axis: (T, H, W, C), C = 2 for optical flow; (H, W, C) for an
-        image model; or a dict of such, {"rgb": …, "flow": …}, for a model of several streams.
+        image model; or a dict of such, {"rgb": …, "flow": …}, for a model of several streams. (N, D), tokens
+        by width, for a probe of cached features.
       tiny_input_shape: the same for the tiny preset.
       num_classes: classes of the published weights, and the default.
       stride, fps: frames between two of the clip's, and frames a second of the video that they count; fps is
@@ -57,7 +58,8 @@ class ModelSpec:
       results: published accuracies.
       weights, licence: where weights live, and under which licence.
       inflates: the image model of the same submodules, whose weights this one takes, inflated in time.
-      task: "classify", or "pretrain" for a model that learns without labels and gives no logits.
+      task: "classify"; "pretrain" for a model that learns without labels and gives no logits; or "probe" for
+        a classifier of another model's features.
     """
 
     name: str
@@ -87,9 +89,11 @@ class ModelSpec:
 
     @property
     def modality(self) -> str:
-        """What `data.modality` must be: "rgb", "flow", or "rgb+flow"."""
+        """What `data.modality` must be: "rgb", "flow", "rgb+flow" or "features"."""
         if isinstance(self.input_shape, Mapping):
             return "+".join(self.input_shape)
+        if len(self.input_shape) == 2:
+            return "features"
         return "flow" if self.input_shape[-1] == 2 else "rgb"
 
 

@@ -98,7 +98,7 @@ def describe(
         "clip_seconds": clip_seconds(shape[0], s.stride, s.fps) if s.fps and len(shape) == 4 else None,
         # Of several streams each has its own, and a model of its own that tells it.
         "receptive_field": {}
-        if isinstance(shape, Mapping)
+        if isinstance(shape, Mapping) or s.modality == "features"
         else {
             k: {"shape": list(g.shape(k)[1:]), "clipped": list(f.clipped), "unclipped": f.unclipped}
             for k, f in receptive_fields(model, shape, g, unclipped=tokens is None).items()
@@ -126,6 +126,8 @@ def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> InputSha
         if frames is not None:
             raise UserError(f"{s.name} has several streams: its numbers of frames are not one to choose")
         return {k: (t, size or h, size or w, c) for k, (t, h, w, c) in s.input_shape.items()}
+    if s.modality == "features" and (frames or size):
+        raise UserError(f"{s.name} takes cached features: it has neither frames nor a size")
     *axes, channels = s.input_shape
     if frames is not None:
         if len(axes) == 2:

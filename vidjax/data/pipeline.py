@@ -10,8 +10,9 @@ clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), sid
   rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
   flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, coded by `vidjax.flow.quantise`.
   rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, about the same moment.
-  features  float32 [T, D], D = `data.feature_width`: T rows of the dataset "features", which has a row for
-            every frame of a video. They are chosen as frames are; there is nothing to augment.
+  features  float32 [N, D], D = `data.feature_width`: T rows of the dataset "features", each of
+            `data.feature_tokens` tokens, one after another. They are chosen as frames are; there is nothing
+            to augment.
 Flow is computed last, on the frames as cropped, resized and mirrored: one draw moves both streams, a mirror
 negates x by itself, and a crop of 224 pixels costs a fraction of the frame it was cut from. So displacement
 and its bound are in pixels of the crop. (Simonyan & Zisserman, arXiv:1406.2199, section 5, computed the flow
@@ -118,7 +119,7 @@ def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     """(T, S, S, C) of a clip, or of each of its streams."""
     size = cfg.size
     if cfg.modality == "features":
-        return cfg.frames, cfg.feature_width
+        return cfg.frames * cfg.feature_tokens, cfg.feature_width
     if cfg.modality == "flow":
         return cfg.frames, size, size, 2
     rgb = cfg.frames, size, size, 1 if cfg.grey else 3
@@ -152,7 +153,7 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
         spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
     frames = frames.reshape(*index.shape, *frames.shape[1:])
     if cfg.modality == "features":
-        return frames, spans
+        return frames.reshape(clips, *clip_shape(cfg)), spans
     views = [clip_streams(view, cfg) for clip in frames for view in transforms.test_views(clip, cfg, crops)]
     return _join(views), spans
 
@@ -400,7 +401,7 @@ def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bo
             index = sampling.uniform(total, cfg.frames)
         clip = video.frames(first + index, grey=_grey(cfg))
     if cfg.modality == "features":
-        return np.stack([clip] * cfg.repeats)
+        return np.stack([clip.reshape(clip_shape(cfg))] * cfg.repeats)
     draws = (transforms.train_transform(clip, cfg, rng, flip_ok) for _ in range(cfg.repeats))
     return _join([clip_streams(draw, cfg) for draw in draws])
 

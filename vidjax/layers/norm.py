@@ -21,7 +21,7 @@ class BatchNorm(nn.Module):
     Attributes:
       momentum: weight of the old running statistics (PyTorch's momentum is one minus this).
       epsilon: added to the variance.
-      use_scale: whether there is a learned scale.
+      use_scale, use_bias: whether there is a learned scale, and a learned bias.
       scale_init: its initialiser; zeros for the last layer of a residual branch.
       groups: number of equal parts of the leading axis that are normalised apart.
       dtype: dtype of the output; that of the input where None.
@@ -31,6 +31,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     use_scale: bool = True
+    use_bias: bool = True
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     groups: int = 1
     dtype: DTypeLike | None = None
@@ -45,8 +46,9 @@ class BatchNorm(nn.Module):
             raise ValueError(f"batch of {x.shape[0]} is not divisible by {self.groups} groups")
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-        gain = jnp.float32(1.0)
+        bias, gain = jnp.zeros((channels,)), jnp.float32(1.0)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         if self.use_scale:
             scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
             gain = scale.astype(jnp.float32)[None]

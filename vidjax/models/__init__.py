@@ -14,6 +14,7 @@ from vidjax.models import (  # noqa: F401
     movinet,
     mvit,
     non_local,
+    probes,
     r2plus1d,
     recurrent_conv,
     resnet,

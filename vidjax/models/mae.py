@@ -74,6 +74,12 @@ class MaskedAutoencoder(nn.Module):
         """Where the tokens of a clip (T, H, W, C) lie."""
         return TokenGrid(tuple(size // p for size, p in zip(input_shape, self.patch)))
 
+    def encode(self, video: jax.Array) -> dict[str, jax.Array]:
+        """The endpoints of whole clips [B, T, H, W, C], where nothing is masked."""
+        n = self.token_grid(video.shape[1:]).count
+        every = jnp.broadcast_to(jnp.arange(n)[None], (len(video), n))
+        return self(video, False, every, every[:, :1])[1]
+
     def _drawn(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Visible tokens, and those that the decoder is asked for, from a fixed key."""
         grid, key = self.token_grid(video.shape[1:]).shape, jax.random.PRNGKey(0)

@@ -152,6 +152,11 @@ def load_sources(config: ConfigDict) -> tuple[Source, Source]:
         check_origin(train.origin, test.origin, f"{train.path} and {test.path}")
         for source in (train, test):
             source.check(data)
+        if unseen := sorted({r.label for r in test} - {r.label for r in train}):
+            raise UserError(
+                f"{test.path} has videos of '{train.class_names[unseen[0]]}', a class that {train.path} has "
+                "none of: cache the features of all training videos"
+            )
     elif data.modality == "features":
         raise UserError(f"data.modality=features needs the dataset 'features', not {data.name}")
     return train, test
@@ -174,14 +179,15 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
     options = config.model.options.to_dict()
     if (spec.task == "pretrain") != (config.objective.name == "mae"):
         raise UserError(
-            f"{name} is a model to {spec.task} and objective.name is {config.objective.name}: masked "
+            f"{name} is a model to {spec.task}, and objective.name is {config.objective.name}: masked "
             "autoencoders are trained with mae, classifiers with classify"
         )
     modality = "features" if options.get("trunk", "") is None else spec.modality
     if modality != config.data.modality:
         raise UserError(
             f"{name} takes {modality} and data.modality is {config.data.modality}: set data.modality="
-            f"{modality}, or take another model (of features: a recurrent one with model.options.trunk=None)"
+            f"{modality}, or take another model (of features: linear_probe, attentive_probe, or a recurrent "
+            "one with model.options.trunk=None)"
         )
     model = create_model(name, num_classes, tiny=config.model.tiny, dtype=config.model.dtype, **options)
     objective = create_objective(**config.objective, mean=spec.mean, std=spec.std)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -64,9 +63,7 @@ def _embed(exp: Experiment, variables: Any, source: Source) -> tuple[float, np.n
     @jax.jit
     def run(variables, video):
         clip = normalize(video, spec.mean, spec.std)
-        n = exp.model.token_grid(clip.shape[1:]).count
-        every = jnp.broadcast_to(jnp.arange(n)[None], (len(clip), n))
-        _, endpoints = exp.model.apply(variables, clip, False, every, every[:, :1])
+        endpoints = exp.model.apply(variables, clip, method="encode")
         params, rng = variables["params"], jax.random.PRNGKey(exp.config.seed)
         loss, _ = exp.objective(exp.model, params, {}, {"video": video}, rng, False)
         return loss, endpoints["pre_logits"]

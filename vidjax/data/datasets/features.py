@@ -5,6 +5,7 @@ load("train", path="runs/features/{split}.npz")
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +25,8 @@ class FeatureSource:
 
     Attributes:
       path: of the file.
-      width: D, numbers in each row.
+      width: D, numbers in each token.
+      tokens: of each row: 1 of pooled features, T'H'W' of maps [T', H', W', D].
     """
 
     path: str
@@ -35,7 +37,16 @@ class FeatureSource:
 
     @property
     def width(self) -> int:
-        return self._meta["shape"][0]
+        return self._meta["shape"][-1]
+
+    @property
+    def tokens(self) -> int:
+        return math.prod(self._meta["shape"][:-1])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Rows of each video."""
+        return self._meta["lengths"]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -64,6 +75,12 @@ class FeatureSource:
                 f"{self.path} has features of width {self.width}, and data.feature_width is "
                 f"{cfg.feature_width}: set it to that, or cache those of the trunk that is meant"
             )
+        if self.tokens != cfg.feature_tokens:
+            raise UserError(
+                f"{self.path} has {self.tokens} tokens in a row, of shape {tuple(self._meta['shape'])}, and "
+                f"data.feature_tokens is {cfg.feature_tokens}: set it to that, or cache "
+                f"{'without' if self.tokens > 1 else 'with'} --dense"
+            )
         length, id = min(zip(self._meta["lengths"], self._meta["ids"], strict=True))
         if length < cfg.frames:
             raise UserError(
@@ -90,7 +107,7 @@ def load(split: str, path: str | os.PathLike, weights: str | None = None) -> Fea
       weights: fingerprint of the trunk's weights that the features must be of; any where None.
 
     Raises:
-      UserError: no such file; one of another split or other weights, of dense features or without labels.
+      UserError: no such file; one of another split or other weights, or without labels.
     """
     file = os.fspath(path).replace("{split}", split)
     meta = open_file(file).meta
@@ -100,8 +117,6 @@ def load(split: str, path: str | os.PathLike, weights: str | None = None) -> Fea
         raise UserError(
             f"{file} holds the split '{meta['split']}', not '{split}': put {{split}} in data.options.path"
         )
-    if len(meta["shape"]) != 1:
-        raise UserError(f"{file} holds maps of {tuple(meta['shape'])}: cache features without --dense")
     if weights is not None and weights != meta["weights"]:
         raise UserError(
             f"{file} is of {meta['model']} with weights {meta['weights']}, not {weights}: cache it again, or "

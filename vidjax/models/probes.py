@@ -1,0 +1,141 @@
+"""Classifiers of a frozen model's features, cached by `vidjax features`.
+
+Papers: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv:2111.06377, appendix
+A.1 (a linear classifier, behind a BatchNorm without parameters); Bardes et al., "Revisiting Feature
+Prediction for Learning Visual Representations from Video" (V-JEPA), TMLR 2024, arXiv:2404.08471, section 4.1
+(a learned query attends to all tokens). Input: tokens [B, N, D]; of pooled features N is `data.frames`.
+Deviation: the class weights start with a deviation of 0.01 in both, as MAE's do.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from vidjax.errors import UserError
+from vidjax.layers.attention import attention
+from vidjax.layers.norm import BatchNorm, LayerNorm
+from vidjax.layers.transformer import KERNEL_INIT, Mlp
+from vidjax.registry import ModelSpec, register_model
+
+Output = tuple[jax.Array, dict[str, jax.Array]]
+
+
+def _head(num_classes: int, x: jax.Array, param_dtype: DTypeLike) -> jax.Array:
+    init = nn.initializers.truncated_normal(0.01)
+    return nn.Dense(num_classes, kernel_init=init, param_dtype=param_dtype, name="head")(x)
+
+
+class LinearProbe(nn.Module):
+    """A linear classifier of the mean of the tokens.
+
+    Attributes:
+      num_classes: K; 0 leaves out the classifier.
+      batch_norm: normalise each feature first, by the batch's statistics in training and by running ones
+        after it; nothing is learned in that.
+      dtype, param_dtype: the computation is float32 whatever `dtype` is; of the parameters.
+    """
+
+    num_classes: int
+    batch_norm: bool = False
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, train: bool = False) -> Output:
+        """Tokens [B, N, D] -> logits float32 [B, K] and endpoints (pre_logits [B, D])."""
+        x = tokens.astype(jnp.float32).mean(1)
+        if self.batch_norm:
+            x = BatchNorm(epsilon=1e-6, use_scale=False, use_bias=False, name="bn")(x, train)
+        endpoints = {"pre_logits": x}
+        return (_head(self.num_classes, x, self.param_dtype) if self.num_classes else x), endpoints
+
+
+class AttentiveProbe(nn.Module):
+    """One block of cross-attention from a learned query to the tokens, and a linear classifier.
+
+    The tokens pass a norm first, the query does not; the answer is added to it, and an MLP follows, with a
+    norm and a shortcut.
+
+    Attributes:
+      num_classes: K; 0 leaves out the classifier.
+      heads: H; the papers' have as many as the encoder.
+      mlp_ratio: hidden width of the MLP over D.
+      dtype, param_dtype: of the computation and of the parameters.
+    """
+
+    num_classes: int
+    heads: int = 16
+    mlp_ratio: int = 4
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, train: bool = False) -> Output:
+        """Tokens [B, N, D] -> logits float32 [B, K] and endpoints (pre_logits [B, D]).
+
+        Raises:
+          UserError: a single token, which is nothing to attend over; or a width that the heads do not divide.
+        """
+        b, n, d = tokens.shape
+        if n == 1:
+            raise UserError(
+                "an attentive probe needs several tokens of a clip, and these are pooled features: cache "
+                "them with --dense, or take a linear probe"
+            )
+        if d % self.heads:
+            raise UserError(
+                f"{self.heads} heads do not divide features of width {d}: set model.options.heads"
+            )
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = lambda width, name: nn.Dense(width, kernel_init=KERNEL_INIT, name=name, **types)  # noqa: E731
+        query = self.param("query", KERNEL_INIT, (1, 1, d), self.param_dtype).astype(self.dtype)
+        x = LayerNorm(name="norm1", **types)(tokens)
+        k, v = jnp.split(dense(2 * d, "kv")(x).reshape(b, n, 2 * self.heads, -1), 2, axis=2)
+        q = jnp.broadcast_to(dense(d, "q")(query).reshape(1, 1, self.heads, -1), (b, 1, *k.shape[2:]))
+        y = query + dense(d, "proj")(attention(q, k, v).reshape(b, 1, d))
+        mlp = Mlp(self.mlp_ratio * d, name="mlp", **types)
+        x = (y + mlp(LayerNorm(name="norm2", **types)(y), train))[:, 0].astype(jnp.float32)
+        endpoints = {"pre_logits": x}
+        return (_head(self.num_classes, x, self.param_dtype) if self.num_classes else x), endpoints
+
+
+_PROBES = {
+    "linear_probe": (
+        LinearProbe,
+        (1, 1024),
+        (1, 16),
+        "none: the mean of cached features",
+        {},
+        dict(paper="Masked Autoencoders Are Scalable Vision Learners", year=2022, arxiv="2111.06377"),
+    ),
+    "attentive_probe": (
+        AttentiveProbe,
+        (1568, 1024),
+        (8, 16),
+        "a learned query attends to cached features",
+        dict(heads=2, mlp_ratio=2),
+        dict(
+            paper="Revisiting Feature Prediction for Learning Visual Representations from Video",
+            year=2024,
+            arxiv="2404.08471",
+        ),
+    ),
+}
+
+for _name, (_module, _shape, _tiny_shape, _temporal, _tiny, _paper) in _PROBES.items():
+    register_model(
+        ModelSpec(
+            name=_name,
+            family="probes",
+            module=_module,
+            preset={},
+            tiny=_tiny,
+            input_shape=_shape,
+            tiny_input_shape=_tiny_shape,
+            temporal=_temporal,
+            order_aware=False,
+            task="probe",
+            **_paper,
+        )
+    )
