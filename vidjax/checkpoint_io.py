@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -129,6 +129,27 @@ def merge_variables(
         return x if key in kept else jax.device_put(np.asarray(theirs[key], x.dtype), x.sharding)
 
     return unflatten_dict({key: choose(key, x) for key, x in ours.items()}, sep="/")
+
+
+def merge_report(fresh: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str]) -> str:
+    """What `merge_variables` does with its arguments, in a line: how many arrays are loaded, and of which
+    modules they start afresh or are left behind."""
+    ours, theirs = (flatten_dict(x, sep="/") for x in (fresh, laid_out_as(fresh, loaded)))
+    kept = {k for k in ours.keys() | theirs.keys() if any(re.search(s, k) for s in skip)}
+    return "; ".join(
+        f"{what} {len(keys)} arrays{_modules(keys) if what != 'loaded' else ''}"
+        for what, keys in (
+            ("loaded", ours.keys() & theirs.keys() - kept),
+            ("initialised", ours.keys() & kept),
+            ("dropped", theirs.keys() & kept),
+        )
+    )
+
+
+def _modules(keys: Iterable[str]) -> str:
+    """The modules of parameters, " (head, decoder_block)": blocks of one name are named once."""
+    names = sorted({re.sub(r"\d+$", "", key.split("/")[1]) for key in keys})
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _number(path: pathlib.Path) -> int:

@@ -49,6 +49,7 @@ def schema() -> ConfigDict:
                 color_jitter=0.0,
                 rand_augment=0.0,  # magnitude of RandAugment, 0 to 10 (4 operations); recipes say 7
                 repeats=1,  # clips made of each loaded video, augmented apart; `batch` counts clips
+                repeats_apart=False,  # each from a moment of its own, in place of the same frames
                 grey=False,  # one channel in place of three
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,

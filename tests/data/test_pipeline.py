@@ -347,6 +347,16 @@ def test_repeats_are_clips_of_the_same_frames_augmented_apart(good, workers):
     assert (still == still[:1]).all()
 
 
+def test_repeats_apart_are_of_moments_of_their_own():
+    cfg = exact(repeats=4, stride=1.0, repeats_apart=True)
+    video = next(train_batches(source([clip()] * 3), cfg, 12, seed=0))["video"]
+    starts = frame_numbers(video)[:, 0].reshape(3, 4)
+    assert (np.diff(frame_numbers(video)) == 1).all()  # each is a clip
+    assert all(len({*row}) > 1 for row in starts)
+    same = next(train_batches(source([clip()] * 3), exact(repeats=4, stride=1.0), 12, seed=0))["video"]
+    assert (frame_numbers(same)[:, 0].reshape(3, 4)[:, :1] == starts[:, :1]).all()
+
+
 def test_repeats_must_divide_the_batch(good):
     with pytest.raises(UserError, match=r"batch size 5 does not divide by data.repeats=2"):
         train_batches(good, config(repeats=2), 5, seed=0)

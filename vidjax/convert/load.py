@@ -14,7 +14,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax.analysis.params import abstract_variables
-from vidjax.checkpoint_io import merge_variables
+from vidjax.checkpoint_io import merge_report, merge_variables
 from vidjax.convert import (
     c3d,
     formats,
@@ -115,6 +115,10 @@ class Weights:
             if self.fresh == (_NOT_TRUNK,) and have != want:
                 theirs[path] = _to_channels(theirs[path], want, path)
         return merge_variables(fresh, unflatten_dict(theirs, sep="/"), (*skip, *self.fresh), self.what)
+
+    def report(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
+        """What `merge_into` does, see `merge_report`."""
+        return merge_report(fresh, self.variables, (*skip, *self.fresh))
 
 
 def read_weights(

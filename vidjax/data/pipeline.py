@@ -4,7 +4,8 @@ Sample g of a run belongs to epoch g // N, position g % N. Its record is that po
 permutation, and its augmentation is drawn from (seed, epoch, position). Nothing else enters, so the stream is
 bit-identical on any number of hosts, processes and threads, and from any batch onwards. Grain runs it: each
 sample is fetched by its number, so the order never depends on who is ready first. A sample is `data.repeats`
-clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), side by side in the batch.
+clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), side by side in the batch; with
+`data.repeats_apart` each is from a moment of its own (Feichtenhofer et al., arXiv:2205.09113, section 3.3).
 
 `data.modality` says what a clip, the `video` of a batch, is made of; S is `data.size`:
   rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
@@ -390,20 +391,28 @@ def _bad(record: Record, error: DecodeError) -> BadVideo:
 
 
 def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
-    """Random clips of the same frames, each with its own augmentation, uint8 [repeats, T, S, S, C]."""
+    """Random clips of the same frames, or of as many moments where `repeats_apart`, each with its own
+    augmentation, uint8 [repeats, T, S, S, C]."""
     with _open(record, cfg) as video:
         first, total, rate = span(video, record, cfg)
-        if cfg.sampling == "window":
-            index = sampling.place(total, clip_offsets(cfg, rate), rng, short=cfg.short)
-        elif cfg.sampling == "segments":
-            index = sampling.segments(total, cfg.frames, rng)
-        else:
-            index = sampling.uniform(total, cfg.frames)
-        clip = video.frames(first + index, grey=_grey(cfg))
+        moments = cfg.repeats if cfg.repeats_apart else 1
+        index = np.stack([_train_frames(total, rate, cfg, rng) for _ in range(moments)])
+        frames = video.frames(first + index.ravel(), grey=_grey(cfg))
+    frames = frames.reshape(*index.shape, *frames.shape[1:])
+    clips = [frames[i % moments] for i in range(cfg.repeats)]
     if cfg.modality == "features":
-        return np.stack([clip.reshape(clip_shape(cfg))] * cfg.repeats)
-    draws = (transforms.train_transform(clip, cfg, rng, flip_ok) for _ in range(cfg.repeats))
+        return np.stack(clips).reshape(cfg.repeats, *clip_shape(cfg))
+    draws = (transforms.train_transform(clip, cfg, rng, flip_ok) for clip in clips)
     return _join([clip_streams(draw, cfg) for draw in draws])
+
+
+def _train_frames(total: int, rate: float, cfg: Any, rng: np.random.Generator) -> np.ndarray:
+    """The frames of one random clip, of `total` of them."""
+    if cfg.sampling == "window":
+        return sampling.place(total, clip_offsets(cfg, rate), rng, short=cfg.short)
+    if cfg.sampling == "segments":
+        return sampling.segments(total, cfg.frames, rng)
+    return sampling.uniform(total, cfg.frames)
 
 
 def _open(record: Record, cfg: Any) -> Video | CachedVideo | FeatureSequence:

@@ -10,6 +10,7 @@ from vidjax.models import (  # noqa: F401
     inception,
     karpathy,
     mae,
+    mae_st,
     mobilenet,
     movinet,
     mvit,

@@ -7,7 +7,8 @@ Spatiotemporal Learners" (MAE-ST), NeurIPS 2022, arXiv:2205.09113, section 3. In
 The encoder never sees a masked token: its cost is that of the visible ones. What is masked and what the
 decoder is asked for come with the call, drawn by `vidjax.objectives.mae`; without them (to describe a model,
 say) the model draws a mask of its own kind and ratio from a fixed key. The encoder's parameters are named as
-those of `vidjax.models.videomae`: it is fine-tuned by naming in `init.skip` what the two do not share.
+those of `vidjax.models.videomae` and `vidjax.models.mae_st`: it is fine-tuned by naming in `init.skip` what
+the two do not share.
 """
 
 import functools
@@ -28,6 +29,7 @@ from vidjax.layers.transformer import (
     sincos_positions,
 )
 from vidjax.models import videomae
+from vidjax.models.mae_st import add_positions, check_clip
 from vidjax.objectives.masks import draw_mask
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
@@ -184,14 +186,14 @@ class MAESTPretraining(MaskedAutoencoder):
         decoded: jax.Array | None = None,
     ) -> Output:
         """As `VideoMAEPretraining`, but predictions are [B, Nd, p_h p_w C], and tokens have the class token
-        first."""
+        first. Raises ValueError as `check_clip`."""
+        check_clip(self, video.shape[1:4])
         if visible is None:
             visible, decoded = self._drawn(video)
         dense, norm, types = self._parts()
-        grid = self.token_grid(video.shape[1:])
-        n = grid.count
+        n = self.token_grid(video.shape[1:]).count
         x = PatchEmbed(self.width, self.patch, name="patch_embed", **types)(video, visible)
-        x = self._positions(x, visible, grid.shape, "")
+        x = add_positions(self, x, visible)
         x = self._blocks(x, self.depth, self.heads, self.mlp_width, train, "qkv", "block")
         x = tokens = norm(self.epsilon, name="norm")(x)
 
@@ -201,27 +203,13 @@ class MAESTPretraining(MaskedAutoencoder):
         rows = jnp.arange(x.shape[0]).reshape(-1, 1)
         everything = jnp.broadcast_to(mask_token, (x.shape[0], n, d)).at[rows, visible].set(x[:, 1:])
         everywhere = jnp.broadcast_to(jnp.arange(n)[None], (x.shape[0], n))
-        x = self._positions(everything, everywhere, grid.shape, "decoder_", cls=x[:, :1])
+        x = add_positions(self, everything, everywhere, "decoder_", cls=x[:, :1])
         x = self._blocks(x, self.decoder_depth, self.decoder_heads, 4 * d, train, "qkv", "decoder_block")
         x = jnp.take_along_axis(x[:, 1:], decoded[..., None], axis=1)
         x = norm(self.decoder_epsilon, name="decoder_norm")(x)
         x = dense(_volume(self.patch[1:]) * video.shape[-1], name="decoder_pred")(x)
         pooled = tokens[:, 1:].astype(jnp.float32).mean(1)
         return x.astype(jnp.float32), {"tokens": tokens, "pre_logits": pooled}
-
-    def _positions(self, x, numbers, grid, prefix, cls=None):
-        """Adds space + time to tokens [B, N, D] of these numbers, and puts the class token before them."""
-        d, place = x.shape[-1], grid[1] * grid[2]
-        table = lambda name, rows: self.param(  # noqa: E731
-            f"{prefix}pos_embed_{name}", KERNEL_INIT, (1, rows, d), self.param_dtype
-        ).astype(x.dtype)
-        space = table("spatial", (self.size // self.patch[1]) * (self.size // self.patch[2]))
-        time = table("temporal", self.frames // self.patch[0])
-        x = x + space[0][numbers % place] + time[0][numbers // place]
-        if cls is None:
-            cls = self.param("cls_token", KERNEL_INIT, (1, 1, d), self.param_dtype).astype(x.dtype)
-            cls = jnp.broadcast_to(cls, (x.shape[0], 1, d))
-        return jnp.concatenate([cls + table("class", 1), x], axis=1)
 
 
 def _volume(sizes: Sequence[int]) -> int:
@@ -277,7 +265,7 @@ for _name, (_module, _encoder, _decoder, _fields, _params, _paper) in _PRESETS.i
                 decoder_heads=_decoder[2],
                 **_fields,
             ),
-            tiny=_tiny | (dict(frames=4, size=32) if _module is MAESTPretraining else {}),
+            tiny=_tiny | (dict(frames=8, size=32) if _module is MAESTPretraining else {}),
             input_shape=(16, 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),
             temporal="joint space-time attention over visible tokens",

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -221,7 +222,10 @@ def initial_state(exp: Experiment) -> State:
         weights = read_weights(model.name, init.path, inflation=init.inflation, **options)
         for note in weights.notes:
             logging.warning("%s: %s", init.path, note)
-        merged = weights.merge_into({"params": state.params, **state.model_state}, init.skip)
+        fresh = {"params": state.params, **state.model_state}
+        merged = weights.merge_into(fresh, init.skip)
+        if jax.process_index() == 0:
+            print(f"{init.path}: {weights.report(fresh, init.skip)}", file=sys.stderr)
         params = merged.pop("params")
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         state = state.replace(params=params, model_state=merged, ema=ema)

@@ -1,0 +1,134 @@
+"""From pretraining to one set of classes, and from there to another."""
+
+import jax
+import numpy as np
+import pytest
+
+import vidjax
+from vidjax.checkpoint_io import load_variables
+from vidjax.config import load, resolve
+from vidjax.data.datasets import load_source
+from vidjax.errors import UserError
+from vidjax.train.experiment import build, initial_state
+from vidjax.train.loop import train
+
+OPTIONS = dict(size=32, frames=8, train=24, val=12, test=12)
+# model: what its recipe takes over and leaves behind of the pretrained one
+FAMILIES = {
+    "videomae_s": "configs/kinetics400/videomae_s_finetune.py",
+    "mae_st_b": "configs/kinetics400/mae_st_l_finetune.py",
+}
+
+
+def config(name, size, init=None, data=None, **options):
+    pretraining = name.endswith("_pretrain")
+    return resolve(
+        dict(
+            batch=8,
+            steps=1,
+            data=dict(name="synthetic_motion", options=OPTIONS, frames=4, stride=1.0, size=size)
+            | dict(short_side=size, crop="center", flip=False)
+            | (data or {}),
+            model=dict(name=name, tiny=True, options=options),
+            init=init or {},
+            objective=dict(name="mae" if pretraining else "classify"),
+            optimizer=dict(name="adamw", lr=1e-2, layer_decay=None if pretraining else 0.75),
+            evals=dict(every_epochs=0.0, report=False),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of videos of three classes."""
+    folder = tmp_path_factory.mktemp("tuning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
+        source = load_source("synthetic_motion", "train", **OPTIONS)
+        for i in range(24):
+            target = folder / "videos" / ("train", "test")[i % 2] / f"class{i % 3}"
+            target.mkdir(parents=True, exist_ok=True)
+            (target / f"{i}.mp4").write_bytes(source[i].video)
+        yield folder
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pretrained_then_twelve_classes_then_three(place, capsys, name):
+    size = 32 if name == "mae_st_b" else 16
+    skip = tuple(load(FAMILIES[name]).init.skip)
+    if name == "mae_st_b":
+        pretrained = config("mae_st_b_pretrain", size)
+    else:
+        pretrained = config("videomae_s_pretrain", size, encoder_norm=True)
+    runs = [place / f"{name}_{i}" for i in range(3)]
+    train(pretrained, runs[0])
+    train(config(name, size, dict(path=str(runs[0]), skip=skip), head_scale=0.001), runs[1])
+    err = capsys.readouterr().err
+    line = next(row for row in err.splitlines() if row.startswith(f"{runs[0]}: loaded"))
+    behind = "decoder_block, decoder_embed, decoder_norm, decoder_pred, "
+    if name == "videomae_s":
+        assert "initialised 4 arrays (fc_norm, head)" in line
+        assert line.endswith(f"dropped 21 arrays ({behind}mask_token, norm)")
+    else:
+        assert "initialised 2 arrays (head)" in line and "decoder_pos_embed_class" in line
+
+    folder = dict(name="video_folder", options=dict(path=str(place / "videos")))
+    tuned = config(name, size, dict(path=str(runs[1]), skip=("params/head",)), folder)
+    state = initial_state(build(tuned))
+    line = capsys.readouterr().err
+    assert "initialised 2 arrays (head); dropped 2 arrays (head)" in line
+    before, _ = load_variables(runs[1])
+    assert before["params"]["head"]["kernel"].shape == (16, 12)
+    assert state.params["head"]["kernel"].shape == (16, 3)
+    for path, x in jax.tree_util.tree_leaves_with_path(state.params):
+        key = [k.key for k in path]
+        if key[0] != "head":
+            want = before["params"]
+            for k in key:
+                want = want[k]
+            np.testing.assert_array_equal(x, want, err_msg="/".join(key))
+    with pytest.raises(UserError, match=r"params/head/kernel: \(16, 12\) in the checkpoint, \(16, 3\)"):
+        initial_state(build(config(name, size, dict(path=str(runs[1])), folder)))
+    assert train(tuned, runs[2]).logits.shape[-1] == 3
+
+
+def test_a_checkpoint_of_another_patch_is_refused(place):
+    """Positions follow the clip, patches do not."""
+    train(config("videomae_s_pretrain", 16, encoder_norm=True), place / "patch8")
+    other = config("videomae_s", 16, dict(path=str(place / "patch8"), skip=("norm|decoder|token|head",)))
+    other.model.options.patch = (2, 4, 4)
+    with pytest.raises(UserError, match=r"patch_embed/kernel: \(2, 8, 8, 3, 16\) in the checkpoint") as e:
+        initial_state(build(other))
+    assert "\n" not in str(e.value)
+
+
+def test_every_ingredient_of_the_recipe_is_in_it():
+    """VideoMAE's fine-tuning of ViT-B (arXiv:2203.12602, table 8)."""
+    c = load("configs/kinetics400/videomae_b_finetune.py")
+    assert vidjax.spec(c.model.name).module.__name__ == "VideoMAE"
+    got = {
+        "layer decay": c.optimizer.layer_decay,
+        "drop path": c.model.options.drop_path,
+        "mixup, cutmix": (c.objective.mixup, c.objective.cutmix),
+        "RandAugment": c.data.rand_augment,
+        "random erasing": c.objective.random_erasing,
+        "repeated augmentation": c.data.repeats,
+        "label smoothing": c.objective.label_smoothing,
+        "head": c.model.options.head_scale,
+        "warm-up, cosine": (c.schedule.name, c.schedule.warmup_epochs),
+        "rate": c.optimizer.lr * (c.batch / c.data.repeats) / 256,
+        "views": (c.evals.clips, c.evals.crops),
+    }
+    assert got == {
+        "layer decay": 0.75,
+        "drop path": 0.1,
+        "mixup, cutmix": (0.8, 1.0),
+        "RandAugment": 7.0,
+        "random erasing": 0.25,
+        "repeated augmentation": 2,
+        "label smoothing": 0.1,
+        "head": 0.001,
+        "warm-up, cosine": ("cosine", 5.0),
+        "rate": 7.5e-4,
+        "views": (5, 3),
+    }
