@@ -3,8 +3,13 @@
 import json
 
 import pytest
+from rich.console import Console
 
-from vidjax.analysis.describe import clip_seconds
+import vidjax
+from vidjax.analysis import graph
+from vidjax.analysis.describe import clip_seconds, describe, page
+from vidjax.analysis.macs import jaxpr_cost
+from vidjax.analysis.params import count_params
 from vidjax.cli import main
 
 
@@ -15,10 +20,20 @@ def run(capsys, *args):
     return stop.value.code, out, err
 
 
-def test_json(capsys):
-    code, out, _ = run(capsys, "r3d_18", "--json")
-    row = json.loads(out)
-    assert code == 0
+def text(row):
+    console = Console(soft_wrap=True, width=200)
+    with console.capture() as captured:
+        console.print(page(row))
+    return captured.get()
+
+
+@pytest.fixture(scope="module")
+def r3d_18():
+    return json.loads(json.dumps(describe("r3d_18")))
+
+
+def test_row(r3d_18):
+    row = r3d_18
     assert row["params"] == row["published_params"] == 33_371_472
     assert row["gmacs"] == pytest.approx(40.697, rel=1e-4)
     assert sum(row["gmacs_by_module"].values()) == pytest.approx(row["gmacs"])
@@ -37,40 +52,56 @@ def test_json(capsys):
 
 
 def test_overrides(capsys):
-    _, out, _ = run(capsys, "slow_fusion_conv4", "--json")
-    small = json.loads(out)
-    args = ("--frames", "32", "--size", "128", "--classes", "7", "--depth", "2", "--memory")
-    _, out, _ = run(capsys, "slow_fusion_conv4", *args, "--json")
+    name, published = "lecture_early_fusion", (20, 64, 64, 3)
+    args = ("--size", "128", "--classes", "7", "--depth", "2", "--memory", "--json")
+    code, out, _ = run(capsys, name, *args)
     large = json.loads(out)
-    assert large["input_shape"] == [32, 128, 128, 3]
-    heads = [r["gmacs_by_module"]["head"] for r in (small, large)]
-    assert large["gmacs"] - heads[1] == pytest.approx(8 * (small["gmacs"] - heads[0]))
-    assert large["params"] == small["params"] - 129 * (400 - 7)
+    assert code == 0 and large["input_shape"] == [20, 128, 128, 3]
+    model = vidjax.create_model(name)
+    g = graph.trace(model, published)
+    small, head = jaxpr_cost(g.jaxpr), jaxpr_cost(g.jaxpr).by_module(1)["head"]
+    rest = large["gmacs"] - large["gmacs_by_module"]["head"]
+    assert rest == pytest.approx(4 * (small.macs - head) / 1e9)
+    width = g.variables["params"]["head"]["kernel"].shape[0]
+    fewer = (width + 1) * (model.num_classes - 7)
+    assert large["params"] == count_params(g.variables["params"]) - fewer
     assert large["compiled_bytes"] > 0 and large["compiled_for"] == "cpu"
-    assert large["activation_bytes"] > 7 * small["activation_bytes"]
+    assert large["activation_bytes"] >= large["activation_bytes_remat"] > 0
 
 
-def test_page(capsys):
-    _, out, _ = run(capsys, "r3d_18")
-    for text in ("33,371,472  (published: 33,371,472)", "40.697  (published: 40.697)", "FLOPs = 2 x MACs"):
-        assert text in out
-    assert "1.07 s" in out and "109x219x219" in out and "top-1 63.2" in out
-    _, out, _ = run(capsys, "resnet18", "--size", "64", "--classes", "10")
-    assert "published:" not in out and "64x64x3" in out
+def test_frames_are_replaced(capsys):
+    row = json.loads(run(capsys, "lecture_conv3d", "--frames", "40", "--json")[1])
+    assert row["input_shape"] == [40, 64, 64, 3] and row["receptive_field"]["stem"]["shape"][0] == 40
 
 
-def test_streams(capsys):
-    row = json.loads(run(capsys, "two_stream_resnet18", "--size", "64", "--json")[1])
+def test_page(capsys, r3d_18):
+    out = text(r3d_18)
+    for part in ("33,371,472  (published: 33,371,472)", "40.697  (published: 40.697)", "FLOPs = 2 x MACs"):
+        assert part in out
+    assert "1.07 s" in out and "109x219x219" in out and "top-1 63.2" in out and "field " not in out[:900]
+    changed = text(r3d_18 | {"input_shape": [16, 64, 64, 3], "num_classes": 10})
+    assert "published:" not in changed and "16x64x64x3" in changed
+    assert text(describe("lecture_conv3d")).split() == run(capsys, "lecture_conv3d")[1].split()
+
+
+def test_streams():
+    row = describe("two_stream_resnet18", size=64)
     assert row["input_shape"] == {"rgb": [1, 64, 64, 3], "flow": [10, 64, 64, 2]}
-    parts = [
-        json.loads(run(capsys, f"two_stream_resnet18_{part}", "--size", "64", "--json")[1])
-        for part in ("spatial", "temporal")
-    ]
-    assert row["params"] == sum(p["params"] for p in parts)
-    assert row["gmacs"] == pytest.approx(sum(p["gmacs"] for p in parts))
-    assert not row["receptive_field"] and "stage4" in parts[1]["receptive_field"]
-    _, out, _ = run(capsys, "two_stream_resnet18", "--size", "64")
+    macs, params = 0, 0
+    for part, shape in (("spatial", (1, 64, 64, 3)), ("temporal", (10, 64, 64, 2))):
+        g = graph.trace(vidjax.create_model(f"two_stream_resnet18_{part}"), shape)
+        macs += jaxpr_cost(g.jaxpr).macs
+        params += count_params(g.variables["params"])
+    assert row["params"] == params and row["gmacs"] == pytest.approx(macs / 1e9)
+    out = text(row)
     assert "rgb 1x64x64x3, flow 10x64x64x2" in out and "receptive field" not in out
+    assert "every stream has its own" in out
+
+
+def test_models_on_tokens_tell_their_numbers_and_what_is_not_computed(r3d_18):
+    field = {"stage1": {"shape": [25089, 96], "clipped": [16, 224, 224], "unclipped": None}}
+    out = text(r3d_18 | {"tokens": [25089, 393], "receptive_field": field})
+    assert "25089, then 393" in out and "endless input is not computed for models on tokens" in out
 
 
 def test_errors(capsys):

@@ -183,3 +183,17 @@ def test_tokens_keep_their_place_until_they_attend():
     expected = {"tokens": (2, 4, 4), "space": (2, 16, 12), "all": (8, 16, 12)}
     assert {k: f.clipped for k, f in fields.items()} == expected
     assert fields["all"].unclipped is None
+
+
+class RunningMean(nn.Module):
+    @nn.compact
+    def __call__(self, video, train=False):
+        x = Conv(4, (3, 3, 3), padding=((2, 0), (1, 1), (1, 1)), name="stem_conv")(video)
+        ends = {"stem": x, "mean": jnp.cumsum(x.mean((2, 3)), 1)}
+        return nn.Dense(3, name="head")(ends["mean"][:, -1]), ends
+
+
+def test_a_running_mean_sees_the_past():
+    fields = receptive_fields(RunningMean(), (8, 16, 12, 3))
+    assert fields["stem"].clipped == fields["stem"].unclipped == (3, 3, 3)
+    assert fields["mean"].clipped == (5, 16, 12) and fields["mean"].unclipped == ("past", None, None)

@@ -1,6 +1,7 @@
 """Rules: both ways, bit for bit, and every fault told at once."""
 
 import doctest
+import functools
 import pathlib
 
 import jax
@@ -172,20 +173,28 @@ def test_a_very_long_list_is_cut_after_its_count():
 MODELS = [(o, m) for o, models in ORIGINS.items() for m in models]
 
 
+@functools.cache
+def full_size(name):
+    shape = vidjax.spec(name).input_shape
+    return flatten_dict(abstract_variables(vidjax.create_model(name), shape), sep="/")
+
+
 @pytest.mark.parametrize("origin, name", MODELS)
 def test_every_rule_file_covers_its_models_and_goes_round(origin, name):
-    """At full size, by shapes alone for what is filled, and with the arrays for the round trip."""
-    spec = vidjax.spec(name)
-    shapes = flatten_dict(abstract_variables(vidjax.create_model(name), spec.input_shape), sep="/")
+    """At full size. Numbers vary along the last axis alone, so that few are stored and a few rows tell."""
+    shapes = full_size(name)
     rng = np.random.default_rng(0)
     ours = {
-        k: np.broadcast_to(rng.normal(size=x.shape[-1:]).astype(x.dtype), x.shape) for k, x in shapes.items()
+        k: np.broadcast_to(rng.integers(1 << 16, size=x.shape[-1:], dtype=np.uint16), x.shape)
+        for k, x in shapes.items()
     }
     rules = ORIGINS[origin][name]
     back = convert(export(ours, rules), rules, shapes)
-    assert back.keys() == ours.keys()
+    assert {k: x.shape for k, x in back.items()} == {k: x.shape for k, x in ours.items()}
     for k, x in ours.items():
-        np.testing.assert_array_equal(back[k], x)
+        rows = tuple(slice(None, None, max(1, n // 4)) for n in x.shape[:-1])
+        np.testing.assert_array_equal(back[k][rows], x[rows])
+        np.testing.assert_array_equal(back[k][-1:], x[-1:])
     counts = [r for r in rules if isinstance(r, Dropped) and r.beside]
     assert all(r.value.dtype == np.int64 for r in counts)
 

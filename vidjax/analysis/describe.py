@@ -78,8 +78,11 @@ def describe(
         raise UserError(f"{name} does not take an input of {shape_text(shape)}: {why}") from None
     cost, params = jaxpr_cost(g.jaxpr), g.variables["params"]
     modules, by_module = cost.by_module(depth), params_by_module(params, depth)
-    # A model on tokens says so by an endpoint "tokens", [B, N, D]: the patches that enter its first block.
-    tokens = g.shape("tokens")[1] if "tokens" in g.endpoints else None
+    # A model on tokens says so by an endpoint "tokens", [B, N, D]; its stages may have had more.
+    tokens = None
+    if "tokens" in g.endpoints:
+        sequences = [g.shape(k) for k in g.endpoints if k.startswith("stage") or k == "tokens"]
+        tokens = sorted({shape[1] for shape in sequences if len(shape) == 3}, reverse=True)
     row = spec_row(s) | {
         "input_shape": _listed(shape),
         "published_input_shape": _listed(s.input_shape),
@@ -96,7 +99,6 @@ def describe(
         "stride": s.stride,
         "fps": s.fps,
         "clip_seconds": clip_seconds(shape[0], s.stride, s.fps) if s.fps and len(shape) == 4 else None,
-        # Of several streams each has its own, and a model of its own that tells it.
         "receptive_field": {}
         if isinstance(shape, Mapping) or s.modality == "features"
         else {
@@ -168,7 +170,8 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
         "convention": row["convention"],
         "other work": ", ".join(f"{k} {n / 1e6:.1f} M" for k, n in row["elementwise"].items()),
         "not counted": ", ".join(f"{k} ({n})" for k, n in row["uncounted"].items()),
-        "tokens": row["tokens"] or "none: not a model on tokens",
+        "tokens": ", then ".join(map(str, row["tokens"] or ["none: not a model on tokens"])),
+        "field": _field_note(row),
         "activations": kept,
         "compiled": compiled,
         "weights": row["weights"],
@@ -180,6 +183,17 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
     for r in row["published_results"]:
         scores = f"{r['dataset']} top-1 {r['top1']}, top-5 {r['top5']}, views {r['views']}"
         yield Text(f"{'published':13}{scores} ({r['source']})")
+
+
+def _field_note(row: dict[str, Any]) -> str:
+    """What the table of receptive fields does not say."""
+    if isinstance(row["input_shape"], Mapping):
+        return "every stream has its own: describe the model of that stream alone"
+    if row["tokens"]:
+        return "that of an endless input is not computed for models on tokens: attention costs its square"
+    if any("past" in (f["unclipped"] or ()) for f in row["receptive_field"].values()):
+        return "past: this frame and all before it, however many"
+    return ""
 
 
 def _clip(row: dict[str, Any]) -> str:

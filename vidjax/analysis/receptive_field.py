@@ -31,11 +31,12 @@ class Field:
     Attributes:
       clipped: positions of the actual input that the middle element depends on.
       unclipped: the same for an input without end, None on an axis where the field is as long as the input,
-        whatever it is (a global average, attention). None for a model whose size depends on its input.
+        whatever it is (a global average, attention), "past" where it is all before the element as well (a
+        running average). None for a model whose size depends on its input.
     """
 
     clipped: tuple[int, ...]
-    unclipped: tuple[int | None, ...] | None
+    unclipped: tuple[int | str | None, ...] | None
 
 
 def receptive_fields(
@@ -63,12 +64,18 @@ def receptive_fields(
     return {
         name: Field(
             clipped=tuple(_length(i) for i in found),
-            unclipped=tuple(None if _length(i) == n else _length(i) for i, n in zip(free[name], large))
-            if unclipped
-            else None,
+            unclipped=tuple(map(_endless, free[name], large)) if unclipped else None,
         )
         for name, found in inside.items()
     }
+
+
+def _endless(interval: Interval, size: int) -> int | str | None:
+    """What `Field.unclipped` says of an axis of `size`."""
+    if _length(interval) == size:
+        return None
+    # Only a field without bound begins where an input as long as the probe does.
+    return "past" if size >= min(PROBE) and interval[0] == 0 < interval[1] else _length(interval)
 
 
 def computed(model: nn.Module, input_shape: tuple[int, ...], g: graph.Graph | None = None) -> Intervals:
