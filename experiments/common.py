@@ -41,13 +41,16 @@ class Run:
         return self.result.metrics["video_top1"]
 
 
-def train(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | None = None) -> Run:
+def execute(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | None = None) -> float:
     """Trains in a process of its own, unless `workdir` holds the finished run of an earlier call.
 
     Args:
       workdir: of the run.
       config: config file below the repository, with its argument, "configs/a/b.py:arg".
       overrides: config values by key, {"optimizer.lr": 0.1}.
+
+    Returns:
+      The seconds that it took.
     """
     summary = workdir / "summary.json"
     if not summary.is_file():
@@ -62,10 +65,14 @@ def train(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | Non
         if code:
             tail = workdir.with_suffix(".log").read_text().splitlines()[-3:]
             sys.exit("\n".join([f"{' '.join(command)} failed", *tail]))
-        seconds = time.perf_counter() - start
-        summary.write_text(json.dumps({"seconds": seconds}))
-    result = ClassificationResult.load(workdir / "result.npz")
-    run = Run(workdir, result, json.loads(summary.read_text())["seconds"])
+        summary.write_text(json.dumps({"seconds": time.perf_counter() - start}))
+    return json.loads(summary.read_text())["seconds"]
+
+
+def train(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | None = None) -> Run:
+    """`execute`, and the finished classifier's result."""
+    seconds = execute(workdir, config, overrides)
+    run = Run(workdir, ClassificationResult.load(workdir / "result.npz"), seconds)
     print(f"{workdir.name}: video top-1 {run.top1:.3f}, {run.seconds:.0f} s", flush=True)
     return run
 

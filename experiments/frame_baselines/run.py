@@ -80,7 +80,7 @@ def main() -> None:
             config = f"configs/weizmann/any_model.py:model={name}"
             run = train(args.workdir / f"weizmann_{name}", config, MODELS[name])
             row |= {"Weizmann top-1": run.top1}
-        rows.append(row | {"seconds": round(run.seconds)})
+        rows.append(row)
     print(markdown(rows))
     if args.exercise or len(names) < len(MODELS) or len(data) < 2:
         return

@@ -69,7 +69,7 @@ def main() -> None:
                 row |= {"motion top-1": run.top1, "motion direction": direction_accuracy(run.result)}
             else:
                 row |= {"Weizmann top-1": run.top1}
-        rows.append({"model": label} | {c: row[c] for c in COLUMNS} | {"seconds": round(run.seconds)})
+        rows.append({"model": label} | {c: row[c] for c in COLUMNS})
     print(markdown(rows))
     save(rows, HERE / "results.csv")
     table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by model](results.png)"

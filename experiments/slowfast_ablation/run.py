@@ -59,7 +59,6 @@ def main() -> None:
                 "motion direction": direction_accuracy(run.result),
                 "parameters": count_params(traced.variables["params"]),
                 "MMACs": round(jaxpr_cost(traced.jaxpr).macs / 1e6, 1),
-                "seconds": round(run.seconds),
             }
         )
     print(markdown(rows))

@@ -69,6 +69,7 @@ class Mlp(nn.Module):
       tanh_gelu: GELU by its tanh approximation.
       dropout: rate after each of the two layers.
       dtype, param_dtype: of the computation and of the parameters.
+      kernel_init: of both kernels.
     """
 
     width: int
@@ -77,10 +78,11 @@ class Mlp(nn.Module):
     out: int | None = None
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+    kernel_init: Callable = KERNEL_INIT
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=KERNEL_INIT)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
         h = nn.Dense(self.width, name="fc1", **types)(x)
         h = nn.gelu(h, approximate=True) if self.tanh_gelu else gelu(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
@@ -97,6 +99,7 @@ class Attention(nn.Module):
       dropout: rate after the last projection; attention_dropout: of the weights.
       backend: see `vidjax.layers.attention`.
       return_attention: also return the weights, which takes memory quadratic in the tokens.
+      kernel_init: of both kernels.
     """
 
     heads: int
@@ -107,6 +110,7 @@ class Attention(nn.Module):
     return_attention: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+    kernel_init: Callable = KERNEL_INIT
 
     @nn.compact
     def __call__(
@@ -122,7 +126,7 @@ class Attention(nn.Module):
         if self.qkv_bias not in ("qkv", "qv", ""):
             raise ValueError(f"qkv_bias {self.qkv_bias!r}: one of 'qkv', 'qv', ''")
         width = x.shape[-1]
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=KERNEL_INIT)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
         qkv = nn.Dense(3 * width, use_bias=self.qkv_bias == "qkv", name="qkv", **types)(x)
         if self.qkv_bias == "qv":
             q_bias, v_bias = (
@@ -175,6 +179,7 @@ class Block(nn.Module):
       dropout: rate after the projection and within the MLP.
       layer_scale: start of `LayerScale` on both branches; None for none.
       dtype, param_dtype: of the computation and of the parameters.
+      kernel_init: of all kernels.
     """
 
     heads: int
@@ -189,6 +194,7 @@ class Block(nn.Module):
     return_attention: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+    kernel_init: Callable = KERNEL_INIT
 
     @nn.compact
     def __call__(
@@ -196,6 +202,7 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Tokens [B, N, D] -> the same shape, and {"attention": [B, H, N, N]} where asked for, else {}."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = types | dict(kernel_init=self.kernel_init)
 
         def branch(i: int, y: jax.Array) -> jax.Array:
             if self.layer_scale is not None:
@@ -210,11 +217,11 @@ class Block(nn.Module):
             self.backend,
             self.return_attention,
             name="attn",
-            **types,
+            **dense,
         )(LayerNorm(self.epsilon, name="norm1", **types)(x), train)
         x = branch(1, y)
         y = LayerNorm(self.epsilon, name="norm2", **types)(x)
-        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, name="mlp", **types)(y, train)
+        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, name="mlp", **dense)(y, train)
         return branch(2, y), {} if weights is None else {"attention": weights}
 
 

@@ -36,6 +36,10 @@ from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_mod
 Output = tuple[jax.Array, dict[str, jax.Array]]
 
 
+# Of all kernels, as in the releases; a small model starts slowly from the 0.02 of classifiers.
+XAVIER = nn.initializers.xavier_uniform()
+
+
 class MaskedAutoencoder(nn.Module):
     """What the two families share: encoder blocks on visible tokens, decoder blocks, fields.
 
@@ -101,12 +105,13 @@ class MaskedAutoencoder(nn.Module):
             backend=self.backend,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            kernel_init=XAVIER,
         )
         return apply_blocks(block, x, depth, train, scan=self.scan, remat=self.remat, name=name)[0]
 
     def _parts(self):
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        dense = functools.partial(nn.Dense, kernel_init=KERNEL_INIT, **types)
+        dense = functools.partial(nn.Dense, kernel_init=XAVIER, **types)
         return dense, functools.partial(LayerNorm, **types), types
 
 
