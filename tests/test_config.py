@@ -73,6 +73,14 @@ def test_overrides_take_the_type_of_the_default():
     assert c.data.flip is False
 
 
+def test_another_dataset_leaves_the_options_of_the_old_one_out():
+    config = {**BASE, "data": dict(name="video_folder", options=dict(path="x", csv="y.csv"))}
+    same = resolve(config, ["data.name=video_folder", "data.options.csv=z.csv"])
+    assert same.data.options.to_dict() == dict(path="x", csv="z.csv")
+    other = resolve(config, ["data.options.size=32", "data.name=synthetic_motion"])
+    assert other.data.options.to_dict() == dict(size=32)
+
+
 def test_an_override_may_change_an_optional_value_back_to_none():
     assert resolve({**BASE, "optimizer": dict(ema=0.9)}, ["optimizer.ema=None"]).optimizer.ema is None
 

@@ -186,12 +186,15 @@ def _eval(args: argparse.Namespace) -> int:
     from vidjax.checkpoint_io import find_checkpoint, load_variables, merge_variables
     from vidjax.config import resolve
     from vidjax.data.datasets.features import check_origin
+    from vidjax.registry import spec
     from vidjax.train.experiment import build
     from vidjax.train.loop import evaluate_variables
+    from vidjax.train.pretraining import evaluate_pretraining
 
     variables, meta = load_variables(args.checkpoint)
     exp = build(resolve(meta["config"], args.overrides))
-    if exp.eval_source.class_names != tuple(meta["class_names"]):
+    pretrained = spec(exp.config.model.name).task == "pretrain"  # such a model knows no classes
+    if not pretrained and exp.eval_source.class_names != tuple(meta["class_names"]):
         raise UserError("the classes of the data are not those of the checkpoint")
     if meta.get("features"):
         check_origin(meta["features"], exp.eval_source.origin, "the checkpoint and of the data")
@@ -199,11 +202,15 @@ def _eval(args: argparse.Namespace) -> int:
     variables = merge_variables(exp.abstract_state().eval_variables, variables, (), args.checkpoint)
     out = pathlib.Path(args.out or pathlib.Path(args.checkpoint) / "eval")
     out.mkdir(parents=True, exist_ok=True)
-    result = evaluate_variables(exp, variables, out)
-    result.save(out / "result.npz")
-    result.write_predictions(out / "predictions.jsonl")
+    checkpoint = find_checkpoint(args.checkpoint)
+    if pretrained:
+        step = int(checkpoint.name) if checkpoint.name.isdigit() else 0
+        result, written = evaluate_pretraining(exp, variables, out, step), "reconstructions"
+    else:
+        result, written = evaluate_variables(exp, variables, out), "predictions.jsonl"
+    result.write(out)
     _print_metrics(result.metrics)
-    print(f"checkpoint: {find_checkpoint(args.checkpoint)}\npredictions: {out / 'predictions.jsonl'}")
+    print(f"checkpoint: {checkpoint}\n{pathlib.Path(written).stem}: {out / written}")
     return 0
 
 

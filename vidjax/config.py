@@ -184,16 +184,20 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def resolve(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
-    """Fills `config` in from the schema, applies the smoke preset and overrides, and checks every value."""
+    """Fills `config` in from the schema, applies the smoke preset and overrides, and checks every value. An
+    override of `data.name` leaves the options of the old dataset out."""
     full = schema()
     _merge(full, ConfigDict(config).to_dict(), "")
     if full.smoke or any(o.lower() in ("smoke=true", "smoke=1") for o in overrides):
         _smoke(full)
         overrides = [o for o in overrides if not o.startswith("smoke=")]
-    for override in overrides:
+    # Another dataset has options of its own: those of the old one go, before new ones are set.
+    for override in sorted(overrides, key=lambda o: not o.startswith("data.name=")):
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"config override '{override}' has no value: write {key}=VALUE")
+        if key == "data.name" and text != full.data.name:
+            full.data.options = ConfigDict()
         _merge(full, _nest(key, _literal(text)), "")
     _check(full)
     return full

@@ -9,6 +9,7 @@ import pytest
 from vidjax.errors import UserError
 from vidjax.layers.preprocess import normalize
 from vidjax.objectives import create_objective
+from vidjax.objectives.mixing import mix
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], np.float32)
 
@@ -85,3 +86,22 @@ def test_every_frame_has_a_label():
         np.testing.assert_allclose(aux["metrics"]["top1"], (logits.argmax(-1) == each).mean())
     with pytest.raises(UserError, match="needs a model with a decision for every frame"):
         objective(Fixed(), {}, {}, {"video": video, "label": np.array([0, 2])}, jax.random.PRNGKey(0), True)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_frames_of_a_mixed_clip_have_the_mixed_label(kind):
+    """Every frame of the clip is mixed alike, so every frame's target is, from one label or one for each."""
+    objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, per_frame=True, **{kind: 0.8})
+    video = np.zeros((2, 4, 8, 8, 3), np.uint8)
+    log_p = jax.nn.log_softmax(LOGITS[:, None] * np.arange(1, 5).reshape(1, 4, 1))
+    rng = jax.random.PRNGKey(3)
+    _, mixing = jax.random.split(jax.random.fold_in(rng, 1))
+    for label in ([0, 2], [[0, 1, 0, 0], [2, 1, 1, 0]]):
+        loss, _ = objective(EveryFrame(), {}, {}, {"video": video, "label": np.array(label)}, rng, True)
+        each = np.eye(3)[np.broadcast_to(np.array(label).reshape(2, -1), (2, 4))]
+        _, share = mix(mixing, jnp.zeros(video.shape), jnp.eye(2), **{kind: 0.8})
+        lam = float(share[0, 0])
+        assert 0.01 < lam < 0.99
+        np.testing.assert_allclose(
+            loss, -((lam * each + (1 - lam) * each[::-1]) * log_p).sum(-1).mean(), rtol=1e-5
+        )

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -27,7 +27,7 @@ from vidjax.errors import UserError
 from vidjax.layers.preprocess import normalize
 from vidjax.models import create_model
 from vidjax.objectives import create_objective
-from vidjax.train.optim import create_optimizer, create_schedule
+from vidjax.train.optim import create_optimizer, create_schedule, peak_lr
 from vidjax.train.sharding import (
     BATCH,
     JitRunner,
@@ -92,6 +92,7 @@ def build(config: ConfigDict) -> Experiment:
     devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
     mesh = create_mesh(**parallel.mesh, devices=devices)
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
+    check_patches(config, model)
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
@@ -128,6 +129,38 @@ def build(config: ConfigDict) -> Experiment:
         runner=runner,
         predict=make_predict(model, config.model.name, mesh),
     )
+
+
+def batch_text(exp: Experiment) -> str:
+    """The effective batch and every factor of it, in a line."""
+    c, repeats = exp.config, exp.config.data.repeats
+    devices = exp.mesh.shape["data"] * exp.mesh.shape["fsdp"]
+    if c.parallel.mode == "pmap":  # there, a mesh is one host's
+        devices *= jax.process_count()
+    clips = c.batch // (devices * c.parallel.accumulation)
+    share = f"{clips} clips"
+    if repeats > 1:  # the clips of a video can fall to two devices
+        share = f"{clips / repeats:g} videos x {repeats} clips of each"
+    return (
+        f"batch {c.batch} clips = {devices} devices x {share} x {c.parallel.accumulation} accumulation "
+        f"steps; peak learning rate {peak_lr(c):.4g}; {exp.steps} updates, {exp.steps_per_epoch:g} an epoch"
+    )
+
+
+def check_patches(config: ConfigDict, model: nn.Module) -> None:
+    """Raises `UserError` where a clip does not fill a transformer's patches: the rest would not be seen."""
+    if not hasattr(model, "token_grid") or config.data.modality == "features":
+        return
+    patch = model.patch if isinstance(model.patch, Sequence) else (getattr(model, "tubelet", 1), model.patch)
+    for key, what, p in (("frames", "tubelets", patch[0]), ("size", "patches", patch[1])):
+        n = config.data[key]
+        if n % p:
+            unit = "frames" if key == "frames" else "pixels"
+            good = [str(m) for m in (n // p * p, (n // p + 1) * p) if m]
+            raise UserError(
+                f"data.{key}={n} does not divide into the {what} of {p} {unit} of {config.model.name}: set "
+                f"it to {' or '.join(good)}"
+            )
 
 
 def _frozen(config: ConfigDict, model: nn.Module) -> str | None:

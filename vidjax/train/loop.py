@@ -25,10 +25,10 @@ from vidjax.evals.pretraining import PretrainingResult
 from vidjax.layers.preprocess import normalize
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
-from vidjax.train.experiment import Experiment, build, evaluation_data, initial_state
+from vidjax.train.experiment import Experiment, batch_text, build, evaluation_data, initial_state
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import precise_bn
-from vidjax.train.pretraining import evaluate_pretraining
+from vidjax.train.pretraining import evaluate_pretraining, probe_sources
 from vidjax.train.report import report_runs
 from vidjax.train.sharding import BATCH
 from vidjax.train.state import State
@@ -57,6 +57,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
     workdir = pathlib.Path(workdir)
     _check_workdir(workdir, config)
     exp = build(config)
+    if registry.spec(config.model.name).task == "pretrain":
+        probe_sources(exp)  # raises now, and not when the first evaluation comes
     lead = jax.process_index() == 0
     checkpoints = Checkpointer(workdir, config.checkpoint.keep)
     start = checkpoints.latest_step() or 0
@@ -86,6 +88,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
         Progress(name, exp.steps, start, active=lead) as progress,
         _StopSignal() as stop,
     ):
+        progress.say(batch_text(exp))
         if start:
             progress.say(f"going on from step {start} of {exp.steps}")
         run = _Run(exp, workdir, checkpoints, writer, progress, batches)

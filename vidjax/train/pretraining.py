@@ -26,12 +26,11 @@ def evaluate_pretraining(
 ) -> PretrainingResult:
     """Loss, kNN accuracy and health of the features; pictures in WORKDIR/reconstructions.
 
-    The labels of the training split's videos (`evals.probe_videos` of them at most, evenly spaced) serve as
-    the bank of a weighted k-nearest-neighbour classifier of the evaluation split. Masks come from a fixed
-    key. Every process does all of it; the videos of a probe are few.
+    The labels of the training split's videos (`evals.probe_videos` of them at most, of all classes alike)
+    serve as the bank of a weighted k-nearest-neighbour classifier of the evaluation split. Masks come from a
+    fixed key. Every process does all of it; the videos of a probe are few.
     """
-    limit = exp.config.evals.probe_videos
-    bank, test = (_some(s, limit) for s in (exp.train_source, exp.eval_source))
+    bank, test = probe_sources(exp)
     variables = jax.device_put(variables, jax.local_devices()[0])
     _, known, labels = _embed(exp, variables, bank)
     loss, asked, true = _embed(exp, variables, test)
@@ -47,8 +46,31 @@ def evaluate_pretraining(
     return PretrainingResult(metrics)
 
 
+def probe_sources(exp: Experiment) -> tuple[Source, Source]:
+    """The videos of the bank, and those that are asked about.
+
+    Raises:
+      UserError: a class of the latter that the former has no video of.
+    """
+    limit = exp.config.evals.probe_videos
+    bank, test = (_some(s, limit) for s in (exp.train_source, exp.eval_source))
+    if unseen := sorted({r.label for r in test} - {r.label for r in bank}):
+        names = ", ".join(test.class_names[i] for i in unseen[:5])
+        raise UserError(
+            f"the neighbour probe is asked about classes that none of its {len(bank)} training videos has "
+            f"({names}): raise evals.probe_videos, or leave those classes out"
+        )
+    return bank, test
+
+
 def _some(source: Source, limit: int) -> Source:
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int))
+    """At most `limit` videos, of each class as many as of any other, in the source's order."""
+    order = np.random.default_rng(0).permutation(len(source))
+    labels = np.array([source[int(i)].label for i in order])
+    by_label = np.argsort(labels, kind="stable")
+    turn = np.empty(len(labels), int)  # how many of its class come before a video
+    turn[by_label] = np.arange(len(labels)) - np.searchsorted(labels[by_label], labels[by_label])
+    chosen = np.sort(order[np.argsort(turn, kind="stable")[:limit]])
     return ListSource(tuple(source[int(i)] for i in chosen), source.class_names)
 
 

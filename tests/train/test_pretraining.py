@@ -1,0 +1,99 @@
+"""Pretraining before its first step: what cannot be is said at once, and so is the batch in full."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from vidjax.config import resolve
+from vidjax.errors import UserError
+from vidjax.train.experiment import batch_text, build
+from vidjax.train.loop import train
+from vidjax.train.pretraining import probe_sources
+
+MAE = dict(
+    batch=8,
+    steps=2,
+    data=dict(name="synthetic_motion", options=dict(size=32, frames=8, train=48, val=12, test=12))
+    | dict(frames=4, stride=1.0, size=16, short_side=16, crop="center"),
+    model=dict(name="videomae_s_pretrain", tiny=True),
+    objective=dict(name="mae"),
+    evals=dict(every_epochs=0.0, report=False),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+CLASSIFY = ["model.name=videomae_s", "objective.name=classify"]
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["model.options.mask_ratio=1.0"], "leaves no visible token of 2x2x2"),
+        (["model.options.mask_ratio=0.1"], "leaves no masked token of 2x2x2"),
+        (["model.options.mask='tubes'"], "did you mean tube"),
+        (
+            ["data.frames=5"],
+            "data.frames=5 does not divide into the tubelets of 2 frames of videomae_s_pretrain",
+        ),
+        (["data.size=20"], "data.size=20 does not divide into the patches of 8 pixels"),
+        ([*CLASSIFY, "data.frames=5"], "set it to 4 or 6"),
+        ([*CLASSIFY, "data.size=4"], "set it to 8"),
+        (["model.name=timesformer_b_8x32", "objective.name=classify", "data.size=20"], "set it to 16 or 24"),
+        (["model.name=vivit_b_16x2", "objective.name=classify", "data.frames=3"], "tubelets of 2 frames"),
+        (["model.name=mae_st_b_pretrain"], "its learned positions are for 8x32x32"),
+    ],
+)
+def test_a_clip_or_mask_that_does_not_fit_is_said_in_a_line(overrides, message):
+    with pytest.raises(UserError, match=re.escape(message)) as e:
+        build(resolve(MAE, overrides))
+    assert "\n" not in str(e.value)
+
+
+def test_a_probe_with_unseen_classes_is_refused_before_training(tmp_path):
+    with pytest.raises(UserError, match=r"classes that none of its 5 training videos has \(") as e:
+        train(resolve(MAE, ["evals.probe_videos=5"]), tmp_path / "run")
+    assert "raise evals.probe_videos" in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("limit", [12, 30, 1000])
+def test_the_bank_has_as_many_videos_of_every_class(limit):
+    """The dataset goes through its classes in turn, so that every second video would be of every second."""
+    bank, test = probe_sources(build(resolve(MAE, [f"evals.probe_videos={limit}"])))
+    count = np.bincount([r.label for r in bank], minlength=12)
+    assert len(bank) == min(limit, 48) and count.max() - count.min() <= 1 and len(test) == 12
+    assert len({r.id for r in bank}) == len(bank)
+
+
+@pytest.mark.parametrize(
+    "overrides, text",
+    [
+        (
+            [],
+            "batch 8 clips = 4 devices x 2 clips x 1 accumulation steps; peak learning rate 0.1; 2 updates",
+        ),
+        (
+            ["batch=64", "data.repeats=4", "parallel.accumulation=2", "optimizer.lr_batch=256"],
+            "batch 64 clips = 4 devices x 2 videos x 4 clips of each x 2 accumulation steps; "
+            "peak learning rate 0.025; 2 updates, 3 an epoch",
+        ),
+        (
+            ["parallel.mode=pmap", "data.repeats=2"],
+            "batch 8 clips = 4 devices x 1 videos x 2 clips of each x 1",
+        ),
+        (["parallel.mesh.data=2", "parallel.mesh.tensor=2"], "batch 8 clips = 2 devices x 4 clips x 1"),
+    ],
+)
+def test_the_effective_batch_has_every_factor(overrides, text):
+    assert jax.device_count() == 4
+    line = batch_text(build(resolve(MAE, overrides)))
+    assert line.startswith(text)
+    factors = re.findall(r"\d+", line.split(" = ")[1].split(";")[0])
+    assert np.prod([int(n) for n in factors]) == int(line.split()[1])
