@@ -33,6 +33,9 @@ THEME = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
 PANELS = (
     ("Loss", "loss", "loss", False),
     ("Accuracy (top-1)", "top1", "video_top1", True),
+    ("Neighbour probe (top-1)", None, "knn_top1", True),
+    ("Spread of features: 0 where they collapsed", "feature_std", "feature_std", False),
+    ("Effective rank of features", None, "effective_rank", False),
     ("Learning rate", "lr", None, False),
     ("Step time, s", "step_time", None, False),
     ("Time spent waiting for data", "data_wait", None, True),
@@ -64,6 +67,23 @@ class Example:
     end: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """Pictures of what a masked autoencoder made of clips, as `vidjax.evals.reconstruction` draws them.
+
+    Attributes:
+      name: of the run.
+      step: after which they were drawn.
+      sheet: a PNG file.
+      animation: a GIF file.
+    """
+
+    name: str
+    step: int
+    sheet: bytes
+    animation: bytes
+
+
 def write_report(
     path: str | os.PathLike,
     *,
@@ -76,6 +96,7 @@ def write_report(
     environment: Mapping[str, str],
     table: Sequence[Mapping[str, Any]] | None = None,
     note: str = "",
+    reconstructions: Sequence[Reconstruction] = (),
 ) -> None:
     """Writes a self-contained HTML file, about 150 kB an example at the most; whatever is empty is left out.
 
@@ -89,6 +110,7 @@ def write_report(
       examples: clips to show.
       environment: what `vidjax.environment.environment` returns.
       table: rows of a table to put first.
+      reconstructions: of masked autoencoders, the ones to show.
 
     Raises:
       ValueError: a result over another number of classes.
@@ -118,6 +140,10 @@ def write_report(
             classes=_classes(results, class_names),
             class_count=len(class_names),
             examples=[_example(e) for e in examples],
+            reconstructions=[
+                (r, _data_uri("image/png", r.sheet), _data_uri("image/gif", r.animation))
+                for r in reconstructions
+            ],
             config=list(_flatten(config)),
             environment=environment,
         )
@@ -181,8 +207,10 @@ def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence
             if share:
                 ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
             ax.margins(y=0.08)
-            if ax.dataLim.y0 >= 0:
-                ax.set_ylim(bottom=0)
+            low, high = ax.dataLim.y0, ax.dataLim.y1
+            # A loss that stays near its start, as of pretraining, would be a straight line above zero.
+            if low >= 0 and not (label == "Loss" and low > high / 2):
+                ax.set_ylim(0, 1.08 * high or None)
             figures.append(_svg(figure, f"{label} by training step"))
     return figures
 

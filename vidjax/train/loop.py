@@ -45,7 +45,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
     Args:
       config: resolved, see `vidjax.config`.
       workdir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, bad_videos.jsonl, and at the end
-        predictions.jsonl, result.npz and report.html, or, of a run without labels, pretraining.json and
+        report.html, predictions.jsonl and result.npz, or, of a run without labels, pretraining.json and
         reconstructions/.
 
     Returns:
@@ -102,7 +102,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
         return None
     if lead:
         result.write(workdir)
-        if config.evals.report and isinstance(result, ClassificationResult):
+        if config.evals.report:
             report_runs(workdir / "report.html", name, {name: workdir}, exp.eval_source, config.data)
     return result
 

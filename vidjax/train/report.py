@@ -12,7 +12,7 @@ from vidjax.data.pipeline import eval_batches
 from vidjax.environment import environment
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import watchable
-from vidjax.evals.report import Example, write_report
+from vidjax.evals.report import Example, Reconstruction, write_report
 from vidjax.train.metrics import read_metrics
 
 
@@ -27,29 +27,54 @@ def report_runs(
 ) -> None:
     """Writes one report over the finished runs in `workdirs`, named; the example clips are the last one's.
 
+    Runs without labels have curves and reconstructions; so has a run that starts from one in `init.path`.
+
     Args:
       path: of the HTML file.
       title: its heading.
-      workdirs: run name -> folder with metrics.jsonl, result.npz and config.json, of one test split.
+      workdirs: run name -> folder with metrics.jsonl, config.json and result.npz or pretraining.json, of one
+        test split.
       source: the evaluated videos.
       data: the config's data section, for the examples.
-      table: rows to put first.
+      table: rows to put first; where None, what was measured of the runs without labels.
       note: a paragraph beneath the title.
     """
-    results = {n: ClassificationResult.load(w / "result.npz") for n, w in workdirs.items()}
+    unlabelled = {
+        n: w / "pretraining.json" for n, w in workdirs.items() if (w / "pretraining.json").is_file()
+    }
+    results = {
+        n: ClassificationResult.load(w / "result.npz") for n, w in workdirs.items() if n not in unlabelled
+    }
+    if table is None:
+        rows = {n: json.loads(file.read_text()) for n, file in unlabelled.items()}
+        table = [{"run": n} | {k.replace("_", " "): v for k, v in row.items()} for n, row in rows.items()]
     last = list(workdirs)[-1]
+    config = json.loads((workdirs[last] / "config.json").read_text())
+    shown = {name: w / "reconstructions" for name, w in workdirs.items()}
+    if start := config["init"]["path"]:
+        shown[f"the start, {start}"] = pathlib.Path(start) / "reconstructions"
     write_report(
         path,
         title=title,
-        config=json.loads((workdirs[last] / "config.json").read_text()),
+        config=config,
         metrics={name: read_metrics(w) for name, w in workdirs.items()},
         results=results,
         class_names=source.class_names,
-        examples=pick_examples(source, data, results[last]),
+        examples=pick_examples(source, data, results[last]) if last in results else [],
+        reconstructions=[r for name, folder in shown.items() for r in _newest(name, folder)],
         environment=environment(),
         table=table,
         note=note,
     )
+
+
+def _newest(name: str, folder: pathlib.Path) -> list[Reconstruction]:
+    """The last pictures of a run, if it has any."""
+    files = {int(p.stem.removeprefix("step_")): p for p in folder.glob("step_*.png")}
+    if not files:
+        return []
+    sheet = files[max(files)]
+    return [Reconstruction(name, max(files), sheet.read_bytes(), sheet.with_suffix(".gif").read_bytes())]
 
 
 def pick_examples(source: Source, data: Any, result: ClassificationResult, n: int = 12) -> list[Example]:
