@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--to", required=True, metavar="O", help="torchvision, timm, ...")
     p.add_argument("--out", required=True, metavar="FILE.safetensors")
 
-    p = command("demo", _demo, "Train two models on embedded motion clips and compare them.")
+    p = command("demo", _demo, "Pretrain on unlabelled embedded clips, fine-tune on few labels, and compare.")
     p.add_argument("--workdir", default="runs/demo", metavar="DIR")
     return parser
 

@@ -8,6 +8,7 @@ import pytest
 import vidjax
 from vidjax.evals.pretraining import effective_rank, feature_std, knn_predict
 from vidjax.evals.reconstruction import PANELS, animation, reconstruct, sheet, unpatch
+from vidjax.layers.preprocess import normalize
 from vidjax.layers.transformer import patches
 from vidjax.objectives.mae import draw
 
@@ -60,6 +61,23 @@ def test_panels_show_what_they_say(name):
     assert (other["true statistics"] != panels["true statistics"]).any()
     clip = {k: np.asarray(v[0]) for k, v in panels.items()}
     assert sheet(clip, frames=4).size[1] == 4 * 98 and len(animation(clip)) == 4
+
+
+def test_plain_predictions_are_shown_as_they_are():
+    for name in ("videomae_s_pretrain", "mae_st_b_pretrain"):
+        model = vidjax.create_model(name, tiny=True)
+        video = jax.random.randint(jax.random.PRNGKey(0), (1, 4, 32, 32, 3), 0, 256).astype(jnp.uint8)
+        key, args = jax.random.PRNGKey(2), ((0.4,) * 3, (0.25,) * 3)
+        x = normalize(video, *args)
+        variables = model.init(jax.random.PRNGKey(1), x)
+        panels = reconstruct(model, variables, video, key, *args, normalized=False)
+        assert tuple(panels) == PANELS[:3]
+        visible, decoded, _ = draw(model, key, video.shape)
+        said, _ = model.apply(variables, x, False, visible, decoded)
+        if model.predicts_one_frame:
+            said = jnp.tile(said * 0.25 + 0.4, (1, 1, model.patch[0]))
+        shown = patches(panels["leak-free"], model.patch).reshape(1, 32, -1)
+        np.testing.assert_allclose(shown[0, decoded[0]], jnp.clip(said[0], 0, 1), atol=1e-5)
 
 
 def test_unpatch_is_the_inverse_of_patches():

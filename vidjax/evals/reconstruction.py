@@ -1,8 +1,9 @@
 """Pictures of what a masked autoencoder makes of a clip: original, masked, and reconstructed in two ways.
 
-Its targets are normalised token by token, so a prediction lacks the mean and deviation of its pixels.
+Where its targets are normalised token by token, a prediction lacks the mean and deviation of its pixels.
 "Leak-free" gives every predicted token those of the clip's visible pixels. "True statistics" is the form
 usually shown: each token's own, which the model never had to predict, so it looks better than the model is.
+Where the targets are plain pixels a prediction is shown as it is, "leak-free" by nature.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,20 +30,27 @@ def unpatch(tokens: jax.Array, patch: Sequence[int], grid: Sequence[int]) -> jax
 
 
 def reconstruct(
-    model: Any, variables: Any, video: jax.Array, rng: jax.Array, mean: Sequence[float], std: Sequence[float]
+    model: Any,
+    variables: Any,
+    video: jax.Array,
+    rng: jax.Array,
+    mean: Sequence[float],
+    std: Sequence[float],
+    normalized: bool = True,
 ) -> dict[str, jax.Array]:
     """Reconstructs clips under one mask.
 
     Args:
-      model: a masked autoencoder of `vidjax.models.mae`, whose targets were normalised.
+      model: a masked autoencoder of `vidjax.models.mae`.
       variables: its variables.
       video: uint8 [B, T, H, W, C]; T, H and W are multiples of the patch.
       rng: key of the mask.
       mean, std: statistics that the model expects.
+      normalized: whether its targets were.
 
     Returns:
-      The four `PANELS`, float32 in [0, 1], [B, T, H, W, C]. A model that predicts one frame of each tubelet
-      has it repeated.
+      The `PANELS`, of plain targets the first three, float32 in [0, 1], [B, T, H, W, C]. A model that
+      predicts one frame of each tubelet has it repeated.
     """
     clip = video.astype(jnp.float32) / 255
     grid, channels = model.token_grid(video.shape[1:]).shape, video.shape[-1]
@@ -57,16 +65,20 @@ def reconstruct(
     own = by_channel(true[rows, decoded])
     axes = (2, 3) if model.predicts_one_frame else 2  # whole patches, or each channel by itself
 
-    def filled(statistics: jax.Array) -> jax.Array:
-        scale = statistics.std(axes, keepdims=True)
-        pixels = by_channel(predicted) * scale + statistics.mean(axes, keepdims=True)
-        pixels = jnp.clip(pixels, 0, 1).reshape(predicted.shape)
+    def filled(mean: jax.Array | float, std: jax.Array | float) -> jax.Array:
+        pixels = jnp.clip(by_channel(predicted) * std + mean, 0, 1).reshape(predicted.shape)
         shown = masked.at[rows, decoded].set(pixels).at[rows, visible].set(true[rows, visible])
         return unpatch(shown, *where)
 
     where = (model.patch, grid)
     masked = jnp.full_like(true, GREY).at[rows, visible].set(true[rows, visible])
-    panels = (unpatch(true, *where), unpatch(masked, *where), filled(seen), filled(own))
+    panels = [unpatch(true, *where), unpatch(masked, *where)]
+    if normalized:
+        panels += [filled(x.mean(axes, keepdims=True), x.std(axes, keepdims=True)) for x in (seen, own)]
+    elif model.predicts_one_frame:  # of the video as the model gets it
+        panels.append(filled(*(jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))))
+    else:
+        panels.append(filled(0.0, 1.0))
     return dict(zip(PANELS, panels))
 
 
