@@ -121,6 +121,26 @@ def peer(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[
     return {"forward": forward, "forward+backward": step}
 
 
+def race(sides: dict[str, dict[str, Callable[[], object]]], repeats: int) -> None:
+    """Times what each of two sides can do, by turns, and prints medians, minima and the first's over the
+    second's."""
+    for kind in next(iter(sides.values())):
+        seconds = {side: [] for side in sides}
+        for repeat in range(repeats + 1):  # the first one compiles and warms up
+            for side, runs in sides.items():
+                start = time.perf_counter()
+                runs[kind]()
+                if repeat:
+                    seconds[side].append(time.perf_counter() - start)
+                time.sleep(0.05)
+        for statistic in (np.median, np.min):
+            row = {side: float(statistic(times)) for side, times in seconds.items()}
+            told = "  ".join(f"{side} {value * 1e3:9.1f} ms" for side, value in row.items())
+            first, *second = row.values()
+            ratio = f"  ratio {first / second[0]:.2f}" if second else ""
+            print(f"{kind:17} {statistic.__name__:7} {told}{ratio}", flush=True)
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0))
 
@@ -166,20 +186,7 @@ def main() -> None:
             print(f"ours alone: {error}")
 
     print(f"{args.model}, input {'x'.join(map(str, shape))} float32\n{environment()}")
-    for kind in ("forward", "forward+backward"):
-        seconds = {side: [] for side in sides}
-        for repeat in range(args.repeats + 1):  # the first one compiles and warms up
-            for side, runs in sides.items():
-                start = time.perf_counter()
-                runs[kind]()
-                if repeat:
-                    seconds[side].append(time.perf_counter() - start)
-                time.sleep(0.05)
-        for statistic in (np.median, np.min):
-            row = {side: float(statistic(times)) for side, times in seconds.items()}
-            told = "  ".join(f"{side} {value * 1e3:9.1f} ms" for side, value in row.items())
-            ratio = f"  ratio {row['ours'] / row['peer']:.2f}" if len(row) == 2 else ""
-            print(f"{kind:17} {statistic.__name__:7} {told}{ratio}")
+    race(sides, args.repeats)
 
 
 if __name__ == "__main__":

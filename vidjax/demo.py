@@ -1,4 +1,4 @@
-"""The demonstration: masked pretraining without labels, then few labels, with it and without, beside one frame."""
+"""The demonstration: masked pretraining without labels, then few labels with it, without it, and one frame."""
 
 import json
 import pathlib
@@ -26,10 +26,10 @@ RUNS = {
     "ViT, pretrained": (f"videomae_finetune.py:labels={LABELS}", ("init.path={pretrained}",)),
 }
 NOTE = (
-    "Twelve kinds of motion; any single frame has the same distribution for all of them, so a model that sees "
-    "one frame can only guess. A small ViT first learned from 4,800 clips without labels: it saw one pair of "
-    f"frames in four and predicted the others. All three models then had the same {LABELS} labelled clips. The "
-    "pretext suits these classes, which are nothing but how things move on."
+    "Twelve kinds of motion; any single frame has the same distribution for all of them, so a model that "
+    "sees one frame can only guess. A small ViT first learned from 4,800 clips without labels: it saw one "
+    f"pair of frames in four and predicted the others. All three models had the same {LABELS} labelled clips. "
+    "The pretext suits these classes, which are nothing but how things move on."
 )
 
 

@@ -1,0 +1,114 @@
+"""Times masked pretraining beside Hugging Face's, and beside the same encoder on all tokens, on the CPU.
+
+    python benchmarks/pretrain_step.py videomae_b_pretrain --batch 2
+
+A step is the loss of one mask and the gradient of every parameter, in float32 with random weights. First ours
+and VideoMAEForPreTraining take turns, then our step and that of an encoder that is given every
+token and has no decoder. The second ratio is what leaving tokens out saves, decoder included.
+Without PyTorch and transformers, ours is timed alone. See train_step.py for how sides take turns.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from train_step import cores, environment, race
+
+from vidjax.layers.preprocess import normalize
+from vidjax.models import create_model, spec
+from vidjax.objectives.mae import MAE, draw
+
+
+def ours(name: str, video: np.ndarray) -> Callable[[], object]:
+    model, about = create_model(name), spec(name)
+    objective = MAE(about.mean, about.std)
+    x = normalize(jnp.asarray(video), about.mean, about.std)
+    drawn = draw(model, jax.random.key(0), video.shape)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+
+    @jax.jit
+    def step(params, x, drawn):
+        loss = lambda p: objective.loss(model, p, x, *drawn, train=True)[0]  # noqa: E731
+        return jax.value_and_grad(loss)(params)
+
+    return lambda: jax.block_until_ready(step(variables["params"], x, drawn))
+
+
+def every_token(name: str, video: np.ndarray) -> Callable[[], object]:
+    """The classifier of the same encoder, which is given all tokens."""
+    about, model = spec(name), create_model(name.removesuffix("_pretrain"))
+    x = normalize(jnp.asarray(video), about.mean, about.std)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+
+    @jax.jit
+    def step(params, x):
+        def loss(p):
+            logits = model.apply({"params": p}, x, train=True, rngs={"dropout": jax.random.key(2)})[0]
+            return -jax.nn.log_softmax(logits)[:, 0].mean()
+
+        return jax.value_and_grad(loss)(params)
+
+    return lambda: jax.block_until_ready(step(variables["params"], x))
+
+
+def peer(name: str, video: np.ndarray) -> Callable[[], object]:
+    """Raises ImportError where PyTorch or transformers is missing."""
+    import torch
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    torch.set_num_threads(cores())
+    model, about = create_model(name), spec(name)
+    config = VideoMAEConfig(
+        image_size=video.shape[2],
+        num_frames=video.shape[1],
+        patch_size=model.patch[1],
+        tubelet_size=model.patch[0],
+        hidden_size=model.width,
+        num_hidden_layers=model.depth,
+        num_attention_heads=model.heads,
+        intermediate_size=model.mlp_width,
+        decoder_hidden_size=model.decoder_width,
+        decoder_num_hidden_layers=model.decoder_depth,
+        decoder_num_attention_heads=model.decoder_heads,
+        decoder_intermediate_size=4 * model.decoder_width,
+        norm_pix_loss=True,
+    )
+    reference = VideoMAEForPreTraining(config).train()
+    x = np.array(normalize(jnp.asarray(video), about.mean, about.std))
+    pixels = torch.from_numpy(x).permute(0, 1, 4, 2, 3).contiguous()
+    visible = np.asarray(draw(model, jax.random.key(0), video.shape)[0])
+    mask = torch.ones(len(video), model.token_grid(video.shape[1:]).count, dtype=torch.bool)
+    for row, seen in zip(mask, visible):
+        row[torch.from_numpy(seen).long()] = False
+
+    def step():
+        reference.zero_grad(set_to_none=True)
+        reference(pixel_values=pixels, bool_masked_pos=mask).loss.backward()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="videomae_b_pretrain", help="a registered name")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    shape = (args.batch, *spec(args.model).input_shape)
+    video = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    print(f"{args.model}, input {'x'.join(map(str, shape))} float32\n{environment()}")
+    mine = {"pretraining step": ours(args.model, video)}
+    sides = {"ours": mine}
+    try:
+        sides["peer"] = {"pretraining step": peer(args.model, video)}
+    except ImportError as error:
+        print(f"ours alone: {error}")
+    race(sides, args.repeats)
+    whole, masked = {"step": every_token(args.model, video)}, {"step": mine["pretraining step"]}
+    race({"all tokens": whole, "masked": masked}, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
