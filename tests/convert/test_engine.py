@@ -192,9 +192,8 @@ def test_every_rule_file_covers_its_models_and_goes_round(origin, name):
     back = convert(export(ours, rules), rules, shapes)
     assert {k: x.shape for k, x in back.items()} == {k: x.shape for k, x in ours.items()}
     for k, x in ours.items():
-        rows = tuple(slice(None, None, max(1, n // 4)) for n in x.shape[:-1])
+        rows = np.ix_(*(sorted({*range(0, n, max(1, n // 4)), n - 1}) for n in x.shape[:-1]))
         np.testing.assert_array_equal(back[k][rows], x[rows])
-        np.testing.assert_array_equal(back[k][-1:], x[-1:])
     counts = [r for r in rules if isinstance(r, Dropped) and r.beside]
     assert all(r.value.dtype == np.int64 for r in counts)
 
