@@ -1,4 +1,4 @@
-"""The demonstration: masked pretraining without labels, then few labels with it, without it, and one frame."""
+"""The demonstration: pretraining without labels, then few labels with it, without it, and for one frame."""
 
 import json
 import pathlib
@@ -28,7 +28,7 @@ RUNS = {
 NOTE = (
     "Twelve kinds of motion; any single frame has the same distribution for all of them, so a model that "
     "sees one frame can only guess. A small ViT first learned from 4,800 clips without labels: it saw one "
-    f"pair of frames in four and predicted the others. All three models had the same {LABELS} labelled clips. "
+    f"pair of frames in four and predicted the others. All models had the same {LABELS} labelled clips. "
     "The pretext suits these classes, which are nothing but how things move on."
 )
 

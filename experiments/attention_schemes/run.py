@@ -31,7 +31,7 @@ from vidjax.analysis.params import count_params
 
 HERE = pathlib.Path(__file__).parent
 FRAMES = (8, 16, 32, 64, 96)
-VIT = dict(width=96, depth=4, heads=4, mlp_width=384)
+VIT = dict(width=48, depth=3, heads=4, mlp_width=192)
 # label: model
 SCHEMES = {
     "space only (TimeSformer)": "timesformer_b_8x32_space",
@@ -61,13 +61,13 @@ def small(name: str, frames: int, size: int) -> dict[str, Any]:
         return VIT | dict(frames=frames, size=size, patch=8) | time_depth
     if family == "videomae":
         return VIT | dict(patch=(2, 8, 8))
-    if family == "vtn":  # the last of the four layers is over time
-        trunk = VIT | dict(depth=3, patch=8, position_grid=(size // 8,) * 2)
-        layers = dict(depth=1, heads=4, mlp_width=384, window=8, positions=frames + 2)
+    if family == "vtn":  # the last of the three layers is over time
+        trunk = VIT | dict(depth=2, patch=8, position_grid=(size // 8,) * 2)
+        layers = dict(depth=1, heads=4, mlp_width=192, window=8, positions=frames + 2)
         return layers | dict(trunk_options=trunk)
     if family == "mvit":
-        return dict(clip=(frames, size, size), width=48, depth=4, stages=(2,), stride_kv=(1, 2, 2))
-    return dict(width=48, depths=(2, 2), heads=(3, 6), window=(4, 4, 4))
+        return dict(clip=(frames, size, size), width=32, depth=3, stages=(1,), stride_kv=(1, 2, 2))
+    return dict(width=32, depths=(2, 2), heads=(2, 4), window=(4, 4, 4))
 
 
 def base(name: str, frames: int) -> dict[str, Any]:

@@ -23,9 +23,14 @@ SMALL = {"model.options.trunk_options": "{'tiny':True,'width':8}"}
 STACK = {"data.flow.frames": 8, "model.options.flow_frames": 8}
 FLOW = STACK | {"data.modality": "flow", "data.grey": True}
 BOTH = STACK | {"data.modality": "rgb+flow", "data.frames": 1}
-# Networks without normalisation learn slower steps; the 2014 ones are too narrow in their tiny form to learn.
-PLAIN = {"optimizer.lr": 1e-3}
-WIDER = PLAIN | {"model.options.widths": "(32,64,96,96,64)", "model.options.hidden": 256}
+# In their tiny form the networks of 2014, without normalisation, are too narrow to learn.
+WIDER = {"optimizer.lr": 1e-3, "model.options.widths": "(32,64,96,96,64)", "model.options.hidden": 256}
+# So are recurrent conv nets, whose tiny trunk has no BatchNorm either.
+MAPS = {
+    "model.options.trunk": "vgg16_bn",
+    "model.options.trunk_options": {"tiny": True, "widths": (8, 8, 16, 24, 24), "hidden": 32},
+    "model.options.levels": (("pool3", 24), ("pool4", 24)),
+}
 # model: what it needs besides the common budget
 MODELS = {
     "single_frame_resnet18": SMALL,
@@ -47,10 +52,10 @@ MODELS = {
     "cnn_gru_resnet18": SMALL,
     "cnn_bilstm_resnet18": SMALL,
     "lrcn_resnet50": SMALL,
-    "rcn_vgg16": PLAIN,
-    "gru_rcn_vgg16": PLAIN,
-    "stacked_gru_rcn_vgg16": PLAIN,
-    "bi_gru_rcn_vgg16": PLAIN,
+    "rcn_vgg16": MAPS,
+    "gru_rcn_vgg16": MAPS,
+    "stacked_gru_rcn_vgg16": MAPS,
+    "bi_gru_rcn_vgg16": MAPS,
     "tsm_resnet50_8f": SMALL,
     "tsm_mobilenet_v2_8f": {},
     "r2plus1d_18": {},

@@ -12,6 +12,7 @@ import pytest
 import vidjax
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
+from vidjax.layers.preprocess import normalize
 from vidjax.layers.transformer import patches
 from vidjax.objectives import create_objective
 from vidjax.objectives.mae import draw, frame_targets, tubelet_targets
@@ -115,6 +116,24 @@ def test_targets_of_the_two_families():
     raw = np.asarray(video)[0, [0, 3]].reshape(2, -1)
     want = (raw - raw.mean(1, keepdims=True)) / np.sqrt(raw.var(1, ddof=1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_clips_have_grey_targets():
+    video = jax.random.randint(jax.random.PRNGKey(0), (2, 4, 16, 16, 1), 0, 256).astype(jnp.uint8)
+    model = vidjax.create_model("videomae_b_pretrain", tiny=True)
+    decoded = jnp.arange(4)[None].repeat(2, 0)
+    mae = objective(normalize_targets=False)
+    targets = mae.targets(model, normalize(video, mae.mean, mae.std), decoded)
+    want = patches(video / 255, model.patch).reshape(2, 8, -1)[:, :4]
+    np.testing.assert_allclose(targets, want, atol=1e-6)
+
+
+def test_kernels_start_as_the_releases_do():
+    model = vidjax.create_model("videomae_b_pretrain", tiny=True)
+    params = jax.jit(model.init)(jax.random.PRNGKey(0), jnp.zeros((1, 4, 32, 32, 3)))["params"]
+    for block, width in (("block0", 16), ("decoder_block0", 12)):  # uniform within sqrt(6 / (in + out))
+        bound = np.abs(params[block]["attn"]["qkv"]["kernel"]).max()
+        assert 0.9 < bound / np.sqrt(6 / (4 * width)) <= 1
 
 
 def test_the_encoder_costs_what_the_visible_tokens_cost():

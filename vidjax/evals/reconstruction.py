@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import denormalize, normalize
 from vidjax.layers.transformer import patches
 from vidjax.objectives.mae import draw
 
@@ -65,8 +65,8 @@ def reconstruct(
     own = by_channel(true[rows, decoded])
     axes = (2, 3) if model.predicts_one_frame else 2  # whole patches, or each channel by itself
 
-    def filled(mean: jax.Array | float, std: jax.Array | float) -> jax.Array:
-        pixels = jnp.clip(by_channel(predicted) * std + mean, 0, 1).reshape(predicted.shape)
+    def filled(pixels: jax.Array) -> jax.Array:
+        pixels = jnp.clip(pixels, 0, 1).reshape(predicted.shape)
         shown = masked.at[rows, decoded].set(pixels).at[rows, visible].set(true[rows, visible])
         return unpatch(shown, *where)
 
@@ -74,11 +74,14 @@ def reconstruct(
     masked = jnp.full_like(true, GREY).at[rows, visible].set(true[rows, visible])
     panels = [unpatch(true, *where), unpatch(masked, *where)]
     if normalized:
-        panels += [filled(x.mean(axes, keepdims=True), x.std(axes, keepdims=True)) for x in (seen, own)]
+        said = by_channel(predicted)
+        panels += [
+            filled(said * x.std(axes, keepdims=True) + x.mean(axes, keepdims=True)) for x in (seen, own)
+        ]
     elif model.predicts_one_frame:  # of the video as the model gets it
-        panels.append(filled(*(jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))))
+        panels.append(filled(denormalize(by_channel(predicted), mean, std)))
     else:
-        panels.append(filled(0.0, 1.0))
+        panels.append(filled(predicted))
     return dict(zip(PANELS, panels))
 
 

@@ -14,10 +14,22 @@ def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] 
         return {stream: normalize(x, mean[stream], std[stream]) for stream, x in video.items()}
     if jnp.issubdtype(video.dtype, jnp.floating):  # cached features
         return video
+    mean, std = _statistics(video, mean, std)
+    # In double precision, so that flow's 128 becomes exactly 0.
+    scale, shift = ((1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32))
+    return video.astype(jnp.float32) * scale - shift
+
+
+def denormalize(video: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
+    """float [..., C] as `normalize` made it -> float32, 0 to 1."""
+    mean, std = (x.astype(np.float32) for x in _statistics(video, mean, std))
+    return video * std + mean
+
+
+def _statistics(video: Any, mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both of as many axes as the video, the last one its channels."""
     mean, std = np.asarray(mean), np.asarray(std)
     if video.shape[-1] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     shape = (1,) * (video.ndim - 1) + mean.shape
-    # In double precision, so that flow's 128 becomes exactly 0.
-    scale, shift = ((1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32))
-    return video.astype(jnp.float32) * scale.reshape(shape) - shift.reshape(shape)
+    return mean.reshape(shape), std.reshape(shape)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import denormalize, normalize
 from vidjax.layers.transformer import patches
 from vidjax.objectives.masks import as_booleans, draw_mask
 
@@ -70,8 +70,8 @@ class MAE:
         """What should be predicted for the tokens `decoded` [B, Nd] of a normalised video: [B, Nd, P]."""
         if model.predicts_one_frame:
             return frame_targets(video, model.patch, decoded, self.normalize_targets)
-        mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 1, -1) for x in (self.mean, self.std))
-        return tubelet_targets(video * std + mean, model.patch, decoded, self.normalize_targets)
+        pixels = denormalize(video, self.mean, self.std)
+        return tubelet_targets(pixels, model.patch, decoded, self.normalize_targets)
 
 
 def draw(model: nn.Module, rng: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array, jax.Array]:
