@@ -1,6 +1,7 @@
 """Times one model's forward pass and training step beside its PyTorch peer's, on the CPU.
 
     python benchmarks/train_step.py r3d_18 --batch 1 --frames 16 --size 112
+    python benchmarks/train_step.py tsm_resnet50_8f --against tsn_resnet50   # what shifting costs
 
 Forward is in evaluation mode; forward+backward is the mean cross-entropy and the gradient of every parameter,
 with batch statistics. Both in float32 with random weights, each side on every core it may run on.
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="frames per clip; the model's own by default")
     parser.add_argument("--size", type=int, help="height and width; the model's own by default")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--against", help="another registered model in the peer's place")
     parser.add_argument("--only", choices=("ours", "peer"), help="time one side alone")
     args = parser.parse_args()
 
@@ -179,7 +181,9 @@ def main() -> None:
     sides = {}
     if args.only != "peer":
         sides["ours"] = ours(args.model, video, label)
-    if args.only != "ours" and args.model in PEERS:
+    if args.against:
+        sides[args.against] = ours(args.against, video, label)
+    elif args.only != "ours" and args.model in PEERS:
         try:
             sides["peer"] = peer(args.model, video, label)
         except ImportError as error:
