@@ -32,6 +32,11 @@ TRUNK = {
     "model.options.trunk_options": {"tiny": True, **INCEPTION},
 }
 I3D = {f"model.options.{k}": v for k, v in INCEPTION.items()}
+C3D = {  # its tiny form, without normalisation, is too narrow to learn
+    "optimizer.lr": 1e-3,
+    "model.options.widths": (12, 24, 32),
+    "model.options.hidden": 128,
+}
 FLOW = {"data.modality": "flow", "data.grey": True}
 BOTH = {"data.modality": "rgb+flow", "data.flow.frames": 8}
 STACK = {"model.options.flow_frames": 8}
@@ -40,7 +45,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "single frame": ("single_frame_resnet18", TRUNK),
     "frames averaged": ("late_fusion_resnet18", TRUNK),
     "CNN + LSTM": ("cnn_lstm_resnet18", TRUNK),
-    "3D from scratch (C3D)": ("c3d", {"optimizer.lr": 1e-3}),
+    "3D from scratch (C3D)": ("c3d", C3D),
     "two-stream, flow": ("two_stream_resnet18_temporal", TRUNK | FLOW | STACK),
     "two-stream, both": ("two_stream_resnet18", TRUNK | BOTH | STACK | {"data.frames": 1}),
     "I3D, RGB, scratch": ("i3d_inception_rgb", I3D),
