@@ -94,7 +94,7 @@ def direction_accuracy(result: ClassificationResult) -> float:
 def machine() -> str:
     """Where and when something was measured, in words."""
     cores = len(os.sched_getaffinity(0))
-    return f"{datetime.date.today()}, {cores} CPU cores, {platform.machine()}"
+    return f"{datetime.date.today()}, {cores} CPU core{'s'[: cores > 1]}, {platform.machine()}"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

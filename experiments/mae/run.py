@@ -58,42 +58,38 @@ def table(runs: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
         for start in STARTS:
             spread = statistics.stdev(top1[start]) if len(top1[start]) > 1 else 0.0
             row[start] = f"{statistics.mean(top1[start]):.1f} ± {spread:.1f}"
-        row["gain"] = round(statistics.mean(top1["pretrained"]) - statistics.mean(top1["scratch"]), 1)
+        row["gain"] = f"{statistics.mean(top1['pretrained']) - statistics.mean(top1['scratch']):.1f}"
         row["seeds"] = len(top1["scratch"])
         rows.append(row)
     return rows
 
 
-def plot_curves(path: pathlib.Path, runs: dict[str, dict[str, dict[str, list[Run]]]]) -> None:
-    """Training accuracy and test accuracy over updates, a panel for each setting."""
+def plot(path: pathlib.Path, motion: dict[str, dict[str, list[Run]]], weizmann: dict[str, list[Run]]) -> None:
+    """Accuracy by labels on the motions, and over the updates of training on Weizmann; all seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [(f"{data}, {arg or 'all labels'}", by) for data, r in runs.items() for arg, by in r.items()]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.6 * len(panels), 3.4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (title, by_start) in zip(axes[0], panels):
-        for i, start in enumerate(STARTS):
-            for j, run in enumerate(by_start[start]):
-                rows = read_metrics(run.workdir)
-                tested = [r for r in rows if "video_top1" in r]
-                axis.plot(
-                    [r["step"] for r in tested],
-                    [r["video_top1"] for r in tested],
-                    color=f"C{i}",
-                    marker=".",
-                    alpha=0.8,
-                    label=start if j == 0 else None,
-                )
-        axis.set(title=title, xlabel="updates", ylim=(0, 1))
-        axis.title.set_fontsize(10)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
+    counts = [int(arg.removeprefix("labels=")) for arg in motion]
+    for i, start in enumerate(STARTS):
+        top1 = [[run.top1 for run in by_start[start]] for by_start in motion.values()]
+        left.plot(counts, [statistics.mean(x) for x in top1], color=f"C{i}", label=start)
+        for count, seeds in zip(counts, top1):
+            left.plot([count] * len(seeds), seeds, ".", color=f"C{i}")
+        for run in weizmann[start]:
+            rows = [r for r in read_metrics(run.workdir) if "video_top1" in r]
+            right.plot([r["step"] for r in rows], [r["video_top1"] for r in rows], ".-", color=f"C{i}")
+    left.axhline(1 / 12, color="black", linestyle="--", linewidth=1, label="chance")
+    right.axhline(1 / 10, color="black", linestyle="--", linewidth=1)
+    left.set(title="twelve motions", xlabel="labelled clips", ylabel="test video top-1", ylim=(0, 1))
+    left.set_xticks(counts)
+    right.set(title="Weizmann, a line for each seed", xlabel="updates")
+    for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("test video top-1, a line for each seed")
-    axes[0][0].legend(fontsize=8)
+    left.legend(fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     print(f"written: {path}")
@@ -128,7 +124,7 @@ def main() -> None:
         return
     rows = [{"data": data} | row for data, r in runs.items() for row in table(r)]
     save(rows, HERE / "results.csv")
-    plot_curves(HERE / "curves.png", runs)
+    plot(HERE / "curves.png", runs["motion"], runs["weizmann"][""])
     text = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![learning curves](curves.png)"
     into_readme(HERE / "README.md", "results", text)
 

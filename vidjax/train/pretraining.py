@@ -14,7 +14,7 @@ from vidjax.data.datasets import ListSource, Source
 from vidjax.data.pipeline import eval_batches
 from vidjax.errors import UserError
 from vidjax.evals.pretraining import PretrainingResult, effective_rank, feature_std, knn_predict
-from vidjax.evals.reconstruction import animation, reconstruct, sheet
+from vidjax.evals.reconstruction import PANELS, animation, reconstruct, sheet
 from vidjax.layers.preprocess import normalize
 from vidjax.train.experiment import Experiment
 
@@ -114,7 +114,7 @@ def _draw(exp: Experiment, variables: Any, source: Source, folder: pathlib.Path,
     )
     key = jax.random.PRNGKey(exp.config.seed)
     panels = jax.device_get(run(variables, batch["video"][:, 0], key))
-    clips = [{name: panels[name][i] for name in panels} for i in np.flatnonzero(batch["mask"])]
+    clips = [{n: panels[n][i] for n in PANELS if n in panels} for i in np.flatnonzero(batch["mask"])]
     folder.mkdir(exist_ok=True)
     sheets = [sheet(clip) for clip in clips]
     picture = Image.new("RGB", (sheets[0].width, sum(s.height + 8 for s in sheets)), "white")
