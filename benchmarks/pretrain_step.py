@@ -9,6 +9,8 @@ Without PyTorch and transformers, ours is timed alone. See train_step.py for how
 """
 
 import argparse
+import pathlib
+import sys
 from collections.abc import Callable
 
 import jax
@@ -56,6 +58,9 @@ def every_token(name: str, video: np.ndarray) -> Callable[[], object]:
 def peer(name: str, video: np.ndarray) -> Callable[[], object]:
     """Raises ImportError where PyTorch or transformers is missing."""
     import torch
+
+    sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests" / "golden"))
+    import oracles  # noqa: F401, declares the operators that torchvision's CPU build may lack
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
     torch.set_num_threads(cores())
