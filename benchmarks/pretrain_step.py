@@ -86,7 +86,7 @@ def peer(name: str, video: np.ndarray) -> Callable[[], object]:
     visible = np.asarray(draw(model, jax.random.key(0), video.shape)[0])
     mask = torch.ones(len(video), model.token_grid(video.shape[1:]).count, dtype=torch.bool)
     for row, seen in zip(mask, visible):
-        row[torch.from_numpy(seen).long()] = False
+        row[torch.tensor(seen.tolist())] = False
 
     def step():
         reference.zero_grad(set_to_none=True)
