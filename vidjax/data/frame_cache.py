@@ -15,7 +15,7 @@ import numpy as np
 from vidjax.data.decode import DecodeError, Video, indices_at
 from vidjax.errors import UserError
 
-_FORMAT = b"1"  # another layout is another name
+_FORMAT = b"2"  # another layout is another name
 
 
 def cache_dir() -> Path:
@@ -35,13 +35,14 @@ class CachedVideo:
 
     def __init__(self, source: str | os.PathLike | bytes, grey: bool = False):
         self.name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
-        path = cache_dir() / "frames" / f"{_digest(source, grey)}.npy"
+        path = cache_dir() / "frames" / f"{_digest(source, grey)}.frames"
         if not path.is_file():
             _write(path, source, grey)
+        # Plain numbers: numpy's own headers are parsed by `ast`, which fails now and then among threads.
         with path.open("rb") as file:
-            self.fps, self._tolerance = np.load(file).tolist()
-            self.times = np.load(file)
-            shape = tuple(np.load(file).tolist())
+            self.fps, self._tolerance, *shape = np.fromfile(file, np.float64, 6).tolist()
+            shape = tuple(map(int, shape))
+            self.times = np.fromfile(file, np.float64, shape[0])
             self._frames = np.memmap(file, np.uint8, "r", file.tell(), shape)
         self.num_frames = len(self.times)
 
@@ -78,8 +79,8 @@ def _write(path: Path, source: str | os.PathLike | bytes, grey: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            for array in (clock, times, frames.shape):
-                np.save(file, np.asarray(array))
+            for array in ((*clock, *frames.shape), times):
+                file.write(np.asarray(array, np.float64).tobytes())
             file.write(np.ascontiguousarray(frames).data)
         os.replace(part, path)
     except OSError as e:
