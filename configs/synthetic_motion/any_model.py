@@ -2,7 +2,7 @@
 
   vidjax train --config configs/synthetic_motion/any_model.py:model=tsm_resnet50_8f --workdir runs/motion_tsm
 
-Hardware: two CPU cores, one to two minutes. 8 frames of 32x32, every second one of 16. Batch 16 on one
+Hardware: two CPU cores, one to four minutes. 8 frames of 32x32, every second one of 16. Batch 16 on one
 device, no accumulation, 1,500 updates (5 epochs of 4,800 videos); the learning rate is not scaled. One view
 per video (1 clip x 1 crop), 240 test videos. The experiments that compare models start from here.
 """

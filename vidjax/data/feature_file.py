@@ -13,6 +13,7 @@ import functools
 import io
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from vidjax.errors import UserError
 
 SUFFIXES = (".npz", ".array_record")
+# numpy parses headers by `ast`, which Python 3.11 breaks now and then where several threads do.
+_PARSING = threading.Lock()
 
 
 class FeatureWriter:
@@ -116,10 +119,11 @@ class FeatureFile:
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Features [N, ...] and times [N, 2] of video i."""
-        if self._npz is not None:
-            return self._npz[f"features_{i:06}"], self._npz[f"times_{i:06}"]
-        record = np.load(io.BytesIO(self._reader.read([i])[0]))
-        return record["features"], record["times"]
+        with _PARSING:
+            if self._npz is not None:
+                return self._npz[f"features_{i:06}"], self._npz[f"times_{i:06}"]
+            record = np.load(io.BytesIO(self._reader.read([i])[0]))
+            return record["features"], record["times"]
 
 
 def open_file(path: str) -> FeatureFile:

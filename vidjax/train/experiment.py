@@ -40,7 +40,7 @@ from vidjax.train.state import State, init_state
 from vidjax.train.step import make_train_step
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
     """What a config describes, built but not run.
 

@@ -46,6 +46,7 @@ def evaluate_pretraining(
     return PretrainingResult(metrics)
 
 
+@functools.lru_cache(maxsize=1)  # reads every video's label
 def probe_sources(exp: Experiment) -> tuple[Source, Source]:
     """The videos of the bank, and those that are asked about.
 
