@@ -69,6 +69,12 @@ def avg_pool(
     return total / jnp.asarray(count, x.dtype)
 
 
+def max_over(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum over an axis, found by index: the gradient of `x.max` divides by the number of values that
+    equal it, which is none where the compiler computes `x` again and rounds otherwise."""
+    return jnp.take_along_axis(x, x.argmax(axis, keepdims=True), axis).squeeze(axis)
+
+
 def adaptive_avg_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
     """Averages `x` [B, *spatial, C] to [B, *size, C], whatever its size: cell i of an axis averages
     floor(i n / size) to ceil((i + 1) n / size), as in PyTorch; cells of a larger size overlap."""

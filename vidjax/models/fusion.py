@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
+from vidjax.layers.pool import max_over
 from vidjax.models.frame_model import FrameModel, Output
 from vidjax.registry import (
     IMAGENET_MEAN,
@@ -72,10 +73,7 @@ class LateFusionMax(LateFusion):
     """Takes the maximum over frames of every feature."""
 
     def fuse(self, features: jax.Array, endpoints: dict[str, jax.Array]) -> jax.Array:
-        # By index: the gradient of a maximum divides by the number of values that equal it, which is none
-        # where the compiler computes the features again and rounds them otherwise.
-        first = features.argmax(1, keepdims=True)
-        return jnp.take_along_axis(features, first, axis=1)[:, 0]
+        return max_over(features, 1)
 
 
 class LateFusionAttention(LateFusion):

@@ -9,9 +9,9 @@ Deviation from the paper: a ResNet-50 trunk by default in place of BN-Inception.
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from vidjax.errors import unknown
+from vidjax.layers.pool import max_over
 from vidjax.models.frame_model import FrameModel, Output
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
@@ -55,8 +55,7 @@ class TSN(FrameModel):
         if self.consensus == "average":
             return scores.mean(1), endpoints
         if self.consensus == "max":
-            first = scores.argmax(1, keepdims=True)  # by index, see `LateFusionMax`
-            return jnp.take_along_axis(scores, first, axis=1)[:, 0], endpoints
+            return max_over(scores, 1), endpoints
         if self.consensus != "weighted":
             raise unknown("consensus", self.consensus, CONSENSUS)
         t = scores.shape[1]
