@@ -91,6 +91,11 @@ def direction_accuracy(result: ClassificationResult) -> float:
     return float(np.mean(right))
 
 
+def slug(label: str) -> str:
+    """A label as the name of a folder."""
+    return "".join(c if c.isalnum() else "_" for c in label)
+
+
 def machine() -> str:
     """Where and when something was measured, in words."""
     cores = len(os.sched_getaffinity(0))
@@ -168,3 +173,28 @@ def bars(
     figure.savefig(path, dpi=130)
     plt.close(figure)
     print(f"written: {path}")
+
+
+def publish(
+    folder: pathlib.Path,
+    rows: Sequence[Mapping[str, Any]],
+    chance: Mapping[str, float],
+    labels: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
+    """Prints rows, and leaves them in `folder` as results.csv, results.png and the table in README.md.
+
+    Args:
+      folder: of the experiment; its README.md has the marks of "results".
+      rows: their first column names them.
+      chance: the columns that are drawn, and what guessing reaches in each.
+      labels: of the bars; the first column where not given.
+      title: of the plot.
+    """
+    print(markdown(rows))
+    save(rows, folder / "results.csv")
+    drawn = ", ".join(chance)
+    table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![{drawn}](results.png)"
+    into_readme(folder / "README.md", "results", table)
+    labels = labels or [str(next(iter(r.values()))) for r in rows]
+    bars(folder / "results.png", labels, {c: [r[c] for r in rows] for c in chance}, chance, title)

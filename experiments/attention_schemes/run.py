@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 import jax
 
 import vidjax
-from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
+from experiments.common import direction_accuracy, into_readme, machine, markdown, publish, save, train
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.memory import activation_bytes
@@ -222,7 +222,8 @@ def main() -> None:
                 "kept MiB": round(paper["kept"] / 2**20),
             }
         rows.append(row)
-    print(markdown(rows))
+    if args.data or args.costs:
+        print(markdown(rows))
     if args.data:
         return
     grown = grow(timed=True)
@@ -245,12 +246,7 @@ def main() -> None:
     into_readme(HERE / "README.md", "growth", text)
     if args.costs:
         return
-    save(rows, HERE / "results.csv")
-    text = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by scheme](results.png)"
-    into_readme(HERE / "README.md", "results", text)
-    chance = {"Motion top-1": 1 / 12, "Motion direction": 0.5, "Weizmann top-1": 0.1}
-    series = {c: [r[c] for r in rows] for c in chance}
-    bars(HERE / "results.png", [r["scheme"] for r in rows], series, chance)
+    publish(HERE, rows, {"Motion top-1": 1 / 12, "Motion direction": 0.5, "Weizmann top-1": 0.1})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 import vidjax
-from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
+from experiments.common import direction_accuracy, markdown, publish, train
 
 HERE = pathlib.Path(__file__).parent
 SMALL = {"model.options.trunk_options": "{'tiny':True,'width':8}"}
@@ -86,17 +86,12 @@ def main() -> None:
             run = train(args.workdir / f"weizmann_{name}", config, MODELS[name])
             row |= {"Weizmann top-1": run.top1}
         rows.append(row)
-    print(markdown(rows))
     if args.exercise or len(names) < len(MODELS) or len(data) < 2:
+        print(markdown(rows))
         return
-    save(rows, HERE / "results.csv")
-    table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by model](results.png)"
-    into_readme(HERE / "README.md", "results", table)
-    columns = ("motion top-1", "motion direction", "Weizmann top-1")
     chance = {"motion top-1": 1 / 12, "motion direction": 0.5, "Weizmann top-1": 0.1}
     labels = [r["model"] + ("" if r["order-aware"] == "yes" else " *") for r in rows]
-    series = {c: [r[c] for r in rows] for c in columns}
-    bars(HERE / "results.png", labels, series, chance, "* cannot see the order of frames")
+    publish(HERE, rows, chance, labels, "* cannot see the order of frames")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
+from experiments.common import direction_accuracy, publish, slug, train
 
 HERE = pathlib.Path(__file__).parent
 INCEPTION = {  # a quarter of the width, a block in each stage
@@ -60,7 +60,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/i3d_table"))
     args = parser.parse_args()
-    slug = lambda label: "".join(c if c.isalnum() else "_" for c in label)  # noqa: E731
     image = args.workdir.resolve() / f"weizmann_{slug('single frame')}"  # the first row: it trains before
     rows = []
     for label, (model, needs) in ROWS.items():
@@ -75,12 +74,7 @@ def main() -> None:
             else:
                 row |= {"Weizmann top-1": run.top1}
         rows.append({"model": label} | {c: row[c] for c in COLUMNS})
-    print(markdown(rows))
-    save(rows, HERE / "results.csv")
-    table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by model](results.png)"
-    into_readme(HERE / "README.md", "results", table)
-    chance = dict(zip(COLUMNS, (1 / 12, 0.5, 0.1)))
-    bars(HERE / "results.png", [r["model"] for r in rows], {c: [r[c] for r in rows] for c in COLUMNS}, chance)
+    publish(HERE, rows, dict(zip(COLUMNS, (1 / 12, 0.5, 0.1))))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 import vidjax
-from experiments.common import bars, direction_accuracy, into_readme, machine, markdown, save, train
+from experiments.common import direction_accuracy, publish, slug, train
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.params import count_params
@@ -47,8 +47,8 @@ def main() -> None:
             name, options, data = "slowfast_r50_4x16", BASE | change, dict(frames=FRAMES, stride=1.0)
         overrides = {f"model.options.{k}": v for k, v in options.items()}
         overrides |= {f"data.{k}": v for k, v in data.items()}
-        slug = "".join(c if c.isalnum() else "_" for c in label)
-        run = train(args.workdir / slug, f"configs/synthetic_motion/any_model.py:model={name}", overrides)
+        config = f"configs/synthetic_motion/any_model.py:model={name}"
+        run = train(args.workdir / slug(label), config, overrides)
         traced = graph.trace(
             vidjax.create_model(name, 12, tiny=True, **options), (data["frames"], SIZE, SIZE, 3)
         )
@@ -61,14 +61,7 @@ def main() -> None:
                 "MMACs": round(jaxpr_cost(traced.jaxpr).macs / 1e6, 1),
             }
         )
-    print(markdown(rows))
-    save(rows, HERE / "results.csv")
-    table = f"{markdown(rows)}\n\n*Measured here*, {machine()}.\n\n![accuracy by choice](results.png)"
-    into_readme(HERE / "README.md", "results", table)
-    columns = ("motion top-1", "motion direction")
-    series = {c: [r[c] for r in rows] for c in columns}
-    chance = {"motion top-1": 1 / 12, "motion direction": 0.5}
-    bars(HERE / "results.png", [r["model"] for r in rows], series, chance)
+    publish(HERE, rows, {"motion top-1": 1 / 12, "motion direction": 0.5})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def cache_dir() -> Path:
 class CachedVideo:
     """The frames of a video, read from the cache; decoded into it the first time.
 
-    Stands in for `Video`: attributes and methods are as there.
+    Stands in for `Video` where clips are read: its attributes and methods are as there.
 
     Raises:
       DecodeError: where the source cannot be decoded as a whole.
@@ -34,7 +34,6 @@ class CachedVideo:
     """
 
     def __init__(self, source: str | os.PathLike | bytes, grey: bool = False):
-        self.name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
         path = cache_dir() / "frames" / f"{_digest(source, grey)}.frames"
         if not path.is_file():
             _write(path, source, grey)
