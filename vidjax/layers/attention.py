@@ -3,7 +3,8 @@
 Backends, all with the same result:
 - "plain": the whole map of scores at once, by XLA.
 - "heads": one head of one sample at a time, in blocks of queries that stay in the CPU's caches; on XLA's CPU
-  several times faster than a map of all heads, and its memory is linear in the tokens.
+  several times faster than a map of all heads, and its memory is linear in the tokens. It has no forward-mode
+  derivative.
 - "blockwise": all heads at once in blocks of queries, each recomputed in the backward pass, so that memory is
   linear in the tokens for the gradient as well.
 - "cudnn": the fused kernel of cuDNN (GPU; float16 or bfloat16).
@@ -22,9 +23,10 @@ from jax.sharding import PartitionSpec as P
 BACKENDS = ("auto", "plain", "heads", "blockwise", "cudnn", "flash")
 BLOCK = 256  # queries at a time of "blockwise"
 LONG = 2048 * 2048  # scores of one head from which a map of all heads costs more memory than it saves time
-TILE = 1 << 20  # scores of one block of "heads": more leave the caches, fewer starve the matrix products
+TILE = 5 << 18  # scores of a block of "heads", half as many in its backward pass: measured
 SMALLEST = 64  # queries of a block of "heads"
 FEW = 64 * 64  # scores of one head that do not repay a turn of a loop
+_HIDDEN = 0.5 * float(jnp.finfo(jnp.float32).min)  # the score of a hidden key
 
 # `with forced_platform("tpu"):` makes "auto" choose as on that platform; any name but "cpu", "gpu" and "tpu"
 # chooses "plain". A context that jit's caches know of, so nothing traced outside is reused.
@@ -121,7 +123,7 @@ def _weights(q, k, bias, mask):
     if bias is not None:
         scores += _tile(bias, q.shape[0]).astype(jnp.float32)
     if mask is not None:
-        scores = jnp.where(_tile(mask, q.shape[0]), scores, 0.5 * jnp.finfo(jnp.float32).min)
+        scores = jnp.where(_tile(mask, q.shape[0]), scores, _HIDDEN)
     return jax.nn.softmax(scores)
 
 
@@ -133,11 +135,11 @@ def _plain(q, k, v, bias, mask, dropout=0.0, rng=None):
     return y.astype(v.dtype)
 
 
-def _blockwise(q, k, v, bias, mask, block: int | None = None):
+def _blockwise(q, k, v, bias, mask):
     """`_plain` on equal blocks of queries, one after the other, recomputed in the backward pass. Each sees
     every key, so its softmax is exact as it stands."""
     n = q.shape[1]
-    count = -(-n // (block or BLOCK))
+    count = -(-n // BLOCK)
     if count == 1:
         return jax.checkpoint(_plain)(q, k, v, bias, mask)
     size = -(-n // count)
@@ -166,21 +168,22 @@ def _blockwise(q, k, v, bias, mask, block: int | None = None):
 
 
 def _heads(q, k, v, bias, mask):
-    """One head of one sample at a time. The loops run over heads, over the patterns of bias and mask, and
-    over the samples of a pattern, so that each bias is sliced (and its gradient summed) where it is used."""
+    """A few heads of a few samples at a time, as many as make a block. The loops run over heads, over the
+    patterns of bias and mask, and over the samples of a pattern, so that each bias is sliced (and its
+    gradient summed) where it is used."""
     b, n, h, _ = q.shape
-    block = max(SMALLEST, TILE // k.shape[1])
     patterns = max([x.shape[0] for x in (bias, mask) if x is not None], default=1)
+    sizes = (h, patterns, b // patterns)
 
     def sides(x):
-        """[B, N, H, D] -> [H, patterns, B / patterns, 1, N, 1, D]"""
-        x = x.transpose(2, 0, 1, 3).reshape(h, b // patterns, patterns, 1, x.shape[1], 1, x.shape[3])
+        """[B, N, H, D] -> [H, patterns, B / patterns, N, D]"""
+        x = x.transpose(2, 0, 1, 3).reshape(h, b // patterns, patterns, x.shape[1], x.shape[3])
         return x.swapaxes(1, 2)
 
     arrays = {name: sides(x) for name, x in (("q", q), ("k", k), ("v", v))}
     for name, x in (("bias", bias), ("mask", mask)):
-        if x is not None:  # [b, h, N, M] -> [h, b, 1, 1, 1, N, M]
-            arrays[name] = x.swapaxes(0, 1)[:, :, None, None, None]
+        if x is not None:  # [b, h, N, M] -> [h, b, 1, N, M]
+            arrays[name] = x.swapaxes(0, 1)[:, :, None]
     many = {  # which loops an array takes part in
         name: (True, True, True) if name in "qkv" else (x.shape[0] > 1, x.shape[1] > 1, False)
         for name, x in arrays.items()
@@ -188,16 +191,111 @@ def _heads(q, k, v, bias, mask):
 
     def loop(depth: int, given):
         if depth == 3:
-            get = given.get
-            return _blockwise(get("q"), get("k"), get("v"), get("bias"), get("mask"), block)
+            return _head(*(given.get(name) for name in ("q", "k", "v", "bias", "mask")))
+        size = sizes[depth]
+        if size == 1:  # no axis of one: XLA's CPU is several times slower beside them
+            return loop(depth + 1, {name: x[0] for name, x in given.items()})[None]
         fixed = {name: x[0] for name, x in given.items() if not many[name][depth]}
         turning = {name: x for name, x in given.items() if many[name][depth]}
-        if turning["q"].shape[0] == 1:
-            return loop(depth + 1, {name: x[0] for name, x in given.items()})[None]
-        return jax.lax.map(lambda part: loop(depth + 1, fixed | part), turning)
+        # One by one where they share a bias, whose gradient is their sum: XLA's CPU is slow to sum maps.
+        room = 1 if "bias" in fixed else TILE // 2 // (n * k.shape[1] * math.prod(sizes[depth + 1 :]))
+        together = max(d for d in range(1, size + 1) if size % d == 0 and d <= max(1, room))
+        run = lambda part: loop(depth + 1, fixed | part)  # noqa: E731
+        if together == size:
+            return jax.vmap(run)(turning)
+        return jax.lax.map(run, turning, batch_size=together if together > 1 else None)
 
-    y = loop(0, arrays)  # [H, patterns, B / patterns, 1, N, 1, D]
+    y = loop(0, arrays)  # [H, patterns, B / patterns, N, D]
     return y.swapaxes(1, 2).reshape(h, b, n, -1).transpose(1, 2, 0, 3)
+
+
+@jax.custom_vjp
+def _head(q, k, v, bias, mask):
+    """softmax(q k^T + bias) v of [N, D], [M, D] and [M, D of v], in blocks of queries.
+
+    The backward pass computes the weights again, from two numbers of each query, and gets by without the sum
+    of weights times their gradients: it is that of the result times its own (Dao et al., arXiv:2205.14135,
+    appendix B.2). XLA's sums over products of maps took a third of its time."""
+    return _head_forward(q, k, v, bias, mask)[0]
+
+
+def _head_forward(q, k, v, bias, mask):
+    def block(_, q, bias, mask):
+        scores = _dot(q, k.T)
+        if bias is not None:
+            scores += bias.astype(jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask, scores, _HIDDEN)
+        top = scores.max(1, keepdims=True)
+        weights = jnp.exp(scores - top)
+        share = 1 / weights.sum(1, keepdims=True)
+        return None, ((_dot(weights.astype(v.dtype), v) * share).astype(v.dtype), top, share)
+
+    _, (y, top, share) = _by_blocks(block, None, TILE // k.shape[0], q, bias, mask)
+    return y, (q, k, v, bias, mask, y, top, share)
+
+
+def _head_backward(kept, dy):
+    q, k, v, bias, mask, y, top, share = kept
+    # XLA's products with maps are faster where these are [M, N]; beside a bias that costs its transposition.
+    across = bias is None and mask is None
+    turn = jnp.transpose if across else lambda x: x
+
+    def maps(a, b):
+        return _dot(b, a.T) if across else _dot(a, b.T)
+
+    def block(sums, q, bias, mask, y, top, share, dy):
+        dk, dv = sums
+        scores = maps(q, k)
+        if bias is not None:
+            scores += bias.astype(jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask, scores, _HIDDEN)
+        weights = jnp.exp(scores - turn(top))
+        dy = dy.astype(jnp.float32) * share
+        delta = (dy * y).sum(1, keepdims=True)
+        dy = dy.astype(v.dtype)
+        dscores = weights * (maps(dy, v) - turn(delta))
+        if mask is not None:
+            dscores = jnp.where(mask, dscores, 0)
+        dbias = None if bias is None else dscores.astype(bias.dtype)
+        weights, dscores = turn(weights).astype(v.dtype), turn(dscores).astype(q.dtype)
+        return (dk + _dot(dscores.T, q), dv + _dot(weights.T, dy)), (_dot(dscores, k), dbias)
+
+    sums = (jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32))
+    rows = (q, bias, mask, y, top, share, dy)
+    (dk, dv), (dq, dbias) = _by_blocks(block, sums, TILE // 2 // k.shape[0], *rows)
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), dbias, None
+
+
+_head.defvjp(_head_forward, _head_backward)
+
+
+def _by_blocks(fn, carry, size, *arrays):
+    """`fn(carry, *blocks) -> carry, outputs` over equal blocks, of about `size` rows, of all arrays that have
+    as many rows as the first; others, and None, go to each call as they are. Outputs are put together."""
+    n = arrays[0].shape[0]
+    count = -(-n // max(SMALLEST, size))
+    if count == 1:
+        return fn(carry, *arrays)
+    size = -(-n // count)
+    split = [x is not None and x.shape[0] == n for x in arrays]
+    parts = [
+        jnp.pad(x, ((0, count * size - n), (0, 0))).reshape(count, size, -1)
+        for x, s in zip(arrays, split)
+        if s
+    ]
+
+    def step(carry, parts):
+        parts = iter(parts)
+        return fn(carry, *(next(parts) if s else x for x, s in zip(arrays, split)))
+
+    carry, outputs = jax.lax.scan(step, carry, parts)
+    return carry, jax.tree.map(lambda y: y.reshape(count * size, -1)[:n], outputs)
+
+
+def _dot(a, b):
+    return jax.lax.dot(a, b, preferred_element_type=jnp.float32)
 
 
 def _cudnn(q, k, v, bias, mask):
@@ -209,7 +307,7 @@ def _flash(q, k, v, bias, mask):
     """The compiler cannot split a kernel over devices: under a mesh each takes its samples and its heads."""
     (b, n, h, _), m = q.shape, k.shape[1]
     if mask is not None:
-        hidden = jnp.where(mask, 0.0, 0.5 * jnp.finfo(jnp.float32).min)
+        hidden = jnp.where(mask, 0.0, _HIDDEN)
         bias = hidden if bias is None else bias + hidden
     if bias is not None:
         bias = jnp.broadcast_to(_tile(bias, b), (b, h, n, m))

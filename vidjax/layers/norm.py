@@ -116,8 +116,9 @@ class LayerNorm(nn.Module):
         """Normalises each vector of `x` [..., C]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        scale, bias = (p.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,)) for p in (scale, bias))
-        y = x.astype(jnp.float32)
+        # Without axes of size one: XLA's CPU takes ten times longer over the gradient beside them.
+        y = x.reshape([n for n in x.shape[:-1] if n > 1] + [x.shape[-1]]).astype(jnp.float32)
+        scale, bias = (p.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,)) for p in (scale, bias))
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon) * scale + bias
-        return y.astype(self.dtype or x.dtype)
+        return y.reshape(x.shape).astype(self.dtype or x.dtype)
