@@ -128,10 +128,11 @@ def test_training_mode_changes_statistics_and_dropout_only(name):
     model, x = tiny(name, dropout=0.5)
     variables = init(model, x)
 
+    @partial(jax.jit, static_argnums=0)
     def run(train, seed=0):
         rngs = {"dropout": jax.random.PRNGKey(seed)}
         (logits, _), state = model.apply(variables, x, train=train, mutable=["batch_stats"], rngs=rngs)
-        return np.asarray(logits), state
+        return logits, state
 
     assert np.array_equal(run(True)[0], run(True)[0])
     assert not np.array_equal(run(True)[0], run(True, seed=1)[0])
@@ -150,15 +151,16 @@ def test_late_fusion_of_one_frame_repeated_is_that_frame():
     model, x = tiny("late_fusion_resnet18")
     still = jnp.repeat(x[:, :1], x.shape[1], axis=1)
     variables = init(model, x)
-    one, _ = vidjax.create_model("single_frame_resnet18", 5, tiny=True).apply(variables, still)
+    one, _ = jax.jit(vidjax.create_model("single_frame_resnet18", 5, tiny=True).apply)(variables, still)
     for pool in ("", "_max"):
-        many, _ = vidjax.create_model(f"late_fusion_resnet18{pool}", 5, tiny=True).apply(variables, still)
+        fused = vidjax.create_model(f"late_fusion_resnet18{pool}", 5, tiny=True)
+        many, _ = jax.jit(fused.apply)(variables, still)
         np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_weights_sum_to_one():
     model, x = tiny("late_fusion_resnet18_attention")
-    _, endpoints = model.apply(init(model, x), x)
+    _, endpoints = jax.jit(model.apply)(init(model, x), x)
     np.testing.assert_allclose(endpoints["frame_attention"].sum((1, 2)), 1.0, rtol=1e-6)
 
 
