@@ -10,6 +10,7 @@ import vidjax
 from vidjax.analysis.params import abstract_variables, count_params
 from vidjax.analysis.receptive_field import computed, receptive_fields
 from vidjax.convert.inflate import inflate
+from vidjax.convert.load import HEAD, read_weights
 from vidjax.errors import UserError
 
 
@@ -111,6 +112,12 @@ def test_image_weights_are_inflated_on_loading(answers):
     assert flow["params"]["stem_conv"]["kernel"].shape == (7, 7, 7, 2, 4)
     want = np.repeat(kernel.mean(2, keepdims=True), 2, 2) * 1.5 / 7
     np.testing.assert_allclose(flow["params"]["stem_conv"]["kernel"][3], want, rtol=1e-5)
+    grey = {**flat, "params/stem_conv/kernel": kernel.sum(2, keepdims=True)}
+    weights = read_weights("i3d_inception_rgb", grey, tiny=True)
+    fresh = vidjax.create_model("i3d_inception_rgb", tiny=True)
+    fresh = jax.eval_shape(fresh.init, jax.random.key(0), jnp.zeros((1, 16, 32, 32, 1)))
+    merged = weights.merge_into(fresh, (HEAD,))["params"]["stem_conv"]["kernel"]
+    np.testing.assert_allclose(merged.sum(0), grey["params/stem_conv/kernel"], rtol=1e-5, atol=1e-6)
     flat = {**flat, "params/odd/kernel": random(1, 1, 2, 2)}
     with pytest.raises(UserError, match=r"params/odd/kernel .*only in the image network"):
         vidjax.load_pretrained("i3d_inception_rgb", flat, tiny=True)

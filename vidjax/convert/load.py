@@ -77,7 +77,7 @@ _NON_LOCAL = "_nonlocal[0-9]+/"
 FIRST = "params/stem_conv/kernel"
 _PATCHES = "params/patch_embed/kernel"
 _NOT_TRUNK = "^[a-z_]+/(?!([a-z_]+/)?trunk/)"
-_TRUNK_STEM = re.compile("^params/([a-z_]+/)?trunk/stem_conv/kernel$")
+_STEM = re.compile("^params/(([a-z_]+/)?trunk/)?stem_conv/kernel$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Weights:
       origin: whose naming it was; "torchvision or timm" where both are the same.
       owner: the registered model the weights are of: the one asked for, its image trunk, or the image model
         that it inflates.
+      of_images: whether the owner is such an image model.
       notes: what whoever asked should know, in sentences.
       meta: of a vidjax checkpoint, else {}.
     """
@@ -102,18 +103,16 @@ class Weights:
     fresh: tuple[str, ...]
     origin: str
     owner: str
+    of_images: bool
     notes: tuple[str, ...]
     meta: dict[str, Any]
 
     def merge_into(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> dict[str, Any]:
-        """`merge_variables`, with a trunk's first kernel adapted to as many channels as `fresh` takes."""
+        """`merge_variables`, with an image model's first kernel adapted to the channels of `fresh`."""
         ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(self.variables, sep="/")
-        for path in filter(_TRUNK_STEM.match, ours.keys() & theirs.keys()):
-            if any(re.search(s, path) for s in skip):
-                continue
-            have, want = theirs[path].shape[-2], ours[path].shape[-2]
-            if self.fresh == (_NOT_TRUNK,) and have != want:
-                theirs[path] = _to_channels(theirs[path], want, path)
+        for path in filter(_STEM.match, ours.keys() & theirs.keys()):
+            if self.of_images and not any(re.search(s, path) for s in skip):
+                theirs[path] = _to_channels(theirs[path], ours[path].shape[-2], path)
         return merge_variables(fresh, unflatten_dict(theirs, sep="/"), (*skip, *self.fresh), self.what)
 
     def report(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
@@ -199,9 +198,10 @@ def read_weights(
     elif owner == image:
         target = unstack_blocks(abstract_variables(model, _input_shape(name, tiny)))
         flat = {k: x for k, x in flat.items() if not re.match(HEAD, k)}
-        if FIRST in flat:
-            channels = target["params"]["stem_conv"]["kernel"].shape[-2]
-            flat[FIRST] = _to_channels(flat[FIRST], channels, FIRST)
+        if FIRST in flat:  # their channels for now, see `merge_into`
+            stem = target["params"]["stem_conv"]
+            shape = (*stem["kernel"].shape[:-2], *flat[FIRST].shape[-2:])
+            stem["kernel"] = jax.ShapeDtypeStruct(shape, stem["kernel"].dtype)
         # Non-local blocks start as the identity: the image net has nothing to say about them.
         own = [k for k in flatten_dict(target, sep="/") if re.search(_NON_LOCAL, k)]
         skip = ("params/head", *own)
@@ -223,7 +223,9 @@ def read_weights(
         notes = (f"the weights of {owner} go into the trunk; all else of {name} is freshly initialised",)
     elif classes is None:
         fresh, notes = (HEAD,), ("the source has no classifier; the head is freshly initialised",)
-    return Weights(what, unflatten_dict(flat, sep="/"), classes, fresh, origin, owner, notes, meta)
+    return Weights(
+        what, unflatten_dict(flat, sep="/"), classes, fresh, origin, owner, owner != name, notes, meta
+    )
 
 
 def load(
