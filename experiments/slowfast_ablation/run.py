@@ -20,7 +20,7 @@ from vidjax.analysis.params import count_params
 
 HERE = pathlib.Path(__file__).parent
 FRAMES, SIZE = 16, 32
-EPOCHS = 10.0  # 750 updates: half of what the other experiments on these clips take, at four times the cost
+EPOCHS = 2.5  # 750 updates: half of what the other experiments on these clips take, at four times the cost
 BASE = dict(width=32, alpha=4, beta=1 / 8, lateral="conv")
 ROWS = {
     "slow alone": None,
