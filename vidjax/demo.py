@@ -56,7 +56,7 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
             raise UserError(f"stopped; the same command goes on from {where}")
         return config, where, round(time.perf_counter() - start)
 
-    _, pretrained, seconds = run(PRETRAINING, "videomae_pretrain.py", "epochs=7.0")
+    _, pretrained, seconds = run(PRETRAINING, "videomae_pretrain.py")
     loss = json.loads((pretrained / "pretraining.json").read_text())["loss"]
     print(f"pretrained without labels in {seconds} s: loss {loss:.4f}")
     rows, workdirs = [], {}
