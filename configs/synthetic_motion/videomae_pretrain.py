@@ -5,7 +5,7 @@
 VideoMAE (arXiv:2203.12602) with what suits these clips: of four pairs of frames one is seen whole and the
 others are predicted, so that how things move has to be found out, and targets are plain pixels, since most
 patches hold nothing but smooth noise. 8 frames of 32x32 in tubelets of 2x8x8: 64 tokens, 16 of them visible.
-Hardware: two CPU cores, four minutes. Batch 32 = one device x 16 videos x 2 clips of each, no accumulation,
+Hardware: two CPU cores, three minutes. Batch 32 = one device x 16 videos x 2 clips of each, no accumulation,
 3,000 updates; lr 3e-3 at this batch, not scaled.
 """
 
