@@ -20,12 +20,11 @@ from vidjax.analysis.params import count_params
 
 HERE = pathlib.Path(__file__).parent
 FRAMES, SIZE = 16, 32
-EPOCHS = 2.5  # 750 updates: half of what the other experiments on these clips take, at four times the cost
+EPOCHS = 2.5  # 750 updates: half of what the other experiments on these clips take, at many times the cost
 BASE = dict(width=32, alpha=4, beta=1 / 8, lateral="conv")
 ROWS = {
     "slow alone": None,
     "alpha 4, beta 1/8, conv": {},
-    "alpha 2": dict(alpha=2),
     "alpha 8": dict(alpha=8),
     "beta 1/4": dict(beta=1 / 4),
     "beta 1/16": dict(beta=1 / 16),
