@@ -82,7 +82,13 @@ def test_another_dataset_leaves_the_options_of_the_old_one_out():
 
 
 def test_an_override_may_change_an_optional_value_back_to_none():
-    assert resolve({**BASE, "optimizer": dict(ema=0.9)}, ["optimizer.ema=None"]).optimizer.ema is None
+    for none in ("None", "none"):
+        assert resolve({**BASE, "optimizer": dict(ema=0.9)}, [f"optimizer.ema={none}"]).optimizer.ema is None
+
+
+def test_a_model_s_option_may_be_called_none():
+    options = resolve(BASE, ["model.options.lateral=none", "model.options.depth=None"]).model.options
+    assert options.lateral == "none" and options.depth is None
 
 
 def test_a_config_survives_json_and_resolving_twice():

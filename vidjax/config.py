@@ -259,6 +259,8 @@ def _merge(target: ConfigDict, source: Mapping[str, Any], prefix: str) -> None:
 
 def _typed(what: str, value: Any, default: Any) -> Any:
     """`value` as the type of `default`; raises UserError where it is of another kind."""
+    if value == "none" and not isinstance(default, str):
+        return None
     if default is None or value is None:
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -282,7 +284,7 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _plain(value: Any) -> Any:
