@@ -162,14 +162,15 @@ def bars(
             if not np.isnan(v):
                 panel.text(v, y, f" {v:.2f}", va="center", fontsize=7)
         if chance and name in chance:
-            panel.axvline(chance[name], color="black", linestyle="--", linewidth=1, label="chance")
-            panel.legend(fontsize=7, loc="lower right")
+            line = panel.axvline(chance[name], color="black", linestyle="--", linewidth=1)
         panel.set(title=name, xlim=(0, 1.12))
         panel.title.set_fontsize(9)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_yticks(range(len(labels)), labels, fontsize=8)
     panels[0][0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
+    if chance:
+        figure.legend([line], ["chance"], fontsize=7, loc="outside lower center")
     figure.savefig(path, dpi=130)
     plt.close(figure)
     print(f"written: {path}")
