@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _keep_freed_memory() -> None:
     """Has glibc keep what a step frees for the next one. By default it gives large blocks back to the system,
-    which fills them with zeros each time: a fifth of the time of a small step on the CPU."""
+    which fills them with zeros each time: a quarter of the time of a small step on the CPU."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         for option, size in ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26), (_M_MMAP_THRESHOLD, 2**30)):

@@ -20,7 +20,7 @@ from vidjax.analysis.params import count_params
 
 HERE = pathlib.Path(__file__).parent
 FRAMES, SIZE = 16, 32
-EPOCHS = 2.5  # 750 updates: half of what the other experiments on these clips take, at many times the cost
+EPOCHS = 2.5  # 750 updates, half of those of the other experiments: a row takes minutes of a core
 BASE = dict(width=32, alpha=4, beta=1 / 8, lateral="conv")
 ROWS = {
     "slow alone": None,

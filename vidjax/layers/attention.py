@@ -120,11 +120,14 @@ def _splits(q) -> bool:
 
 def _weights(q, k, bias, mask):
     scores = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32)
+    bias, mask = (None if x is None else _tile(x, q.shape[0]) for x in (bias, mask))
+    return jax.nn.softmax(_biased(scores, bias, mask))
+
+
+def _biased(scores, bias, mask):
     if bias is not None:
-        scores += _tile(bias, q.shape[0]).astype(jnp.float32)
-    if mask is not None:
-        scores = jnp.where(_tile(mask, q.shape[0]), scores, _HIDDEN)
-    return jax.nn.softmax(scores)
+        scores += bias.astype(jnp.float32)
+    return scores if mask is None else jnp.where(mask, scores, _HIDDEN)
 
 
 def _plain(q, k, v, bias, mask, dropout=0.0, rng=None):
@@ -221,11 +224,7 @@ def _head(q, k, v, bias, mask):
 
 def _head_forward(q, k, v, bias, mask):
     def block(_, q, bias, mask):
-        scores = _dot(q, k.T)
-        if bias is not None:
-            scores += bias.astype(jnp.float32)
-        if mask is not None:
-            scores = jnp.where(mask, scores, _HIDDEN)
+        scores = _biased(_dot(q, k.T), bias, mask)
         top = scores.max(1, keepdims=True)
         weights = jnp.exp(scores - top)
         share = 1 / weights.sum(1, keepdims=True)
@@ -246,11 +245,7 @@ def _head_backward(kept, dy):
 
     def block(sums, q, bias, mask, y, top, share, dy):
         dk, dv = sums
-        scores = maps(q, k)
-        if bias is not None:
-            scores += bias.astype(jnp.float32)
-        if mask is not None:
-            scores = jnp.where(mask, scores, _HIDDEN)
+        scores = _biased(maps(q, k), bias, mask)
         weights = jnp.exp(scores - turn(top))
         dy = dy.astype(jnp.float32) * share
         delta = (dy * y).sum(1, keepdims=True)
