@@ -149,7 +149,7 @@ def share_of_attention(frames: int = 16) -> float:
     return 2 * n * n * width * depth / cost("videomae_b", frames, 224, True)["macs"]
 
 
-def grow(timed: bool) -> list[dict[str, Any]]:
+def grow() -> list[dict[str, Any]]:
     rows = []
     for label, name in SCHEMES.items():
         for frames in FRAMES:
@@ -159,9 +159,8 @@ def grow(timed: bool) -> list[dict[str, Any]]:
                 "frames": frames,
                 "GMACs": at["macs"] / 1e9,
                 "kept MiB": at["kept"] / 2**20,
+                "small step, ms": step_ms(name, frames, 64, 1, 3),
             }
-            if timed:
-                row["small step, ms"] = step_ms(name, frames, 64, 1, 3)
             rows.append(row)
             print(row, flush=True)
     return rows
@@ -197,7 +196,6 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/attention_schemes"))
     parser.add_argument("--costs", action="store_true", help="do not train")
     parser.add_argument("--data", nargs="+", choices=("motion", "weizmann"), help="only train on this")
-    parser.add_argument("--untimed", action="store_true", help="leave step times out, on a busy machine")
     args = parser.parse_args()
 
     rows = []
@@ -218,7 +216,7 @@ def main() -> None:
                 "small: parameters": here["parameters"],
                 "MMACs": round(here["macs"] / 1e6, 1),
                 "kept KiB": round(here["kept"] / 2**10),
-                **({} if args.untimed else {"step of 16, ms": round(step_ms(name, 8, 32, 16), 1)}),
+                "step of 16, ms": round(step_ms(name, 8, 32, 16), 1),
                 "paper's, 8 frames: GMACs": round(paper["macs"] / 1e9, 1),
                 "kept MiB": round(paper["kept"] / 2**20),
             }
@@ -227,7 +225,7 @@ def main() -> None:
         print(markdown(rows))
     if args.data:
         return
-    grown = grow(not args.untimed)
+    grown = grow()
     save(grown, HERE / "growth.csv")
     plot_growth(grown, HERE / "growth.png")
     counts = pairs()
