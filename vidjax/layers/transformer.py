@@ -39,6 +39,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 KERNEL_INIT = nn.initializers.truncated_normal(0.02)
+XAVIER = nn.initializers.xavier_uniform()  # as the releases of ViT, ViViT and masked autoencoders start
 
 
 @jax.custom_jvp

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
     KERNEL_INIT,
+    XAVIER,
     Block,
     PatchEmbed,
     TokenGrid,
@@ -37,7 +38,6 @@ Output = tuple[jax.Array, dict[str, jax.Array]]
 
 
 # Of all kernels, as in the releases; a small model starts slowly from the 0.02 of classifiers.
-XAVIER = nn.initializers.xavier_uniform()
 
 
 class MaskedAutoencoder(nn.Module):

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
+    XAVIER,
     Block,
     PatchEmbed,
     TokenGrid,
@@ -95,6 +96,7 @@ class VisionTransformer(nn.Module):
             dropout=self.dropout,
             backend=self.backend,
             return_attention=self.return_attention,
+            kernel_init=XAVIER,
             **types,
         )
         x, endpoints = apply_blocks(

@@ -28,7 +28,7 @@ from vidjax.errors import UserError, unknown
 from vidjax.layers.attention import attention, attention_weights
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
-    KERNEL_INIT,
+    XAVIER,
     Attention,
     Block,
     DropPath,
@@ -76,7 +76,7 @@ class SpaceThenTime(nn.Module):
             y = LayerNorm(name=norm, **types)(x).reshape(b, self.grid[0], -1, d)
             y = y.swapaxes(1, 2) if prefix else y  # [B, groups, tokens of a group, D]
             groups, n = y.shape[1:3]
-            attend = Attention(self.heads, **drops, **shared, name=f"{prefix}attn")
+            attend = Attention(self.heads, **drops, **shared, kernel_init=XAVIER, name=f"{prefix}attn")
             y, maps = attend(y.reshape(-1, n, d), train)
             y = y.reshape(b, groups, n, d)
             y = (y.swapaxes(1, 2) if prefix else y).reshape(x.shape)
@@ -84,7 +84,9 @@ class SpaceThenTime(nn.Module):
             if maps is not None:
                 weights[f"{prefix}attention"] = maps.reshape(b, groups, self.heads, n, n)
         y = LayerNorm(name="norm2", **types)(x)
-        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, name="mlp", **types)(y, train)
+        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, kernel_init=XAVIER, name="mlp", **types)(
+            y, train
+        )
         return x + DropPath(name="drop_path_mlp")(y, drop_path, train), weights
 
 
@@ -105,7 +107,7 @@ class SplitHeads(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> Output:
         """[B, T'N, D] -> the same shape, and the weights, as `SpaceThenTime`'s with H / 2 heads each."""
         b, _, d = x.shape
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=KERNEL_INIT)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER)
         qkv = nn.Dense(3 * d, name="qkv", **types)(x)
         qkv = qkv.reshape(b, self.grid[0], -1, 3, 2, self.heads // 2, d // self.heads)
         dropout = self.attention_dropout if train else 0.0
@@ -145,7 +147,9 @@ class SplitHeadsBlock(SpaceThenTime):
         y, weights = attend(LayerNorm(name="norm1", **types)(x), train)
         x += DropPath(name="drop_path_attn")(y, drop_path, train)
         y = LayerNorm(name="norm2", **types)(x)
-        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, name="mlp", **types)(y, train)
+        y = Mlp(self.mlp_width, self.tanh_gelu, self.dropout, kernel_init=XAVIER, name="mlp", **types)(
+            y, train
+        )
         return x + DropPath(name="drop_path_mlp")(y, drop_path, train), weights
 
 
@@ -208,7 +212,7 @@ class ViViT(nn.Module):
 
     def block(self, grid: Grid) -> partial:
         """Makes a block of the encoder."""
-        return partial(Block, **self.block_fields())
+        return partial(Block, kernel_init=XAVIER, **self.block_fields())
 
     def embed(self, video: jax.Array) -> tuple[jax.Array, Grid]:
         """Tokens [B, T', H', W', D] and (T', H', W')."""
@@ -289,7 +293,7 @@ class FactorisedEncoder(ViViT):
         b, d = x.shape[0], self.width
         x = self.with_class_token(x.reshape(b * t, -1, d))
         x = self.with_positions(x, (self.size // self.patch,) * 2, tuple(grid))
-        block = partial(Block, **self.block_fields())
+        block = partial(Block, kernel_init=XAVIER, **self.block_fields())
         x, endpoints = self.encode(x, self.depth, block, train)
         endpoints = {k: m.reshape(m.shape[0], b, t, *m.shape[2:]) for k, m in endpoints.items()}
         x = LayerNorm(name="norm", **self.types())(x)
