@@ -63,7 +63,7 @@ def small(name: str, frames: int, size: int) -> dict[str, Any]:
         return VIT | dict(patch=(2, 8, 8))
     if family == "vtn":  # the last of the three layers is over time
         trunk = VIT | dict(depth=2, patch=8, position_grid=(size // 8,) * 2)
-        layers = dict(depth=1, heads=4, mlp_width=192, window=8, positions=frames + 2)
+        layers = dict(depth=1, heads=4, mlp_width=192, window=8, positions=frames + 2, initializer_range=0.08)
         return layers | dict(trunk_options=trunk)
     if family == "mvit":
         return dict(clip=(frames, size, size), width=32, depth=3, stages=(1,), stride_kv=(1, 2, 2))

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.attention import attention
 from vidjax.layers.norm import LayerNorm
-from vidjax.layers.transformer import KERNEL_INIT, Mlp, apply_blocks, gelu
+from vidjax.layers.transformer import Mlp, apply_blocks, gelu
 from vidjax.models.frame_model import FrameModel, Output
 from vidjax.registry import ModelSpec, Result, register_model
 
@@ -75,12 +75,14 @@ class WindowAttention(nn.Module):
       window: frames that a frame sees, half of them before it and half after it, besides itself.
       attention_dropout: of the weights.
       backend: see `vidjax.layers.attention`.
+      initializer_range: standard deviation of the kernels at the start.
     """
 
     heads: int
     window: int
     attention_dropout: float = 0.0
     backend: str = "auto"
+    initializer_range: float = 0.02
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -88,7 +90,10 @@ class WindowAttention(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """[B, 1 + T, D] -> the same shape."""
         b, n, d = x.shape
-        dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=KERNEL_INIT)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = partial(
+            nn.Dense, kernel_init=nn.initializers.truncated_normal(self.initializer_range), **types
+        )
         heads = lambda y, parts: y.reshape(b, -1, parts, self.heads, d // self.heads)  # noqa: E731
         q, k, v = jnp.moveaxis(heads(dense(3 * d, name="qkv")(x), 3), 2, 0)
         first = heads(dense(d, name="global_q")(x[:, :1]), 1)[:, :, 0]
@@ -110,6 +115,7 @@ class LongformerBlock(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     backend: str = "auto"
+    initializer_range: float = 0.02
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -117,11 +123,12 @@ class LongformerBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False, drop_path: float = 0.0) -> Output:
         """[B, 1 + T, D] -> the same shape, and {}."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        fields = (self.heads, self.window, self.attention_dropout, self.backend)
+        fields = (self.heads, self.window, self.attention_dropout, self.backend, self.initializer_range)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         y = drop(WindowAttention(*fields, name="attn", **types)(x, train))
         x = LayerNorm(EPSILON, name="norm1", **types)(x + y)
-        y = drop(Mlp(self.mlp_width, name="mlp", **types)(x))
+        init = nn.initializers.truncated_normal(self.initializer_range)
+        y = drop(Mlp(self.mlp_width, kernel_init=init, name="mlp", **types)(x))
         return LayerNorm(EPSILON, name="norm2", **types)(x + y), {}
 
 
@@ -135,6 +142,8 @@ class VTN(FrameModel):
       stride: frames of the video from one frame of the clip to the next.
       head_width: of the MLP before the classifier; the trunk's width where None.
       encoder_dropout, attention_dropout: rates within the layers over time.
+      initializer_range: standard deviation of kernels and tables at the start, but the trunk's; 0.02, the
+        release's, is for its width of 768.
       scan, remat, backend: of these layers; the trunk has its own, in `trunk_options`.
     """
 
@@ -148,6 +157,7 @@ class VTN(FrameModel):
     head_width: int | None = None
     encoder_dropout: float = 0.0
     attention_dropout: float = 0.0
+    initializer_range: float = 0.02
     scan: bool = False
     remat: str = "none"
     backend: str = "auto"
@@ -171,18 +181,21 @@ class VTN(FrameModel):
             dropout=self.encoder_dropout,
             attention_dropout=self.attention_dropout,
             backend=self.backend,
+            initializer_range=self.initializer_range,
             **types,
         )
         x, _ = apply_blocks(block, x, self.depth, train, scan=self.scan, remat=self.remat)
         endpoints["tokens"] = x
         x = LayerNorm(1e-5, name="head_norm", **types)(x[:, 0])
-        x = gelu(nn.Dense(self.head_width or d, kernel_init=KERNEL_INIT, name="head_fc", **types)(x))
+        init = nn.initializers.truncated_normal(self.initializer_range)
+        x = gelu(nn.Dense(self.head_width or d, kernel_init=init, name="head_fc", **types)(x))
         return self.classify(x.astype(jnp.float32), endpoints, train)
 
     def _embed(self, frames: jax.Array, train: bool) -> jax.Array:
         """Frames [B, T, D] -> tokens [B, 1 + T, D]: the class token, embeddings of kind and place, a norm."""
         b, t, d = frames.shape
-        table = lambda name, rows: self.param(name, KERNEL_INIT, (rows, d), self.param_dtype)  # noqa: E731
+        init = nn.initializers.truncated_normal(self.initializer_range)
+        table = lambda name, rows: self.param(name, init, (rows, d), self.param_dtype)  # noqa: E731
         cls = self.param("cls_token", nn.initializers.normal(1.0), (1, 1, d), self.param_dtype)
         places, kinds = table("pos_embed", self.positions), table("type_embed", 2)
         cycle = self.positions - 2
