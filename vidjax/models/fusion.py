@@ -82,9 +82,11 @@ class LateFusionAttention(LateFusion):
     attention_width: int = 128
 
     def fuse(self, features: jax.Array, endpoints: dict[str, jax.Array]) -> jax.Array:
-        dense = lambda name, n: nn.Dense(n, param_dtype=self.param_dtype, name=name)  # noqa: E731
+        def dense(name: str, n: int, **options: bool) -> nn.Dense:
+            return nn.Dense(n, param_dtype=self.param_dtype, name=name, **options)
+
         gate = nn.sigmoid(dense("attention_gate", self.attention_width)(features))
-        score = dense("attention_score", 1)(
+        score = dense("attention_score", 1, use_bias=False)(
             gate * jnp.tanh(dense("attention_tanh", self.attention_width)(features))
         )
         weights = endpoints["frame_attention"] = nn.softmax(score, axis=1)  # [B, T, 1]
