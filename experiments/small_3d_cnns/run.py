@@ -1,4 +1,4 @@
-"""Every 3D CNN, small, under one budget on the embedded motions: what each learns from 4,800 clips.
+"""A small net of every family of 3D CNNs on the embedded motions, under one budget.
 
   python experiments/small_3d_cnns/run.py
   python experiments/small_3d_cnns/run.py --models 'csn_*'
@@ -24,25 +24,20 @@ from vidjax.analysis.params import count_params
 
 HERE = pathlib.Path(__file__).parent
 CLIP = (8, 32, 32, 3)
-CSN = {"model.options.width": 16}
-X3D = {"model.options.widths": (16, 32), "model.options.bottleneck": 2.25}
 # model: what it needs besides the common budget
 MODELS: dict[str, dict[str, Any]] = {
     "c3d": C3D,
     "i3d_inception_rgb": I3D,
     "s3d": I3D,
     "r3d_18": {},
-    "mc3_18": {},
     "r2plus1d_18": {},
-    "r2plus1d_r50_16x4": {},
     "c2d_r50_8x8": {},
     "i3d_r50_8x8": {},
     "i3d_nln_r50_8x8": {},
     "slow_r50_8x8": {},
     "slowfast_r50_4x16": {},
-    "csn_ir_50": CSN,
-    "csn_ip_152": CSN,
-    "x3d_s": X3D,
+    "csn_ir_50": {"model.options.width": 16},
+    "x3d_s": {"model.options.widths": (16, 32), "model.options.bottleneck": 2.25},
     "movinet_a0_base": {},
     "movinet_a0_stream": {},
 }
