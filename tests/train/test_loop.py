@@ -115,7 +115,7 @@ def test_killed_at_any_moment_it_ends_the_same(place, whole):
     chex.assert_trees_all_equal(got, want)
 
 
-def test_killed_pretraining_draws_the_same_masks_and_is_fine_tuned(place):
+def test_killed_pretraining_draws_the_same_masks(place):
     whole, killed = (place / f"mae_{run}" for run in ("whole", "killed"))
     code, _, err = finish(command(place, whole.name, config="mae.py"))
     assert code == 0 and (whole / "reconstructions" / "step_12.png").is_file(), err
@@ -129,14 +129,6 @@ def test_killed_pretraining_draws_the_same_masks_and_is_fine_tuned(place):
     assert rows(killed) == rows(whole)
     got, want = (load_variables(run / "checkpoints" / "12")[0] for run in (killed, whole))
     chex.assert_trees_all_equal(got, want)
-
-    tune = ["--config.model.name=videomae_s", f"--config.init.path={whole}", "--config.steps=2"]
-    tune += ["--config.objective.name=classify"]
-    skip = "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)"
-    code, out, err = finish(command(place, "mae_tuned", *tune, skip, config="mae.py"))
-    assert code == 0 and "video_top1" in out, err
-    code, _, err = finish(command(place, "mae_strict", *tune, config="mae.py"))
-    assert code == 2 and "mask_token" in err and "fc_norm" in err
 
 
 def test_a_classifier_is_not_pretrained(place):
