@@ -135,6 +135,20 @@ def test_uniform_sampling_takes_central_frames():
         vidjax.create_model("vivit_b_16x2", tiny=True, embedding="uniforn").init(jax.random.PRNGKey(0), x)
 
 
+@pytest.mark.parametrize(
+    "name", ["vit_s_16", "vivit_b_16x2", *(f"vivit_b_16x2_{k}" for k in ("fe", "fsa", "fdp"))]
+)
+def test_kernels_of_the_encoder_start_uniform_as_glorots(name):
+    model = vidjax.create_model(name, 5, tiny=True)
+    x = jnp.zeros((1, *vidjax.spec(name).tiny_input_shape))
+    params = flatten_dict(jax.jit(model.init)(jax.random.PRNGKey(0), x)["params"], sep="/")
+    kernels = {k: p for k, p in params.items() if "block" in k and p.ndim == 2}
+    assert len(kernels) >= 8
+    for path, kernel in kernels.items():
+        limit = (6 / sum(kernel.shape)) ** 0.5
+        assert 0.95 * limit < jnp.abs(kernel).max() <= limit, path
+
+
 def test_positions_go_to_other_clips():
     model = vidjax.create_model("vivit_b_16x2", 5, tiny=True)
     x = jnp.zeros((1, 6, 48, 32, 3))

@@ -49,6 +49,15 @@ def macs(frames):
     return jaxpr_cost(trace.jaxpr).macs
 
 
+def test_the_scale_of_the_start_is_that_of_the_layers_over_time():
+    block, x = LongformerBlock(2, 64, 4, initializer_range=0.1), jnp.zeros((1, 13, 32))
+    params = jax.jit(block.init)(jax.random.PRNGKey(1), x)["params"]
+    kernels = [p for p in jax.tree.leaves(params) if p.ndim == 2]
+    assert len(kernels) == 6
+    for kernel in kernels:
+        assert 0.08 < kernel.std() < 0.1 and 0.19 < abs(kernel).max() <= 0.2  # cut at two of them
+
+
 def test_cost_is_linear_in_the_frames():
     """250 frames are 8 chunks; twice as many take twice the multiply-adds, but for the class token's."""
     one, two, four = (macs(n) for n in (256, 512, 1024))
