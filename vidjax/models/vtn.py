@@ -142,8 +142,8 @@ class VTN(FrameModel):
       stride: frames of the video from one frame of the clip to the next.
       head_width: of the MLP before the classifier; the trunk's width where None.
       encoder_dropout, attention_dropout: rates within the layers over time.
-      initializer_range: the same for kernels and tables, but the trunk's; 0.02, the release's, is for its width
-        of 768.
+      initializer_range: the same for kernels and tables, but the trunk's; 0.02, the release's, is for its
+        width of 768.
       scan, remat, backend: of these layers; the trunk has its own, in `trunk_options`.
     """
 
