@@ -168,7 +168,15 @@ def test_eval_says_what_training_said(place, whole, capsys, monkeypatch):
     got = dict(line.split() for line in out.splitlines() if line.startswith(("video_top1", "loss")))
     assert float(got["video_top1"]) == pytest.approx(val["video_top1"], abs=1e-4)
     assert float(got["loss"]) == pytest.approx(val["loss"], rel=1e-3)
-    assert (place / "eval" / "predictions.jsonl").read_text() == (whole / "predictions.jsonl").read_text()
+    # Compiled apart, for other devices: the sixth digit may differ.
+    again, before = (
+        [json.loads(row) for row in (folder / "predictions.jsonl").read_text().splitlines()]
+        for folder in (place / "eval", whole)
+    )
+    for a, b in zip(again, before, strict=True):
+        (names, scores), (names_before, scores_before) = (zip(*row.pop("top5")) for row in (a, b))
+        assert (a, names) == (b, names_before)
+        np.testing.assert_allclose(scores, scores_before, atol=1e-5)
 
 
 def test_predict_on_loose_files(place, whole, capsys, monkeypatch):
