@@ -1,5 +1,6 @@
 """Tests run on the CPU as four virtual devices, with a persistent compilation cache."""
 
+import gc
 import os
 import pathlib
 
@@ -15,3 +16,5 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Tracing allocates so much that the collector, left to its default, took a quarter of its time.
+gc.set_threshold(50_000)
