@@ -5,21 +5,17 @@
 The weights go from the reference's state dict through `load_pretrained`; both run in float32.
 """
 
-import sys
-
 import jax
 import numpy as np
-from oracles import cases
-from record import load_drawn, run
+from record import chosen, load_drawn, run
 from weights import draw_input, relative_error
 
 import vidjax
 
 
-def main(names: list[str]) -> None:
-    worst, found = 0.0, cases()
-    for name in names or found:
-        case = found[name]
+def main() -> None:
+    worst = 0.0
+    for name, case in chosen(__doc__).items():
         for seed, (classes, shape) in enumerate(case.live or [(7, case.input_shape)]):
             reference = case.build(classes)
             load_drawn(reference, seed)
@@ -39,4 +35,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

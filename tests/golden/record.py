@@ -6,10 +6,10 @@ Weights are not stored but drawn from a seed by their names (weights.py), in the
 The reference runs in float64, so what the tests measure is the error of float32.
 """
 
+import argparse
 import importlib.metadata
 import json
 import pathlib
-import sys
 
 import numpy as np
 import torch
@@ -17,6 +17,17 @@ from oracles import Case, cases
 from weights import draw_all, draw_input, sample
 
 SEED, INPUT_SEED, CLASSES = 1, 2, 11
+
+
+def chosen(doc: str) -> dict[str, Case]:
+    """The cases that the command line names, or all; `doc` is the script's."""
+    found = cases()
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(found)}; all by default")
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in found]:
+        parser.error(f"no reference for {', '.join(unknown)}: there are {', '.join(found)}")
+    return {name: found[name] for name in names or found}
 
 
 def run(case: Case, model: torch.nn.Module, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -47,10 +58,8 @@ def load_drawn(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
     return drawn
 
 
-def main(names: list[str]) -> None:
-    found = cases()
-    for name in names or found:
-        case = found[name]
+def main() -> None:
+    for name, case in chosen(__doc__).items():
         model = case.build(CLASSES)
         load_drawn(model, SEED)
         shapes = {k: list(v.shape) for k, v in model.state_dict().items()}
@@ -76,4 +85,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
