@@ -8,12 +8,15 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from typing import Any
 
 from absl import logging as absl_logging
 
+from vidjax import interrupts
 from vidjax.errors import DiskFull, UserError
 
+HOST_TIMEOUT = 60.0  # seconds; of commands without a config, see parallel.host_timeout
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 
 
@@ -29,20 +32,34 @@ def main(argv: list[str] | None = None) -> None:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     try:
-        args.overrides = _overrides(rest)
-        code = args.run(args)
-    except DiskFull as e:
-        print(f"vidjax: {e}", file=sys.stderr, flush=True)
-        os._exit(2)  # what libraries do at exit is to write
-    except UserError as e:
-        print(f"vidjax: {e}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        code = 130  # as a shell has it; what was printed stays
-    except BrokenPipeError:  # `vidjax models | head`
-        sys.stderr.close()
-        code = 0
+        with interrupts.handled():
+            args.overrides = _overrides(rest)
+            code = args.run(args)
+    except interrupts.Interrupted as e:
+        interrupts.leave(e.code)
+    except (Exception, SystemExit) as e:
+        code = _report(e)
     sys.exit(code)
+
+
+def _report(error: BaseException) -> int:
+    """Prints what ended the command and returns the exit code; what is not a `UserError` is raised again."""
+    hosts = sys.modules.get("vidjax.train.hosts")
+    cause = hosts.explain(error) if hosts else error
+    if isinstance(cause, BrokenPipeError):  # `vidjax models | head`
+        sys.stderr.close()
+        return 0
+    if isinstance(cause, UserError):
+        print(f"vidjax: {cause}", file=sys.stderr, flush=True)
+        code = getattr(cause, "code", 2)
+    elif hosts and hosts.joined():
+        traceback.print_exception(cause)
+        code = 1
+    else:
+        raise cause
+    if isinstance(cause, DiskFull) or (hosts and hosts.joined()):
+        os._exit(code)  # at exit, libraries would write, and JAX would wait for the other processes
+    return code
 
 
 def _keep_freed_memory() -> None:
@@ -66,16 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     p = command("train", _train, "Train the model of a config, or go on with a run that was stopped.")
     p.add_argument("--config", required=True, metavar="FILE.py[:ARG]")
     p.add_argument("--workdir", required=True, metavar="DIR")
-    p.add_argument("--distributed", action="store_true", help="join the other hosts of a pod or cluster")
-    p.add_argument("--coordinator", metavar="HOST:PORT", help="with --distributed, where it is not detected")
-    p.add_argument("--processes", type=int, metavar="N", help="likewise: how many hosts")
-    p.add_argument("--process", type=int, metavar="I", help="likewise: which of them this is")
+    _add_cluster_arguments(p)
     p.epilog = "Any config value can be set: --config.optimizer.lr=1e-3"
 
     p = command("eval", _eval, "Evaluate a checkpoint on its test split.")
     p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
     p.add_argument("--out", metavar="DIR", help="where the results go (default: DIR/eval)")
     p.epilog = "Any config value can be set: --config.evals.clips=10 --config.evals.crops=3"
+    _add_cluster_arguments(p)
 
     p = command("fuse", _fuse, "Fuse what several models said of the same videos.")
     p.add_argument("results", nargs="+", metavar="RESULT", help="result.npz, or the folder that holds it")
@@ -114,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--overlap", type=float, default=0.0, metavar="SHARE", help="of neighbouring windows")
     p.add_argument("--dense", action="store_true", help="keep maps, in place of their average")
     p.epilog = "Any config value can be set: --config.data.frames=32"
+    _add_cluster_arguments(p)
 
     p = command("probe", _probe, "Classify cached features: what a frozen model's features tell.")
     p.add_argument("features", metavar="FILE", help="of vidjax features; {split} stands for train and test")
@@ -153,6 +169,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_cluster_arguments(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("several hosts: run the same command on each")
+    group.add_argument("--distributed", action="store_true", help="join the other hosts of a pod or cluster")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where it is not detected")
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes, likewise")
+    group.add_argument("--process", type=int, metavar="I", help="index of this process, likewise")
+
+
+def _join_hosts(args: argparse.Namespace, timeout: float) -> None:
+    if args.distributed:
+        from vidjax.train import hosts
+
+        hosts.join(args.coordinator, args.processes, args.process, timeout)
+
+
 def _worth_saying(record: logging.LogRecord) -> bool:
     """Not that a checkpoint has no metric, which is usual; nor a full disk, which the main thread reports."""
     text = f"{record.getMessage()} {record.exc_info and record.exc_info[1]}".lower()
@@ -178,17 +209,21 @@ def _no_overrides(args: argparse.Namespace) -> None:
         raise UserError("this command takes no --config.KEY arguments")
 
 
-def _train(args: argparse.Namespace) -> int:
+def _lead() -> bool:
+    """Whether this process prints and writes for all hosts."""
     import jax
 
+    return jax.process_index() == 0
+
+
+def _train(args: argparse.Namespace) -> int:
     from vidjax.config import load
     from vidjax.train.loop import train
 
-    if args.distributed:
-        jax.distributed.initialize(args.coordinator, args.processes, args.process)
     config = load(args.config, args.overrides)
+    _join_hosts(args, config.parallel.host_timeout)
     result = train(config, args.workdir)
-    if result is not None and jax.process_index() == 0:
+    if result is not None and _lead():
         _print_metrics(result.metrics)
         report = pathlib.Path(args.workdir) / "report.html"
         if config.evals.report and report.is_file():
@@ -201,10 +236,11 @@ def _eval(args: argparse.Namespace) -> int:
     from vidjax.config import resolve
     from vidjax.data.datasets.features import check_origin
     from vidjax.registry import spec
+    from vidjax.train.evaluation import evaluate_variables
     from vidjax.train.experiment import build
-    from vidjax.train.loop import evaluate_variables
     from vidjax.train.pretraining import evaluate_pretraining
 
+    _join_hosts(args, HOST_TIMEOUT)
     variables, meta = load_variables(args.checkpoint)
     exp = build(resolve(meta["config"], args.overrides))
     pretrained = spec(exp.config.model.name).task == "pretrain"  # such a model knows no classes
@@ -222,9 +258,10 @@ def _eval(args: argparse.Namespace) -> int:
         result, written = evaluate_pretraining(exp, variables, out, step), "reconstructions"
     else:
         result, written = evaluate_variables(exp, variables, out), "predictions.jsonl"
-    result.write(out)
-    _print_metrics(result.metrics)
-    print(f"checkpoint: {checkpoint}\n{pathlib.Path(written).stem}: {out / written}")
+    if _lead():
+        result.write(out)
+        _print_metrics(result.metrics)
+        print(f"checkpoint: {checkpoint}\n{pathlib.Path(written).stem}: {out / written}")
     return 0
 
 
@@ -328,6 +365,7 @@ def _predict(args: argparse.Namespace) -> int:
 def _features(args: argparse.Namespace) -> int:
     from vidjax.features import cache_features
 
+    _join_hosts(args, HOST_TIMEOUT)
     done = cache_features(
         args.videos,
         args.checkpoint,
@@ -338,6 +376,8 @@ def _features(args: argparse.Namespace) -> int:
         overlap=args.overlap,
         overrides=args.overrides,
     )
+    if not _lead():
+        return 0
     for _, error in done.bad:
         print(f"vidjax: {error}", file=sys.stderr)
     shape = "x".join(map(str, done.meta["shape"]))

@@ -118,6 +118,7 @@ def schema() -> ConfigDict:
                 mesh=dict(data=-1, fsdp=1, tensor=1),  # devices along each axis; -1: all that are left
                 rules=(),  # ((regex on a parameter's path, spec per dimension or "fsdp"), …)
                 accumulation=1,  # forward and backward passes per update
+                host_timeout=60.0,  # seconds without a sign of life after which another host counts as lost
             ),
             evals=dict(
                 every_epochs=1.0,  # 0: only at the end
@@ -144,6 +145,7 @@ RESUMABLE = (
     "parallel.mode",
     "parallel.mesh",
     "parallel.rules",
+    "parallel.host_timeout",
     "data.workers",
     "data.threads",
     "data.prefetch",
@@ -318,6 +320,7 @@ _POSITIVE = (
     "evals.crops",
     "evals.probe_videos",
     "parallel.accumulation",
+    "parallel.host_timeout",
     "checkpoint.keep",
     "log_every",
 )

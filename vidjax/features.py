@@ -5,16 +5,21 @@ where the layer looks at each frame by itself (a trunk's). Every video is resize
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
+import itertools
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.extend.core import Var
 
 from vidjax import registry
@@ -24,15 +29,20 @@ from vidjax.data import sampling, transforms
 from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureWriter
-from vidjax.data.pipeline import BadVideos, clip_offsets, clip_shape, clip_streams, span
+from vidjax.data.pipeline import clip_offsets, clip_shape, clip_streams, span
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
+from vidjax.inference import Engine, batched
 from vidjax.layers.preprocess import normalize
 from vidjax.models import create_model
-from vidjax.train.sharding import path_name
+from vidjax.train.sharding import create_mesh, path_name
 
-BATCH = 8  # windows at a time
-DECODED = 64  # frames of a video in memory at a time, or a single window's
+BATCH = 8  # windows on each device at a time
+DECODED = 64  # frames decoded together, of each of `data.threads` videos; or a single window's
+AHEAD = 4  # windows kept ready of each of these videos
+
+Row = dict[str, Any]
+Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,22 +100,22 @@ def cache_features(
         "dataset_fingerprint": None if split is None else source.fingerprint,
         "class_names": list(source.class_names) if split is not None else saved["class_names"],
     }
-    limit = BadVideos(len(source), config.data.bad_limit, None)
-    reader = _Windows(source, config.data, frames, overlap)
-    with FeatureWriter(out) as writer:
-        shape = None
-        for i, rows, times, fps in _by_video(extractor, reader):
-            writer.add(source[i].id, source[i].label, rows, times, fps)
-            shape = rows.shape[1:]
-            if split is not None:
-                limit.tell([(id, None, error) for id, error in reader.bad])
-        if split is not None:
-            limit.tell([(id, None, error) for id, error in reader.bad])
-        if shape is None:
-            raise UserError(f"no video could be read: {reader.bad[0][1]}")
-        about["shape"] = list(shape)
-        writer.finish(about)
-    return Cached(about, len(source) - len(reader.bad), reader.rows, reader.bad)
+    limit = config.data.bad_limit if split is not None else 1.0
+    windows = _Windows(source, config.data, frames, overlap, limit)
+    count = 0
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(FeatureWriter(out)) if jax.process_index() == 0 else None
+        for i, rows, times, fps in extractor.by_video(windows):
+            count += len(rows)
+            about["shape"] = list(rows.shape[1:])
+            if writer:
+                writer.add(source[i].id, source[i].label, rows, times, fps)
+        bad = windows.all_bad()
+        if len(bad) == len(source):
+            raise UserError(f"no video could be read: {bad[0][1]}")
+        if writer:
+            writer.finish(about)
+    return Cached(about, len(source) - len(bad), count, bad)
 
 
 def weights_fingerprint(variables: Mapping[str, Any]) -> str:
@@ -137,9 +147,8 @@ class _Extractor:
             name, classes, tiny=config.model.tiny, dtype=config.model.dtype, **options
         )
         self._image = self.spec.modality == "rgb" and len(self.spec.input_shape) == 3
-        self.variables = jax.device_put(variables, jax.local_devices()[0])
-        self._apply = jax.jit(self._rows)
-        self._checked = False
+        self._host_variables = variables
+        self.engine = Engine(create_mesh(), lambda variables, batch: self._rows(variables, batch["video"]))
 
     def _rows(self, variables, video):
         video = normalize(video, self.spec.mean, self.spec.std)
@@ -163,19 +172,41 @@ class _Extractor:
             )
         return x if self.dense else x.mean(tuple(range(keep, x.ndim - 1)))
 
-    def __call__(self, clips: Any) -> jax.Array:
-        if self.frames and not self._checked:
-            self._checked = True
-            self._check_frames(clips)
-        return self._apply(self.variables, clips)
+    def by_video(self, windows: "_Windows") -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
+        """(video, rows [N, ...], times [N, 2], rows per second) of each readable video, in order."""
+        size = self.engine.batch_size(BATCH * self.engine.batch_size(1)) // self.engine.hosts
+        empty = windows.empty(size)
+        batches = batched(windows.share(jax.process_index(), self.engine.hosts), size, empty)
+        variables = self.engine.replicate(self._host_variables)
+        if self.frames:
+            first = next(batches, empty)
+            self._check_frames(variables, first, empty)
+            batches = itertools.chain([first], batches)
+        parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = collections.defaultdict(list)
+        ended: dict[int, float] = {}  # rows per second; NaN for videos that cannot be read
+        position = 0
+        for batch in self.engine.run(variables, batches, empty):
+            for row in np.flatnonzero(batch["mask"]):
+                i, count = int(batch["index"][row]), int(batch["count"][row])
+                rows = batch["outputs"][row]
+                parts[i].append((rows[:count] if self.frames else rows[None], batch["times"][row][:count]))
+                if batch["last"][row]:
+                    ended[i] = float(batch["fps"][row])
+            while position in ended:  # videos of several hosts end in another order than theirs
+                fps, done = ended.pop(position), parts.pop(position)
+                if not np.isnan(fps):
+                    yield position, *(np.concatenate(x) for x in zip(*done)), fps
+                position += 1
 
-    def _check_frames(self, clips: np.ndarray) -> None:
-        """A frame's row must be the same whatever comes before and after it."""
-        rows = np.asarray(self._apply(self.variables, clips))
-        for t in (0, -1):
-            still = np.repeat(clips[:, t][:, None], clips.shape[1], axis=1)
-            alone = np.asarray(self._apply(self.variables, still))[:, t]
-            if not np.allclose(rows[:, t], alone, rtol=1e-3, atol=1e-3 * np.abs(alone).max()):
+    def _check_frames(self, variables: Any, batch: Batch, empty: Batch) -> None:
+        """Raises `UserError` unless a frame's row is the same whatever comes before and after it."""
+        clips = batch["video"]
+        stills = [np.repeat(clips[:, t][:, None], clips.shape[1], axis=1) for t in (0, -1)]
+        trials = [{**batch, "video": video} for video in (clips, *stills)]
+        rows, *alone = (out["outputs"] for out in self.engine.run(variables, trials, empty))
+        for t, still in zip((0, -1), alone):
+            got, want = rows[:, t], still[:, t]
+            if not np.allclose(got, want, rtol=1e-3, atol=1e-3 * np.abs(want).max()):
                 raise UserError(
                     f"layer {self.layer} of {self.spec.name} mixes frames: leave out --frames, or take a "
                     "layer of its trunk"
@@ -200,43 +231,88 @@ class _Extractor:
         """The variables that the layer depends on: training what lies above it leaves them as they are."""
         shape = clip_shape(self.config.data)
         traced = jax.make_jaxpr(self._rows)(
-            self.variables, registry.dummy_input(shape, dtype=jnp.uint8)
+            self._host_variables, registry.dummy_input(shape, dtype=jnp.uint8)
         ).jaxpr
         needed = {*traced.outvars}
         for eqn in reversed(traced.eqns):
             if not needed.isdisjoint(eqn.outvars):
                 needed.update(v for v in eqn.invars if isinstance(v, Var))
-        leaves = jax.tree_util.tree_leaves_with_path(self.variables)
+        leaves = jax.tree_util.tree_leaves_with_path(self._host_variables)
         return {path_name(path): x for v, (path, x) in zip(traced.invars, leaves) if v in needed}
 
 
 class _Windows:
-    """The windows of all videos, in order.
+    """The windows of all videos. Each host reads the videos of its share, several of them at a time."""
 
-    Attributes:
-      bad: (id, error) of the videos that could not be read, so far.
-      rows: how many rows there were.
-    """
-
-    def __init__(self, source: Source, data: ConfigDict, frames: bool, overlap: float):
+    def __init__(self, source: Source, data: ConfigDict, frames: bool, overlap: float, limit: float):
         self.source, self.data, self.frames, self.overlap = source, data, frames, overlap
-        self.bad: list[tuple[str, str]] = []
-        self.rows = 0
+        self._bad: dict[int, str] = {}
+        self._allowed = limit * len(source)
 
-    def __iter__(self) -> Iterator[tuple[int, Any, np.ndarray | None, float | None]]:
-        """(video, clip, times [rows, 2] of its rows, None) for each window; then (video, None, None, rows a
-        second), or without the last where the video cannot be read: what came of it is void."""
-        for i in range(len(self.source)):
-            record, before = self.source[i], self.rows
-            try:
-                with Video(record.video) as video:
-                    fps = yield from self._video(i, video, record)
-            except DecodeError as e:
-                self.bad.append((record.id, str(e)))
-                self.rows, fps = before, None
-            yield i, None, None, fps
+    def share(self, host: int, hosts: int) -> Iterator[Row]:
+        """Windows of videos number `host`, `host + hosts`, ..., interleaved: dicts of video [T, S, S, C],
+        index (the video), times [n, 2] in seconds of which `count` are valid, whether it is the video's
+        `last` one, and fps, rows per second. A video that cannot be read ends in a row whose fps is NaN."""
+        datasets = [_VideoWindows(self, i) for i in range(host, len(self.source), hosts)]
+        if not datasets:
+            return
+        threads = max(1, self.data.threads)
+        together = grain.experimental.InterleaveIterDataset(
+            datasets, cycle_length=threads, num_make_iter_threads=1, iter_buffer_size=AHEAD
+        )
+        iterator = iter(together)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
 
-    def _video(self, i: int, video: Video, record: Record):
+    def empty(self, size: int) -> Batch:
+        """`size` rows that are padding."""
+        rows = [self._row(-1, None, np.zeros((0, 2)), False, 0.0)] * size
+        return jax.tree.map(lambda *x: np.stack(x), *rows) | {"mask": np.zeros(size, bool)}
+
+    def all_bad(self) -> list[tuple[str, str]]:
+        """(id, error) of the videos that could not be read, on all hosts. Each must call it."""
+        mine = json.dumps(self._bad).encode()
+        if jax.process_count() > 1:
+            length = multihost_utils.process_allgather(np.int32(len(mine)))
+            padded = np.frombuffer(mine.ljust(int(length.max())), np.uint8)
+            texts = [bytes(row) for row in multihost_utils.process_allgather(padded)]
+        else:
+            texts = [mine]
+        merged = {int(i): error for text in texts for i, error in json.loads(text).items()}
+        return [(self.source[i].id, merged[i]) for i in sorted(merged)]
+
+    def of_video(self, i: int) -> Iterator[Row]:
+        record = self.source[i]
+        try:
+            with Video(record.video) as video:
+                yield from self._video(i, video, record)
+        except DecodeError as e:
+            self._bad[i] = str(e)
+            if len(self._bad) > self._allowed:
+                raise UserError(
+                    f"{len(self._bad)} of {len(self.source)} videos cannot be read, more than data.bad_limit="
+                    f"{self.data.bad_limit:g} allows: one is {record.id} ({e})"
+                ) from None
+            yield self._row(i, None, np.zeros((0, 2)), True, np.nan)
+
+    def _row(self, i: int, clip: Any, times: np.ndarray, last: bool, fps: float) -> Row:
+        if clip is None:
+            clip = registry.dummy_input(clip_shape(self.data), make=np.zeros, dtype=np.uint8)
+            clip = jax.tree.map(lambda x: x[0], clip)
+        padded = np.zeros((self.data.frames if self.frames else 1, 2))
+        padded[: len(times)] = times
+        return {
+            "video": clip,
+            "index": np.int64(i),
+            "times": padded,
+            "count": np.int64(len(times)),
+            "last": np.bool_(last),
+            "fps": np.float64(fps),
+        }
+
+    def _video(self, i: int, video: Video, record: Record) -> Iterator[Row]:
         data = self.data
         first, total, rate = span(video, record, data)
         if self.frames:
@@ -254,6 +330,7 @@ class _Windows:
                 windows = sampling.place(total, offsets, short=data.short)[None]
             fps = video.fps / hop
         together = max(1, DECODED // windows.shape[1])
+        done = 0
         for group in np.split(windows, range(together, len(windows), together)):
             index = first + np.minimum(group, total - 1)
             frames = video.frames(index.ravel(), grey=data.grey or data.modality == "flow")
@@ -263,47 +340,34 @@ class _Windows:
                 times = np.array([[at.min(), at.max()]])
                 if self.frames:
                     times = np.stack([at, at], axis=1)[real < total]
-                self.rows += len(times)
-                yield i, view, times, None
-        return fps
+                done += 1
+                yield self._row(i, view, times, done == len(windows), fps)
 
 
-def _by_video(
-    extractor: _Extractor, windows: _Windows
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
-    """(video, rows [N, ...], times [N, 2], rows a second) of each video that can be read, in order."""
-    waiting: list[tuple[int, Any, np.ndarray]] = []
-    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = collections.defaultdict(list)
-    ended: list[tuple[int, float]] = []
+class _VideoWindows(grain.IterDataset):
+    """The windows of one video, as Grain has it."""
 
-    def run():
-        clips = [clip for _, clip, _ in waiting]
-        clips += clips[-1:] * (BATCH - len(clips))
-        out = np.asarray(extractor(jax.tree.map(lambda *x: np.stack(x), *clips)))
-        for (i, _, times), rows in zip(waiting, out):
-            parts[i].append((rows[: len(times)] if extractor.frames else rows[None], times))
-        waiting.clear()
+    def __init__(self, windows: _Windows, i: int):
+        super().__init__()
+        self._windows, self._i = windows, i
 
-    def finished():
-        for i, fps in ended:
-            rows, times = (np.concatenate(x) for x in zip(*parts.pop(i)))
-            yield i, rows, times, fps
-        ended.clear()
+    def __iter__(self) -> grain.DatasetIterator:
+        return _VideoIterator(self._windows.of_video(self._i))
 
-    for i, clip, times, fps in windows:
-        if clip is not None:
-            waiting.append((i, clip, times))
-        elif fps is not None:
-            ended.append((i, fps))
-        else:
-            waiting[:] = [w for w in waiting if w[0] != i]
-            parts.pop(i, None)
-        if len(waiting) == BATCH:
-            run()
-            yield from finished()
-    if waiting:
-        run()
-    yield from finished()
+
+class _VideoIterator(grain.DatasetIterator):
+    def __init__(self, rows: Iterator[Row]):
+        super().__init__()
+        self._rows = rows
+
+    def __next__(self) -> Row:
+        return next(self._rows)
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError("features are computed in one pass")
 
 
 def _open(videos: Sequence[str], config: ConfigDict) -> tuple[Source, str | None]:

@@ -12,18 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vidjax import registry
 from vidjax.checkpoint_io import load_variables
 from vidjax.config import resolve
 from vidjax.data.decode import DecodeError, Video
-from vidjax.data.pipeline import eval_views
+from vidjax.data.pipeline import clip_shape, eval_views
 from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import watchable
+from vidjax.inference import Engine, batched
 from vidjax.layers.preprocess import normalize
 from vidjax.models import list_models, spec
-from vidjax.train.experiment import build_model, evaluation_data, make_predict
+from vidjax.train.experiment import build_model, evaluation_data, make_apply
 from vidjax.train.sharding import create_mesh
 
 
@@ -81,26 +83,44 @@ def predict_videos(
     Raises:
       UserError: no usable checkpoint there.
     """
-    config, names, model, variables = _load(checkpoint)
-    one_device = create_mesh(1, devices=jax.local_devices()[:1])  # files come one at a time
-    predict = make_predict(model, config.model.name, one_device)
+    config, names, model, objective, variables = _load(checkpoint)
+    engine = Engine(create_mesh(devices=jax.local_devices()), make_apply(config, model, objective), hosts=1)
+    variables = engine.replicate(variables)
     clips, data = clips or config.evals.clips, evaluation_data(config)
-    for path in paths:
+    shown: dict[int, tuple[Any, np.ndarray]] = {}  # views and times of the videos being computed
+    errors: dict[int, str] = {}
+    views_shape = registry.dummy_input(clip_shape(data), clips * config.evals.crops, np.zeros, np.uint8)
+
+    def read(i: int) -> dict[str, Any]:
         try:
-            views, spans = eval_views(Record(str(path), 0, str(path)), data, clips, config.evals.crops)
+            views, spans = eval_views(
+                Record(str(paths[i]), 0, str(paths[i])), data, clips, config.evals.crops
+            )
+            shown[i] = views, spans
         except DecodeError as e:
-            yield Prediction(str(path), error=str(e))
-            continue
-        logits = np.asarray(predict(variables, jax.tree.map(lambda x: x[None], views)))
-        video = ClassificationResult([str(path)], np.zeros(1, int), logits, names)
-        by_clip = logits[0].reshape(clips, -1, len(names))
-        each = ClassificationResult([str(path)] * clips, np.zeros(clips, int), by_clip, names)
-        yield Prediction(
-            path=str(path),
-            top=video.top(0, top),
-            clips=[(*map(float, span), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
-            frames=watchable(views)[0],
-        )
+            views, errors[i] = views_shape, str(e)
+        return {"video": views, "index": np.int64(i)}
+
+    size = engine.batch_size(1)
+    empty = jax.tree.map(lambda x: np.stack([x] * size), {"video": views_shape, "index": np.int64(-1)})
+    batches = batched(map(read, range(len(paths))), size, empty | {"mask": np.zeros(size, bool)})
+    for batch in engine.run(variables, batches):
+        for row in np.flatnonzero(batch["mask"]):
+            i, logits = int(batch["index"][row]), batch["outputs"][row]
+            path = str(paths[i])
+            if i in errors:
+                yield Prediction(path, error=errors.pop(i))
+                continue
+            views, spans = shown.pop(i)
+            video = ClassificationResult([path], np.zeros(1, int), logits[None], names)
+            by_clip = logits.reshape(clips, -1, len(names))
+            each = ClassificationResult([path] * clips, np.zeros(clips, int), by_clip, names)
+            yield Prediction(
+                path=path,
+                top=video.top(0, top),
+                clips=[(*map(float, span), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
+                frames=watchable(views)[0],
+            )
 
 
 def predict_stream(
@@ -135,7 +155,8 @@ def predict_stream(
         raise UserError(f"answers come every so many seconds or frames, more than {pace}")
     if fps is not None and not fps > 0:
         raise UserError(f"the model takes some frames a second, more than {fps}")
-    config, names, model, variables = _load(checkpoint)
+    config, names, model, _, variables = _load(checkpoint)
+    variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
     name, data = config.model.name, evaluation_data(config)
     if not streams(type(model)):
         families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
@@ -181,11 +202,15 @@ def streams(module: type[nn.Module]) -> bool:
     return hasattr(module, "init_state")
 
 
-def _load(checkpoint: str | pathlib.Path) -> tuple[Any, tuple[str, ...], nn.Module, Any]:
-    """The config, class names, model and variables of a checkpoint."""
+def _load(checkpoint: str | pathlib.Path) -> tuple[Any, tuple[str, ...], nn.Module, Any, Any]:
+    """The config, class names, model, objective and variables (on the host) of a checkpoint."""
     variables, meta = load_variables(checkpoint)
-    variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
     config, names = resolve(meta["config"]), tuple(meta["class_names"])
     if config.data.modality == "features":
         raise UserError(f"{checkpoint} was trained on cached features: it takes those, not videos")
-    return config, names, build_model(config, len(names))[0], variables
+    if registry.spec(config.model.name).task == "pretrain":
+        raise UserError(
+            f"{checkpoint} is a pretraining checkpoint, which predicts no classes: fine-tune it first "
+            f"(--config.init.path={checkpoint})"
+        )
+    return config, names, *build_model(config, len(names)), variables

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult, evaluate
+from vidjax.evals.classification import ClassificationResult, collect
 
 
 def softmax(x):
@@ -26,13 +26,13 @@ def data(n=23, views=3, k=7, seed=0):
 
 
 def batches(logits, labels, size, order=None, junk=np.nan):
-    """The video is its own logits, so that `predict` is the identity; padding holds `junk`."""
+    """Batches as they come out of an evaluation; padding holds `junk`."""
     order = np.arange(len(labels)) if order is None else order
     for start in range(0, len(order), size):
         index = order[start : start + size]
         pad = size - len(index)
         yield {
-            "video": np.concatenate([logits[index], np.full((pad, *logits.shape[1:]), junk, np.float32)]),
+            "outputs": np.concatenate([logits[index], np.full((pad, *logits.shape[1:]), junk, np.float32)]),
             "label": np.concatenate([labels[index], np.zeros(pad, np.int64)]),
             "index": np.concatenate([index, np.zeros(pad, np.int64)]),
             "mask": np.arange(size) < len(index),
@@ -41,9 +41,7 @@ def batches(logits, labels, size, order=None, junk=np.nan):
 
 def run(logits, labels, size, **kw):
     names = [f"c{i}" for i in range(logits.shape[-1])]
-    return evaluate(
-        lambda v: v, batches(logits, labels, size, **kw), names, [f"v{i}" for i in range(len(labels))]
-    )
+    return collect(batches(logits, labels, size, **kw), names, [f"v{i}" for i in range(len(labels))])
 
 
 def test_metrics_by_hand():
@@ -178,7 +176,7 @@ def test_bad_input():
     with pytest.raises(UserError, match="no video to evaluate"):
         run(logits[:0], labels[:0], 4)
     with pytest.raises(UserError, match="7 classes and the data 3"):
-        evaluate(lambda v: v, batches(logits, labels, 4), ["a", "b", "c"], [""] * 23)
+        collect(batches(logits, labels, 4), ["a", "b", "c"], [""] * 23)
     with pytest.raises(UserError, match="'v5' has label 7, outside the 7 classes"):
         run(logits, np.where(np.arange(23) == 5, 7, labels), 4)
     with pytest.raises(ValueError, match="record 3 was evaluated twice"):

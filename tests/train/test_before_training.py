@@ -10,7 +10,6 @@ from vidjax.config import resolve
 from vidjax.errors import UserError
 from vidjax.train.experiment import batch_text, build
 from vidjax.train.loop import train
-from vidjax.train.pretraining import probe_sources
 
 MAE = dict(
     batch=8,
@@ -66,7 +65,7 @@ def test_a_probe_with_unseen_classes_is_refused_before_training(tmp_path):
 @pytest.mark.parametrize("limit", [12, 30, 1000])
 def test_the_bank_has_as_many_videos_of_every_class(limit):
     """The dataset goes through its classes in turn, so that every second video would be of every second."""
-    bank, test = probe_sources(build(resolve(MAE, [f"evals.probe_videos={limit}"])))
+    bank, test = build(resolve(MAE, [f"evals.probe_videos={limit}"])).probe_sources
     count = np.bincount([r.label for r in bank], minlength=12)
     assert len(bank) == min(limit, 48) and count.max() - count.min() <= 1 and len(test) == 12
     assert len({r.id for r in bank}) == len(bank)

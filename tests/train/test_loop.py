@@ -84,7 +84,7 @@ def test_pmap_over_several_devices_trains_evaluates_and_resumes(place):
     assert code == 0 and "video_top1" in out, err
     before = rows(place / "pmap")[-1]
     code, _, err = finish(command(place, "pmap", *args, devices=2))  # a checkpoint fits other devices
-    assert code == 0 and "going on from step 4" in err, err
+    assert code == 0 and "resuming from step 4" in err, err
     after = rows(place / "pmap")[-1]
     assert before["split"] == after["split"] == "val"
     np.testing.assert_allclose(after["loss"], before["loss"], rtol=1e-5)

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -124,20 +124,14 @@ class ClassificationResult:
                 f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def evaluate(
-    predict: Callable[[np.ndarray], np.ndarray],
-    batches: Iterable[Mapping[str, np.ndarray]],
-    class_names: Sequence[str],
-    ids: Sequence[str],
+def collect(
+    batches: Iterable[Mapping[str, np.ndarray]], class_names: Sequence[str], ids: Sequence[str]
 ) -> ClassificationResult:
-    """Runs a model once over `batches`.
-
-    On several hosts every host calls this with the same values: `label`, `index`, `mask` and the logits
-    are those of the global batch.
+    """The result of an evaluation, from the batches that came out of it.
 
     Args:
-      predict: video uint8 [B, V, T, H, W, C], or a dict of streams -> logits float32 [B, V, K].
-      batches: dicts of video, label int [B], index int [B] (the record) and mask bool [B] (False: padding).
+      batches: dicts of outputs (logits float32 [B, V, K]), label int [B], index int [B] (the record) and mask
+        bool [B] (False: padding, or a video that cannot be read).
       class_names: K names.
       ids: the name of each record, by its index.
 
@@ -150,10 +144,10 @@ def evaluate(
     """
     labels, indices, logits = [], [], []
     for batch in batches:
-        out = np.asarray(predict(batch["video"]), np.float32)
+        out = np.asarray(batch["outputs"], np.float32)
         keep = np.asarray(batch["mask"], bool)
         if out.ndim != 3 or len(out) != len(keep):
-            raise ValueError(f"predict gave logits {out.shape} for {len(keep)} videos; expected [B, V, K]")
+            raise ValueError(f"logits have shape {out.shape} for {len(keep)} videos; expected [B, V, K]")
         if out.shape[-1] != len(class_names):
             raise UserError(
                 f"the model has {out.shape[-1]} classes and the data {len(class_names)}: "

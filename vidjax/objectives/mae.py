@@ -62,9 +62,23 @@ class MAE:
         train: bool = False,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Loss of a normalised video under a mask as `draw` gives it, and the model's endpoints."""
+        error, weight, endpoints = self.clip_errors(model, params, video, visible, decoded, weight, train)
+        return error.sum() / weight.sum(), endpoints
+
+    def clip_errors(
+        self,
+        model: nn.Module,
+        params: Any,
+        video: jax.Array,
+        visible: jax.Array,
+        decoded: jax.Array,
+        weight: jax.Array,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Like `loss`, by clip: the weighted sum of its tokens' errors [B] and the sum of weights [B]."""
         predicted, endpoints = model.apply({"params": params}, video, train, visible, decoded)
         error = jnp.square(predicted - self.targets(model, video, decoded)).mean(-1)
-        return (error * weight).sum() / weight.sum(), endpoints
+        return (error * weight).sum(-1), weight.sum(-1), endpoints
 
     def targets(self, model: nn.Module, video: jax.Array, decoded: jax.Array) -> jax.Array:
         """What should be predicted for the tokens `decoded` [B, Nd] of a normalised video: [B, Nd, P]."""

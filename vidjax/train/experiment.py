@@ -10,26 +10,27 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vidjax import registry
 from vidjax.analysis.params import abstract_variables
 from vidjax.convert import read_weights
-from vidjax.data.datasets import Source, load_source
+from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.datasets.features import FeatureSource, check_origin
 from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
+from vidjax.inference import Engine
 from vidjax.layers.preprocess import normalize
 from vidjax.models import create_model
 from vidjax.objectives import create_objective
+from vidjax.objectives.mae import draw
 from vidjax.train.optim import create_optimizer, create_schedule, peak_lr
 from vidjax.train.sharding import (
-    BATCH,
     JitRunner,
     PmapRunner,
     check_batch,
@@ -52,7 +53,9 @@ class Experiment:
       schedule: step -> learning rate.
       init: () -> a fresh State on the host's terms; traceable.
       runner: compiles and runs the training step.
-      predict: (variables, video uint8 [B, V, T, H, W, C], or a dict of streams) -> logits float32 [B, V, K].
+      compiled: functions that evaluation compiles once, by name.
+      engine: evaluates on the mesh. Its outputs for `video` uint8 [B, V, T, H, W, C] (or a dict of streams)
+        are logits float32 [B, V, K]; of a pretraining model, see `vidjax.train.pretraining`.
     """
 
     config: ConfigDict
@@ -66,7 +69,25 @@ class Experiment:
     schedule: optax.Schedule
     init: Callable[[], State]
     runner: JitRunner | PmapRunner
-    predict: Callable[[Any, Any], jax.Array]
+    engine: Engine
+    compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def probe_sources(self) -> tuple[Source, Source]:
+        """The labelled videos of the nearest-neighbor probe of pretraining, and those it classifies.
+
+        Raises:
+          UserError: a class of the latter that the former has no video of.
+        """
+        limit = self.config.evals.probe_videos
+        bank, test = (balanced(s, limit) for s in (self.train_source, self.eval_source))
+        if unseen := sorted({r.label for r in test} - {r.label for r in bank}):
+            names = ", ".join(test.class_names[i] for i in unseen[:5])
+            raise UserError(
+                f"the nearest-neighbor probe is evaluated on classes that none of its {len(bank)} training "
+                f"videos has ({names}): raise evals.probe_videos, or leave those classes out"
+            )
+        return bank, test
 
     def abstract_state(self) -> State:
         """Shapes and placement of the state; nothing is allocated."""
@@ -127,7 +148,7 @@ def build(config: ConfigDict) -> Experiment:
         schedule=schedule,
         init=init,
         runner=runner,
-        predict=make_predict(model, config.model.name, mesh),
+        engine=Engine(mesh, make_apply(config, model, objective)),
     )
 
 
@@ -196,6 +217,17 @@ def load_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, test
 
 
+def balanced(source: Source, limit: int) -> Source:
+    """At most `limit` videos, equally many of each class, in the source's order."""
+    order = np.random.default_rng(0).permutation(len(source))
+    labels = np.array([source[int(i)].label for i in order])
+    by_label = np.argsort(labels, kind="stable")
+    rank = np.empty(len(labels), int)  # how many of its class come before a video
+    rank[by_label] = np.arange(len(labels)) - np.searchsorted(labels[by_label], labels[by_label])
+    chosen = np.sort(order[np.argsort(rank, kind="stable")[:limit]])
+    return ListSource(tuple(source[int(i)] for i in chosen), source.class_names)
+
+
 def evaluation_data(config: ConfigDict) -> ConfigDict:
     """The data section with the size and the frames of the test views."""
     data = config.data.copy_and_resolve_references()
@@ -228,21 +260,37 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
     return model, objective
 
 
-def make_predict(model: nn.Module, name: str, mesh: Mesh) -> Callable[[Any, Any], jax.Array]:
-    """(variables, video uint8 [B, V, T, H, W, C], or a dict of streams) -> logits float32 [B, V, K], one view
-    at a time."""
-    spec = registry.spec(name)
+def make_apply(config: ConfigDict, model: nn.Module, objective: Any) -> Callable[[Any, dict], Any]:
+    """What evaluation computes of a batch: (variables, batch) -> outputs, see `Experiment.engine`."""
+    spec = registry.spec(config.model.name)
+    if spec.task == "pretrain":
+        return functools.partial(pretraining_outputs, model, objective, jax.random.PRNGKey(config.seed))
 
-    def one_view(variables, video):
+    def one_view(variables: Any, video: Any) -> jax.Array:
         logits, _ = model.apply(variables, normalize(video, spec.mean, spec.std), train=False)
         return logits.astype(jnp.float32)
 
-    def predict(variables, video):
-        views = jax.tree.map(lambda x: x.swapaxes(0, 1), video)
-        logits = jax.lax.map(functools.partial(one_view, variables), views)
-        return logits.swapaxes(0, 1)
+    def logits(variables: Any, batch: dict) -> jax.Array:
+        views = jax.tree.map(lambda x: x.swapaxes(0, 1), batch["video"])
+        return jax.lax.map(functools.partial(one_view, variables), views).swapaxes(0, 1)  # a view at a time
 
-    return jax.jit(predict, out_shardings=NamedSharding(mesh, BATCH if mesh.size > 1 else P()))
+    return logits
+
+
+def pretraining_outputs(
+    model: nn.Module, objective: Any, key: jax.Array, variables: Any, batch: dict
+) -> dict:
+    """Loss and features of whole clips. The mask of a clip depends on its `index` alone.
+
+    Returns:
+      `error` and `weight` float32 [B], whose sums over clips make the loss, and `features` float32 [B, D].
+    """
+    clip = normalize(batch["video"][:, 0], objective.mean, objective.std)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+    drawn = jax.vmap(lambda key: jax.tree.map(lambda x: x[0], draw(model, key, (1, *clip.shape[1:]))))(keys)
+    error, weight, _ = objective.clip_errors(model, variables["params"], clip, *drawn)
+    features = model.apply(variables, clip, method="encode")["pre_logits"]
+    return {"error": error, "weight": weight, "features": features.astype(jnp.float32)}
 
 
 def initial_state(exp: Experiment) -> State:

@@ -1,43 +1,42 @@
 """The training loop. There is one; a method is an objective, never another loop."""
 
+import contextlib
 import functools
 import itertools
 import json
-import math
 import pathlib
-import signal
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import vidjax
-from vidjax import registry
+from vidjax import interrupts, registry
 from vidjax.config import differences, resolve
-from vidjax.data.pipeline import Clip, eval_batches, prefetch_to_device, train_batches
+from vidjax.data.pipeline import prefetch_to_device, train_batches
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult, evaluate
+from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pretraining import PretrainingResult
 from vidjax.layers.preprocess import normalize
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
-from vidjax.train.experiment import Experiment, batch_text, build, evaluation_data, initial_state
+from vidjax.train.evaluation import evaluate_variables
+from vidjax.train.experiment import Experiment, batch_text, build, initial_state
+from vidjax.train.hosts import SharedFlag
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import precise_bn
-from vidjax.train.pretraining import evaluate_pretraining, probe_sources
+from vidjax.train.pretraining import evaluate_pretraining
 from vidjax.train.report import report_runs
-from vidjax.train.sharding import BATCH
 from vidjax.train.state import State
 
 Result = ClassificationResult | PretrainingResult
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
-    """Runs an experiment, or goes on with it where `workdir` holds a part of it.
+    """Trains a model, resuming from the latest checkpoint in `workdir` if there is one.
 
     A run that was stopped at any moment and started again ends with the same parameters, bit for bit, as one
     that was not, on the same devices. SIGTERM and Ctrl-C save before they end it.
@@ -58,46 +57,40 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
     _check_workdir(workdir, config)
     exp = build(config)
     if registry.spec(config.model.name).task == "pretrain":
-        probe_sources(exp)  # raises now, and not when the first evaluation comes
+        exp.probe_sources  # noqa: B018  raises now, and not at the first evaluation
     lead = jax.process_index() == 0
-    checkpoints = Checkpointer(workdir, config.checkpoint.keep)
-    start = checkpoints.latest_step() or 0
-    if start:
-        state, meta = checkpoints.restore(exp.abstract_state())
-        _check_data(meta, exp)
-    else:
-        state, meta = initial_state(exp), {}
-    if lead:
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
-    batches = train_batches(
-        exp.train_source,
-        config.data,
-        config.batch,
-        config.seed,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        report_dir=workdir,
-    )
-    if start:
-        batches.set_state(meta["data"])
-
-    writer = MetricsWriter(workdir, start, active=lead)
     name = config.model.name + (" (tiny)" if config.model.tiny else "")
-    with (
-        DiskErrors(workdir),
-        Progress(name, exp.steps, start, active=lead) as progress,
-        _StopSignal() as stop,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(DiskErrors(workdir))
+        stack.enter_context(interrupts.handled())
+        checkpoints = stack.enter_context(contextlib.closing(Checkpointer(workdir, config.checkpoint.keep)))
+        start = checkpoints.latest_step() or 0
+        if start:
+            state, meta = checkpoints.restore(exp.abstract_state())
+            _check_data(meta, exp)
+        else:
+            state, meta = initial_state(exp), {}
+        if lead:
+            (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+        batches = train_batches(
+            exp.train_source,
+            config.data,
+            config.batch,
+            config.seed,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            report_dir=workdir,
+        )
+        stack.enter_context(contextlib.closing(batches))
+        if start:
+            batches.set_state(meta["data"])
+        writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, start, active=lead)))
+        progress = stack.enter_context(Progress(name, exp.steps, start, active=lead))
         progress.say(batch_text(exp))
         if start:
-            progress.say(f"going on from step {start} of {exp.steps}")
+            progress.say(f"resuming from step {start} of {exp.steps}")
         run = _Run(exp, workdir, checkpoints, writer, progress, batches)
-        try:
-            state, result = run.steps(state, start, stop)
-        finally:
-            batches.close()
-            writer.close()
-    checkpoints.close()
+        result = run.steps(state, start, evaluate_first=meta.get("evaluate", False))
     if result is None:
         return None
     if lead:
@@ -120,49 +113,63 @@ class _Run:
         self.skipped = 0
         self.recent: list[tuple[int, dict, dict]] = []  # steps not yet known to be finite
 
-    def steps(self, state: State, start: int, stop: "_StopSignal") -> tuple[State, Result | None]:
+    def steps(self, state: State, start: int, evaluate_first: bool) -> Result | None:
+        """Runs the steps after `start`. Returns the last evaluation, or None where it was asked to stop.
+
+        The state of `start` is evaluated first where that was interrupted, or not written before a kill.
+        """
         exp, config = self.exp, self.exp.config
         total = exp.steps
         every_eval = round(config.evals.every_epochs * exp.steps_per_epoch) or total
         every_save = round(config.checkpoint.every_epochs * exp.steps_per_epoch) or total
         self.skipped = int(state.nonfinite)
-        placed = exp.runner.place(state)
-        device_batches: Iterator = prefetch_to_device(
-            self.batches, exp.runner.batch_sharding, config.data.prefetch
-        )
-        result, interval, watch = None, [], Stopwatch()
-        if start == total:  # finished before, but killed before the end was written
-            result = self.evaluate(state, total)
-        for step in range(start + 1, total + 1):
-            batch = watch.wait(device_batches)
-            placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("video", "label")})
-            interval.append(metrics)
-            self.recent.append((step, metrics, batch))
-            self.check_finite(placed, keep=1)
-            self.progress.advance(step)
+        result, interval, watch, stop = None, [], Stopwatch(), SharedFlag()
+        with contextlib.ExitStack() as saving:
+            if evaluate_first or start == total:
+                saving.enter_context(interrupts.saving())
+                state, result = self.evaluate(state, start)
+                if result is None:
+                    return None  # the checkpoint is as it was
+            placed = exp.runner.place(state)
+            device_batches: Iterator = prefetch_to_device(
+                self.batches, exp.runner.batch_sharding, config.data.prefetch
+            )
+            for step in range(start + 1, total + 1):
+                batch = watch.wait(device_batches)
+                stopping = stop.share(interrupts.requested())  # ahead of the step, so it does not wait for it
+                placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("video", "label")})
+                if step == start + 1:  # from here on there is something to save, and compiling is done
+                    saving.enter_context(interrupts.saving())
+                interval.append(metrics)
+                self.recent.append((step, metrics, batch))
+                self.check_finite(placed, keep=1)
+                self.progress.advance(step)
 
-            evaluating, stopping = step % every_eval == 0 or step == total, stop.requested(step)
-            saving = step % every_save == 0 or step == total or stopping
-            if step % config.log_every == 0 or evaluating or saving:
-                self.check_finite(placed, keep=0)
-                self.log(step, interval, watch)
-                interval = []
-            if evaluating or saving:
-                with watch.pause():
-                    state = exp.runner.read(placed)
-                    metric = None
-                    if evaluating:
-                        state = self.precise(state)
-                        placed = exp.runner.place(state)
-                        result = self.evaluate(state, step)
-                        metric = result.headline
-                    self.checkpoints.save(state, self.meta(step), metric)
-            if stopping and step < total:
-                self.checkpoints.wait()
-                self.progress.say(f"stopped and saved at step {step}; the same command goes on from here")
-                return state, None
-        self.checkpoints.wait()
-        return exp.runner.read(placed), result
+                evaluating, stopped = step % every_eval == 0 or step == total, stopping()
+                saved = step % every_save == 0 or step == total or stopped
+                if step % config.log_every == 0 or evaluating or saved:
+                    self.check_finite(placed, keep=0)
+                    self.log(step, interval, watch)
+                    interval = []
+                if evaluating or saved:
+                    with watch.pause():
+                        state = exp.runner.read(placed)
+                        result = None
+                        if evaluating and not stopped:
+                            state, result = self.evaluate(state, step)
+                            placed = exp.runner.place(state)
+                            stopped = result is None
+                        self.checkpoints.save(
+                            state,
+                            self.meta(step) | {"evaluate": evaluating and result is None},
+                            None if result is None else result.headline,
+                        )
+                if stopped:
+                    self.checkpoints.wait()
+                    self.progress.say(f"stopped and saved at step {step}; run the same command to resume")
+                    return None
+            self.checkpoints.wait()
+        return result
 
     def log(self, step: int, interval: list[dict], watch: Stopwatch) -> None:
         """Writes the averages since the last log."""
@@ -216,16 +223,21 @@ class _Run:
         finally:
             batches.close()
 
-    def evaluate(self, state: State, step: int) -> Result:
-        """Evaluates on the test videos and writes the metrics."""
-        if registry.spec(self.exp.config.model.name).task == "pretrain":
-            result = evaluate_pretraining(self.exp, state.eval_variables, self.workdir, step)
-        else:
-            result = evaluate_variables(self.exp, state.eval_variables, self.workdir)
+    def evaluate(self, state: State, step: int) -> tuple[State, Result | None]:
+        """Evaluates on the test videos and writes the metrics. The result is None where it was interrupted;
+        the state has the statistics of BatchNorm that were evaluated."""
+        precise = self.precise(state)
+        try:
+            if registry.spec(self.exp.config.model.name).task == "pretrain":
+                result = evaluate_pretraining(self.exp, precise.eval_variables, self.workdir, step)
+            else:
+                result = evaluate_variables(self.exp, precise.eval_variables, self.workdir)
+        except interrupts.Stopped:
+            return state, None
         self.writer.write(step, "val", result.metrics, step / self.exp.steps_per_epoch)
         shown = "  ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in result.metrics.items())
         self.progress.say(f"step {step}: {shown}")
-        return result
+        return precise, result
 
     def meta(self, step: int) -> dict[str, Any]:
         """What a checkpoint says beside its arrays."""
@@ -240,42 +252,6 @@ class _Run:
             "versions": {"vidjax": vidjax.__version__, "jax": jax.__version__},
             "commit": git_commit(),
         }
-
-
-def evaluate_variables(
-    exp: Experiment, variables: Any, report_dir: pathlib.Path | None = None
-) -> ClassificationResult:
-    """Evaluates `variables` on the test views of the experiment's evaluation videos."""
-    config, evals = exp.config, exp.config.evals
-    devices = exp.mesh.shape["data"] * exp.mesh.shape["fsdp"]
-    shared = jax.process_count() if config.parallel.mode == "pmap" else 1  # there, a mesh is one host's
-    multiple = math.lcm(devices * shared, jax.process_count())
-    batch = -(-(evals.batch or config.batch) // multiple) * multiple
-    batches = eval_batches(
-        exp.eval_source,
-        evaluation_data(config),
-        batch,
-        evals.clips,
-        evals.crops,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        report_dir=report_dir,
-    )
-    sharding = exp.runner.batch_sharding
-
-    def predict(video: Clip) -> np.ndarray:
-        video = jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), video)
-        logits = exp.predict(variables, video)
-        return _gather(multihost_utils.global_array_to_host_local_array(logits, exp.mesh, BATCH))
-
-    # Every host sees the labels of all; the videos stay where they were decoded.
-    gathered = ({k: v if k == "video" else _gather(v) for k, v in b.items()} for b in batches)
-    ids = [exp.eval_source[i].id for i in range(len(exp.eval_source))]
-    return evaluate(predict, gathered, exp.eval_source.class_names, ids)
-
-
-def _gather(x: Any) -> np.ndarray:
-    return np.asarray(x) if jax.process_count() == 1 else multihost_utils.process_allgather(x, tiled=True)
 
 
 def _local(x: jax.Array) -> np.ndarray:
@@ -298,26 +274,3 @@ def _check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
 def _check_data(meta: dict[str, Any], exp: Experiment) -> None:
     if meta["fingerprint"] != exp.train_source.fingerprint:
         raise UserError("the training videos are not those this run began with: use another --workdir")
-
-
-class _StopSignal:
-    """Notes SIGTERM and Ctrl-C; a second Ctrl-C is not caught."""
-
-    def __enter__(self) -> "_StopSignal":
-        self._seen = False
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for s, handler in self._old.items():
-            signal.signal(s, handler)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self._seen = True
-        signal.signal(signal.SIGINT, self._old[signal.SIGINT])
-
-    def requested(self, step: int) -> bool:
-        """Whether to save and stop after `step`; the hosts of a run agree on it."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._seen

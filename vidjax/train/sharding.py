@@ -1,5 +1,6 @@
 """Where arrays live: the mesh, and a table from parameter paths to partition specs."""
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -35,6 +36,28 @@ def create_mesh(
             " the sizes must multiply to that number, and one of them may be -1"
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def in_mesh(mesh: Mesh, fn: Callable) -> Callable:
+    """`fn`, traced with `mesh` as its context, which kernels that partition themselves need."""
+
+    @functools.wraps(fn)
+    def wrapped(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return fn(*args)
+
+    return wrapped
+
+
+def mesh_hosts(mesh: Mesh) -> int:
+    """How many processes have devices in `mesh`: all of them, or under `pmap` one."""
+    return len({d.process_index for d in mesh.devices.flat})
+
+
+def batch_multiple(mesh: Mesh, hosts: int) -> int:
+    """What a global batch that `hosts` processes share must be a multiple of."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"] * hosts // mesh_hosts(mesh)
+    return math.lcm(devices, hosts)
 
 
 def path_name(path: tuple) -> str:
@@ -116,13 +139,8 @@ class JitRunner:
     def __init__(self, step: Callable, mesh: Mesh, shardings: Any):
         self.state_shardings = shardings
         self.batch_sharding = NamedSharding(mesh, BATCH)
-
-        def meshed(state: Any, batch: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels that split themselves
-                return step(state, batch)
-
         self.step = jax.jit(
-            meshed,
+            in_mesh(mesh, step),
             in_shardings=(shardings, self.batch_sharding),
             out_shardings=(shardings, NamedSharding(mesh, P())),
             donate_argnums=0,

@@ -1,0 +1,135 @@
+"""The one way a trained model is applied to data: evaluation, prediction, features and probes.
+
+Every host brings batches of its own share; rows that are only padding are masked. The function runs on the
+global batch over the mesh, one batch ahead of the host, and every host gets the rows of all.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vidjax import interrupts
+from vidjax.train.sharding import BATCH, batch_multiple, in_mesh
+
+Batch = dict[str, Any]
+
+
+class Engine:
+    """Applies a function to batches.
+
+    Attributes:
+      hosts: how many processes share the batches; 1 where `mesh` is used by this process alone.
+    """
+
+    def __init__(self, mesh: Mesh, apply: Callable[[Any, Batch], Any], hosts: int | None = None):
+        """
+        Args:
+          mesh: over the devices of all hosts; or of this one, and each host computes its rows by itself.
+          apply: pure, (variables, batch of `video` and `index`) -> tree of arrays [B, ...].
+          hosts: all processes where None.
+        """
+        self.mesh = mesh
+        self.hosts = jax.process_count() if hosts is None else hosts
+        self._sharding = NamedSharding(mesh, BATCH)
+        self._apply = jax.jit(in_mesh(mesh, apply), out_shardings=self._sharding)
+
+    def batch_size(self, wanted: int) -> int:
+        """The smallest global batch of at least `wanted` rows that divides over devices and hosts."""
+        multiple = batch_multiple(self.mesh, self.hosts)
+        return -(-wanted // multiple) * multiple
+
+    def replicate(self, variables: Any) -> Any:
+        """Puts host arrays, the same on all hosts, on every device of the mesh."""
+        whole = NamedSharding(self.mesh, P())
+        return jax.tree.map(
+            lambda x: jax.make_array_from_callback(np.shape(x), whole, lambda i, x=x: np.asarray(x)[i]),
+            variables,
+        )
+
+    def run(self, variables: Any, batches: Iterable[Batch], empty: Batch | None = None) -> Iterator[Batch]:
+        """Applies the function to each batch.
+
+        Args:
+          variables: on the mesh.
+          batches: this host's rows, dicts of arrays [b, ...] of equal size on all hosts: `video`, `index` (-1
+            for padding), `mask` bool (False where a row is not valid), and anything else.
+          empty: a batch without a valid row, which stands in on hosts that have fewer batches than others.
+
+        Yields:
+          For each batch, `outputs` and all but `video`, as numpy arrays with the rows of all hosts in their
+          order; the same on every host.
+
+        Raises:
+          Stopped: a host was asked to stop.
+        """
+        iterator, waiting = iter(batches), None
+        while (batch := self._next(iterator, empty)) is not None:
+            outputs = self._apply(variables, self.place({k: batch[k] for k in ("video", "index")}))
+            if waiting is not None:
+                yield self._gather(*waiting)
+            waiting = outputs, {k: v for k, v in batch.items() if k != "video"}
+        if waiting is not None:
+            yield self._gather(*waiting)
+
+    def _next(self, iterator: Iterator[Batch], empty: Batch | None) -> Batch | None:
+        batch = next(iterator, None)
+        more, stop = batch is not None, interrupts.requested()
+        if self.hosts > 1:
+            more, stop = multihost_utils.process_allgather(np.array([more, stop])).reshape(-1, 2).any(0)
+        if stop:
+            raise interrupts.Stopped
+        return empty if more and batch is None else batch
+
+    def place(self, batch: Any) -> Any:
+        """Puts this host's rows on the mesh, as arrays of the global batch."""
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), batch)
+
+    def _gather(self, outputs: Any, rest: Mapping[str, Any]) -> Batch:
+        rows = jax.tree.map(_local_rows, {"outputs": outputs, **rest})
+        if self.hosts == 1:
+            return rows
+        leaves, structure = jax.tree.flatten(rows)
+        packed = [
+            np.ascontiguousarray(x)[..., None].view(np.uint8) for x in leaves
+        ]  # JAX has no 64-bit types
+        packed = multihost_utils.process_allgather(packed, tiled=True)
+        return jax.tree.unflatten(
+            structure, [np.asarray(p).view(x.dtype)[..., 0] for p, x in zip(packed, leaves, strict=True)]
+        )
+
+
+def batched(items: Iterable[Mapping[str, Any]], size: int, empty: Batch) -> Iterator[Batch]:
+    """Stacks items without a batch axis into batches of `size`, the last filled up from `empty`.
+
+    Args:
+      items: dicts of arrays.
+      size: rows of a batch.
+      empty: a batch of `size` rows that are all masked, with the keys of the items and `mask`.
+    """
+    rows: list[Mapping[str, Any]] = []
+
+    def stacked() -> Batch:
+        tail = jax.tree.map(lambda x: x[len(rows) :], empty)
+        full = jax.tree.map(lambda *x: np.stack(x), *rows) | {"mask": np.ones(len(rows), bool)}
+        return jax.tree.map(lambda a, b: np.concatenate([a, b]), full, tail)
+
+    for item in items:
+        rows.append(item)
+        if len(rows) == size:
+            yield stacked()
+            rows = []
+    if rows:
+        yield stacked()
+
+
+def _local_rows(x: Any) -> np.ndarray:
+    """The rows of a batch that this process holds, as numpy."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.asarray(x)
+    shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}  # replicas once
+    return np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])

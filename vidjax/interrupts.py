@@ -1,0 +1,114 @@
+"""Ctrl-C and SIGTERM: an orderly end within seconds, whatever the main thread is doing.
+
+Python runs signal handlers on the main thread, between two of its instructions: not while XLA compiles there,
+and an exception raised there can be lost in a callback. So a thread learns of signals too, from the wakeup
+file descriptor. It gives the main thread `GRACE` seconds to unwind and then ends the process. Inside `saving`
+the main thread is trusted to save at the next step and stop; a second signal ends the process at once.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+GRACE = 3.0  # seconds
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised on the main thread by the first signal outside of `saving`."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+class Stopped(Exception):
+    """An evaluation ended early because a process of the run was asked to save and stop."""
+
+
+class _Signals:
+    def __init__(self):
+        self.requested = False  # a signal arrived inside of `saving`
+        self.saving = False
+        self._closed = threading.Event()
+        self._received, wakeup = socket.socketpair()
+        wakeup.setblocking(False)
+        self._wakeup = wakeup
+        self._old = {s: signal.signal(s, self._on_main_thread) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._old_fd = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+        signal.set_wakeup_fd(self._old_fd)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._wakeup.close()  # ends the thread
+
+    def _on_main_thread(self, number: int, frame: object) -> None:
+        if self.saving:
+            self.requested = True
+        else:
+            raise Interrupted(number)
+
+    def _watch(self) -> None:
+        count = 0
+        while received := self._received.recv(1):
+            number = received[0]
+            if number not in self._old:
+                continue
+            count += 1
+            if count == 1 and self.saving:
+                continue
+            if count == 1 and self._closed.wait(GRACE):
+                return
+            leave(128 + number)
+
+
+_signals: _Signals | None = None
+before_leaving: list[Callable[[], object]] = []  # called by `leave`, on whichever thread it runs
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Handles signals inside of the context. Does nothing inside another one, or off the main thread."""
+    global _signals
+    if _signals is not None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _signals = _Signals()
+    try:
+        yield
+    finally:
+        _signals.close()
+        _signals = None
+
+
+@contextlib.contextmanager
+def saving() -> Iterator[None]:
+    """Inside of it a first signal only makes `requested` true; the caller saves and stops soon."""
+    with handled():
+        signals = _signals
+        if signals is not None:
+            signals.saving = True
+        try:
+            yield
+        finally:
+            if signals is not None:
+                signals.saving = False
+
+
+def requested() -> bool:
+    """Whether a signal arrived inside of `saving`."""
+    return _signals is not None and _signals.requested
+
+
+def leave(code: int) -> None:
+    """Ends the process now, since interpreter shutdown beneath running XLA and decoding threads can crash."""
+    for step in (*before_leaving, lambda: print("vidjax: interrupted", file=sys.stderr), sys.stdout.flush):
+        with contextlib.suppress(Exception):
+            step()
+    os._exit(code)
