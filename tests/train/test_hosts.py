@@ -1,0 +1,210 @@
+"""Real processes, as on the hosts of a pod: together they compute what one does, and they end together."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vidjax.data.datasets import load_source
+from vidjax.data.feature_file import FeatureFile
+from vidjax.train.hosts import LOST
+from vidjax.train.metrics import read_metrics
+
+OPTIONS = dict(size=32, frames=8, train=24, val=12, test=13)  # 13: one host's last batch is all padding
+CONFIG = f"""
+from ml_collections import ConfigDict
+def get_config(arg=""):
+    return ConfigDict(dict(
+        batch=4, steps=4, seed=1,
+        data=dict(name="synthetic_motion", options=dict({OPTIONS}),
+                  frames=4, stride=1.0, size=16, short_side=16, crop="center"),
+        model=dict(name="videomae_s_pretrain", tiny=True),
+        objective=dict(name="mae"),
+        optimizer=dict(name="adamw", lr=1e-3),
+        evals=dict(every_epochs=0.0, report=True, probe_videos=9),
+        checkpoint=dict(every_epochs=0.0),
+        log_every=1,
+    ))
+"""
+TUNE = [
+    "--config.model.name=videomae_s",
+    "--config.objective.name=classify",
+    "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hosts")
+    (folder / "config.py").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
+        yield folder
+
+
+def start(place, *args):
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    env["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[2] / ".jax_cache")
+    line = [sys.executable, "-m", "vidjax", *map(str, args)]
+    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def start_two(place, *args):
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        cluster = ["--distributed", "--coordinator", f"localhost:{s.getsockname()[1]}", "--processes", 2]
+    return [start(place, *args, *cluster, "--process", i) for i in range(2)]
+
+
+def finish(processes):
+    """(exit code, stdout, stderr) of each."""
+    texts = [p.communicate(timeout=240) for p in processes]
+    return [(p.returncode, *text) for p, text in zip(processes, texts)]
+
+
+def succeed(processes):
+    for code, _, err in finish(processes):
+        assert code == 0, err
+
+
+def train_line(place, workdir, *args):
+    return ["train", "--config", place / "config.py", "--workdir", place / workdir, *args]
+
+
+def both(place, workdir, *args):
+    """Runs a training on one host and on two."""
+    succeed([start(place, *train_line(place, f"{workdir}_1", *args))])
+    succeed(start_two(place, *train_line(place, f"{workdir}_2", *args)))
+    return place / f"{workdir}_1", place / f"{workdir}_2"
+
+
+def assert_same_metrics(one, two):
+    keys = ("step", "split", "loss", "knn_top1", "effective_rank", "grad_norm", "video_top1", "top1")
+    one, two = ([[r.get(k, 0.0) for k in keys] for r in read_metrics(run)] for run in (one, two))
+    assert [r[:2] for r in one] == [r[:2] for r in two] and len(one) == 5
+    np.testing.assert_allclose([r[2:] for r in two], [r[2:] for r in one], rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pretrained(place):
+    return both(place, "mae")
+
+
+@pytest.fixture(scope="module")
+def tuned(place, pretrained):
+    return both(place, "tuned", *TUNE, f"--config.init.path={pretrained[0]}")
+
+
+def test_two_hosts_pretrain_as_one(pretrained):
+    assert_same_metrics(*pretrained)
+    one, two = (run / "reconstructions" / "step_4.png" for run in pretrained)
+    assert one.is_file() and two.is_file()
+    assert (pretrained[1] / "report.html").is_file()
+
+
+def test_two_hosts_fine_tune_as_one(tuned):
+    assert_same_metrics(*tuned)
+    one, two = (
+        [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
+        for run in tuned
+    )
+    assert one == two and len(one) == 13
+
+
+def test_two_hosts_evaluate_as_one(place, tuned):
+    results = finish(start_two(place, "eval", "--checkpoint", tuned[0], "--out", place / "evaluated"))
+    assert [code for code, *_ in results] == [0, 0], results
+    (_, out, _), (_, silent, _) = results
+    got = dict(line.split() for line in out.splitlines() if line.startswith(("video_top1", "loss")))
+    want = read_metrics(tuned[0])[-1]
+    assert float(got["loss"]) == pytest.approx(want["loss"], abs=1e-4)
+    assert float(got["video_top1"]) == pytest.approx(want["video_top1"], abs=1e-4)
+    assert not silent.strip() and (place / "evaluated" / "result.npz").is_file()
+
+
+def test_two_hosts_extract_the_features_of_one(place, tuned):
+    """Rows, times, labels and the report of an unreadable file, in the order of the videos."""
+    record = load_source("synthetic_motion", "test", **OPTIONS)[0]
+    paths = [place / f"{name}.mp4" for name in "abcde"]
+    for path in paths:
+        path.write_bytes(record.video if path.stem != "c" else b"")
+    for videos in ("dataset:test",), paths:
+        line = ["features", *videos, "--checkpoint", tuned[0], "--config.data.threads=2", "--out"]
+        code = 0 if len(videos) == 1 else 2
+        one = finish([start(place, *line, place / "one.npz")])
+        two = finish(start_two(place, *line, place / "two.npz"))
+        assert one[0][0] == two[0][0] == code and two[1][0] == 0, (one, two)
+        a, b = FeatureFile(place / "one.npz"), FeatureFile(place / "two.npz")
+        assert a.meta == b.meta and len(a.meta["ids"]) == (13 if code == 0 else 4)
+        for i in range(len(a.meta["ids"])):
+            for x, y in zip(a.read(i), b.read(i)):
+                np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    assert "c.mp4" in one[0][2] and "c.mp4" in two[0][2]
+
+
+def wait_for_step(workdir, step, processes):
+    while not any(r["step"] >= step for r in read_metrics(workdir)):
+        assert all(p.poll() is None for p in processes), finish(processes)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_host_stops_all_at_the_same_step(place, number):
+    workdir = place / f"stopped_{number.name}"
+    processes = start_two(place, *train_line(place, workdir, "--config.steps=100000"))
+    wait_for_step(workdir, 3, processes)
+    processes[1].send_signal(number)  # the host that prints nothing
+    (code, _, err), (other, _, silent) = finish(processes)
+    assert code == other == 0, err + silent
+    saved = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
+    assert len(saved) == 1 and f"stopped and saved at step {saved[0]}" in err
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_host_is_named_in_one_line(place, lost):
+    workdir = place / f"lost_{lost}"
+    args = ["--config.steps=100000", "--config.parallel.host_timeout=10"]
+    processes = start_two(place, *train_line(place, workdir, *args))
+    wait_for_step(workdir, 3, processes)
+    processes[lost].kill()
+    ended = time.monotonic()
+    code, _, err = finish(processes)[1 - lost]
+    assert code == LOST and f"process {lost} was lost" in err.splitlines()[-1], err
+    assert "Traceback" not in err and "***" not in err and time.monotonic() - ended < 30
+
+
+def test_an_error_of_one_host_ends_all_with_its_reason(place):
+    """Only the second host reads the corrupt video."""
+    source = load_source("synthetic_motion", "test", **OPTIONS)
+    for i in range(8):
+        for split in ("train", "test"):
+            path = place / "folder" / split / "ab"[i % 2] / f"{i}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bad = split == "test" and i == 7
+            path.write_bytes(b"no video" if bad else source[i].video)
+    args = ["--config.data.name=video_folder", f"--config.data.options.path={place / 'folder'}"]
+    args += ["--config.data.bad_limit=0", "--config.steps=1", "--config.model.name=videomae_s"]
+    processes = start_two(place, *train_line(place, "bad", *args, "--config.objective.name=classify"))
+    (code, _, err), (other, _, own) = finish(processes)
+    assert code == other == 2, err + own
+    assert "process 1 stopped: 1 of 8 videos cannot be read" in err.splitlines()[-1]
+    assert "1 of 8 videos cannot be read" in own.splitlines()[-1] and "Traceback" not in err + own
+
+
+def test_what_is_no_cluster_is_one_line(place):
+    for args, message in (
+        (["--distributed"], "--distributed found no cluster environment"),
+        (
+            ["--distributed", "--coordinator", "localhost:1", "--processes", "2", "--process", "5"],
+            "cannot join",
+        ),
+    ):
+        ((code, _, err),) = finish([start(place, *train_line(place, "none", *args))])
+        assert code == 2 and message in err and err.count("\n") == 1, err
