@@ -102,6 +102,7 @@ def schema() -> ConfigDict:
                 clip_each=None,  # norm of each tensor's gradient
                 layer_decay=None,  # factor on the rate from each block to the one below it, e.g. 0.75
                 trunk_lr=None,  # factor on the rate of all but the classifier
+                groups=(),  # (name, regex on a path, {"weight_decay": 0.0, "lr": 0.1, "frozen": True}), …
                 ema=None,  # decay of the averaged weights that are evaluated, e.g. 0.999
                 nonfinite="stop",  # stop | skip: what a loss or gradient that is not finite does
             ),

@@ -1,13 +1,26 @@
 """Schedules and optimizers against their formulas."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import vidjax
+from vidjax.analysis.params import abstract_variables
 from vidjax.config import resolve
 from vidjax.errors import UserError
-from vidjax.train.optim import create_optimizer, create_schedule, peak_lr
+from vidjax.layers.stacking import stack_blocks, unstack_blocks
+from vidjax.train.optim import (
+    create_optimizer,
+    create_schedule,
+    groups_text,
+    layer_ids,
+    param_groups,
+    peak_lr,
+)
+from vidjax.train.sharding import path_name
 
 
 def config(*overrides):
@@ -122,3 +135,155 @@ def test_what_is_frozen_does_not_move_even_by_decay(name):
     tx = create_optimizer(c, lambda step: 0.1, frozen="^trunk/")
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     assert (updates["trunk"]["w"] == 0).all() and (updates["not_trunk"]["w"] < 0).all()
+
+
+def tiny(name):
+    """Shapes of the parameters of a tiny preset."""
+    model = vidjax.create_model(name, 3, tiny=True)
+    return abstract_variables(model, vidjax.spec(name).tiny_input_shape)["params"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["optimizer.name=adamw", "optimizer.layer_decay=0.5", "optimizer.trunk_lr=0.1"],
+        ["optimizer.name=sgd", "optimizer.clip_each=0.5"],
+        ["optimizer.name=sgd", "optimizer.clip_norm=0.5", "optimizer.decay_all=True"],
+        ["optimizer.name=adamw", "optimizer.groups=(('g', 'norm1', {'lr': 2.0, 'weight_decay': 0.3}),)"],
+    ],
+)
+def test_stacked_blocks_get_the_update_of_separate_blocks(options):
+    c = config("model.name=vit_b_16", "optimizer.weight_decay=0.1", *options)
+    keys = iter(jax.random.split(jax.random.key(0), 100))
+    params = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), tiny("vit_b_16"))
+    grads = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
+
+    def update(params, grads):
+        tx = create_optimizer(c, lambda _: 0.1)
+        return jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])(grads, params)
+
+    want, got = update(params, grads), update(stack_blocks(params), stack_blocks(grads))
+    chex.assert_trees_all_close(unstack_blocks(got), want, rtol=1e-6, atol=1e-8)
+
+
+def test_groups_set_weight_decay_learning_rate_and_freezing():
+    groups = (
+        ("positions", "pos_embed|cls_token", {"weight_decay": 0.0}),
+        ("head", "^head/", {"lr": 10.0}),
+        ("patches", "^patch_embed/", {"frozen": True}),
+    )
+    c = config(f"optimizer.groups={groups!r}", "optimizer.weight_decay=0.5", "optimizer.momentum=0.0")
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), tiny("vit_b_16"))
+    tx = create_optimizer(c, lambda _: 0.1)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    moved = {path_name(path): float(x.ravel()[0]) for path, x in jax.tree_util.tree_leaves_with_path(updates)}
+    assert moved["pos_embed"] == moved["cls_token"] == moved["head/bias"] == 0
+    assert moved["patch_embed/kernel"] == 0
+    assert moved["head/kernel"] == pytest.approx(-0.5)
+    assert moved["block0/attn/qkv/kernel"] == pytest.approx(-0.05)
+    line = groups_text(c, params)
+    sizes = {k: sum(x.size for x in jax.tree.leaves(params[k])) for k in params}
+    assert f"{sizes['patch_embed']:,} frozen" in line and "learning-rate scales 1 to 10" in line
+    positions = sizes["pos_embed"] + sizes["cls_token"]
+    assert f"3 groups: positions {positions:,} (weight_decay=0.0), head " in line
+
+
+def test_counts_are_of_parameters_with_and_without_weight_decay():
+    params = tiny("vit_b_16")
+    sizes = [x.size for x in jax.tree.leaves(params)]
+    kernels = [x.size for x in jax.tree.leaves(params) if x.ndim > 1]
+    stacked = jax.eval_shape(stack_blocks, params)
+    want = f"parameters: {sum(kernels):,} decayed, {sum(sizes) - sum(kernels):,} not decayed"
+    c = config("optimizer.weight_decay=0.5")
+    assert groups_text(c, params) == groups_text(c, stacked) == want
+
+
+@pytest.mark.parametrize(
+    "groups, message",
+    [
+        ((("a", "pos_embd", {}),), "matches no parameter; the nearest paths are pos_embed"),
+        ((("a", "^blok0/", {}),), "the nearest paths are block0/"),
+        ((("a", "(", {}),), "is not a regular expression"),
+        ((("a", "head", {"lrr": 2.0}),), "did you mean lr"),
+        ((("a", "head", {"lr": "2"}),), "lr of 'a' is '2'; use a number"),
+        ((("a", "head", {"frozen": 1}),), "use True or False"),
+        ((("a", "head"),), "write (name, regex, settings)"),
+        ((("a", "head", {}), ("b", "head/bias", {})), "belongs to the earlier a: put 'b' first"),
+    ],
+)
+def test_a_group_that_fits_nothing_is_one_line(groups, message):
+    with pytest.raises(UserError) as e:
+        c = config(f"optimizer.groups={groups!r}")
+        param_groups(c, tiny("vit_b_16"))
+    assert message in str(e.value) and "\n" not in str(e.value)
+
+
+# Families without numbered blocks; every other registered model has layers in the order of computation.
+UNORDERED = "attentive_probe linear_probe c3d cnn_m_* vgg16* *rcn_vgg16 karpathy_* lecture_* lrcn_cnn_m"
+UNORDERED += " two_stream_cnn_m* slow_fusion_conv4"
+TOP = (
+    "norm fc_norm head head_fc head_norm fc final_conv final_bn last_conv last_bn rnn1 rnn1_backward mlp vlad"
+)
+TOP += " attention_gate attention_score attention_tanh fusion_conv time_norm decoder_norm decoder_pred"
+
+
+@pytest.mark.parametrize("family", sorted({vidjax.spec(n).family for n in vidjax.list_models()}))
+def test_layer_decay_knows_the_depth_of_every_parameter_or_refuses(family):
+    unordered = {name for pattern in UNORDERED.split() for name in vidjax.list_models(pattern)}
+    names = [n for n in vidjax.list_models() if vidjax.spec(n).family == family]
+    for name in names:
+        if name in unordered:
+            with pytest.raises(UserError, match=r"optimizer\.layer_decay.*optimizer\.groups"):
+                layer_ids(tiny(name), name)
+            continue
+        ids, top = layer_ids(tiny(name), name)
+        flat = {path_name(path): i for path, i in jax.tree_util.tree_leaves_with_path(ids)}
+        assert set(flat.values()) == set(range(top + 1)), name
+        assert {i for path, i in flat.items() if "head/" in path} <= {top}, name
+        parts = {path: set(path.split("/")) for path, i in flat.items() if i == top}
+        assert not [path for path, found in parts.items() if not found & set(TOP.split())], name
+
+
+def test_a_second_encoder_follows_the_first_and_parallel_streams_share_layers():
+    ids, top = layer_ids(tiny("vivit_b_16x2_fe"), "")
+    first = [next(iter(jax.tree.leaves(ids[k]))) for k in ("patch_embed", "block0", "block1", "norm")]
+    second = [next(iter(jax.tree.leaves(ids[k]))) for k in ("time_pos_embed", "time_block0", "time_norm")]
+    assert (first, second, top) == ([0, 1, 2, 2], [2, 3, 4], 4)
+    ids, top = layer_ids(tiny("vtn_vit_b_16"), "")
+    got = [ids[k]["norm1"]["scale"] for k in ("block0", "block1")]
+    assert [ids["trunk"][f"block{i}"]["norm1"]["scale"] for i in range(2)] + got == [1, 2, 3, 4]
+    ids, top = layer_ids(tiny("slowfast_r50_8x8"), "")
+    paths = ("slow_stage2_block0", "fast_stage2_block0", "lateral_stage2")
+    assert {i for path in paths for i in jax.tree.leaves(ids[path])} == {2}
+
+
+def test_trunk_lr_needs_a_classifier_and_something_below_it():
+    for name in ("videomae_b_pretrain", "linear_probe"):
+        with pytest.raises(UserError, match=r"optimizer\.trunk_lr does not fit"):
+            param_groups(config(f"model.name={name}", "optimizer.trunk_lr=0.1"), tiny(name))
+
+
+def test_optimizer_state_has_the_structure_of_saved_checkpoints():
+    """Recorded from the chain that wrote the existing checkpoints; another structure does not restore."""
+    params = {
+        "stem": {"kernel": jnp.ones((2, 2))},
+        "block0": {"bias": jnp.ones(2)},
+        "head": {"b": jnp.ones(1)},
+    }
+    empty, masked = optax.EmptyState(), optax.MaskedState(optax.EmptyState())
+    count = optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+    adam, trace = optax.scale_by_adam().init(params), optax.trace(0.9).init(params)
+    decay = "optimizer.weight_decay=0.1"
+    cases = {
+        ("optimizer.name=sgd", decay): (empty, empty, (masked, trace), count),
+        ("optimizer.name=sgd",): (empty, empty, (empty, trace), count),
+        ("optimizer.name=adamw", decay): (empty, empty, (adam, masked), count),
+        ("optimizer.name=adamw", decay, "optimizer.decay_all=True"): (empty, empty, (adam, empty), count),
+        ("optimizer.name=adamw", decay, "optimizer.layer_decay=0.5", "optimizer.clip_norm=1.0"): (
+            *(empty, empty, (adam, masked), empty, count),
+        ),
+    }
+    for overrides, want in cases.items():
+        for frozen, last in ((None, ()), ("^stem/", (masked,))):
+            state = create_optimizer(config(*overrides), lambda _: 0.1, frozen).init(params)
+            chex.assert_trees_all_equal_structs(state, (*want, *last))

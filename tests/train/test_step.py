@@ -98,6 +98,25 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
     assert moved > 2 * once
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_frozen_parameters_do_not_count_in_the_gradient_norm(accumulation):
+    """Clipping to a norm then acts on what is trained alone."""
+
+    def frozen(params):
+        return {module: jax.tree.map(lambda _, m=module: m != "head", params[module]) for module in params}
+
+    init, make = setup(accumulation=accumulation, tx=optax.sgd(1.0))
+    free, metrics = jax.jit(make())(init(), batch())
+    init, make = setup(accumulation=accumulation, tx=optax.sgd(1.0), frozen=frozen)
+    state = init()
+    new, frozen_metrics = jax.jit(make())(state, batch())
+    head = optax.tree.norm(jax.tree.map(jnp.subtract, state.params["head"], free.params["head"]))
+    assert frozen_metrics["grad_norm"] < metrics["grad_norm"]
+    np.testing.assert_allclose(frozen_metrics["grad_norm"], head, rtol=1e-4)
+    chex.assert_trees_all_close(new.params["head"], free.params["head"], rtol=1e-5)
+    chex.assert_trees_all_equal(new.params["conv1"], state.params["conv1"])
+
+
 def test_ema_follows_the_parameters():
     init, make = setup(ema=0.5)
     old = init()

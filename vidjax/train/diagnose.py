@@ -1,60 +1,92 @@
 """Where a loss that is not finite comes from."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import tracers
 
 from vidjax.train.experiment import Experiment
 from vidjax.train.sharding import path_name
 from vidjax.train.state import State
+from vidjax.train.step import make_gradients
 
 
 def explain_nonfinite(exp: Experiment, state: State, batch: dict[str, Any]) -> str:
-    """One line on the first thing that is not finite in the step of `batch` from `state`: a parameter, a
-    layer's output in the order of computation, the loss, or a gradient."""
-    if bad := _first_bad(state.params):
+    """Returns one line on the first value that is not finite in the step of `batch` from `state`.
+
+    It is a parameter, the input or output of a layer in the order of computation, the loss, or a gradient.
+
+    The step is run again as it was, from the same code and on the same devices. `state` is donated.
+    """
+    if bad := _first_bad(jax.tree.map(lambda x: jnp.isfinite(x).all(), state.params)):
         return f"parameter {bad} is not finite"
-    outputs, loss, grads = _replay(exp, state, batch)
-    for name, finite in outputs:
+    names, values, grads, metrics = _replay(exp, state, batch)
+    for name, finite in zip(names, values, strict=True):
         if not finite:
-            return f"loss is not finite; the first bad layer is {name}"
-    if not jnp.isfinite(loss):
+            return f"loss is not finite; the first bad {name}"
+    if not jnp.isfinite(metrics["loss"]):
         return "loss is not finite, though every layer's output is"
     if bad := _first_bad(grads):
-        return f"gradient is not finite, first for {bad}, though the loss is {loss:.4g}"
+        return f"gradient is not finite, first for {bad}, though the loss is {metrics['loss']:.4g}"
     return "the gradient's norm overflows, though every gradient is finite"
 
 
-def _first_bad(tree: Any) -> str | None:
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if not jnp.isfinite(x).all():
+def _first_bad(finite: Any) -> str | None:
+    for path, good in jax.tree_util.tree_leaves_with_path(finite):
+        if not good:
             return path_name(path)
     return None
 
 
-def _replay(exp: Experiment, state: State, batch: dict[str, Any]):
-    """Whether each layer's output is finite, in order, with the loss and the gradients."""
+def _is_float(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _replay(
+    exp: Experiment, state: State, batch: dict[str, Any]
+) -> tuple[list[str], list[bool], Any, dict[str, Any]]:
+    """Returns what the values are in the order of computation, whether each is finite in every part of the
+    batch and on every device, the same for the gradients, and the metrics of the step."""
     names: list[str] = []
 
-    def loss_fn(params):
-        flags = []
+    def watched(*args):
+        names.clear()  # it may be traced more than once
+        flags: list[jax.Array] = []
+        trace = tracers.current_trace()
+
+        def check(name: str, tree: Any) -> None:
+            values = [x for x in jax.tree.leaves(tree) if _is_float(x)]
+            if values:
+                names.append(name)
+                flags.append(jnp.stack([jnp.isfinite(x).all() for x in values]).all().astype(jnp.float32))
 
         def note(call, args, kwargs, context):
+            # A flag cannot leave the trace of a scan or of remat; the input of the next layer tells.
+            if context.method_name != "__call__" or tracers.current_trace() != trace:
+                return call(*args, **kwargs)
+            name = "/".join(context.module.path) or "the model"
+            check(f"value is the input of {name}", (args, kwargs))
             out = call(*args, **kwargs)
-            if context.method_name == "__call__":
-                names.append("/".join(context.module.path) or "the model")
-                flags.append(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(out)]).all())
+            check(f"layer is {name}", out)
             return out
 
         with nn.intercept_methods(note):
-            rng = jax.random.fold_in(state.rng, state.step)
-            inputs = {k: batch[k] for k in ("video", "label")}
-            loss, _ = exp.objective(exp.model, params, state.model_state, inputs, rng, True)
-        return loss, flags
+            loss, aux = exp.objective(*args)
+        return loss, {**aux, "metrics": {"metrics": aux["metrics"], "finite": flags}}
 
-    run = jax.jit(functools.partial(jax.value_and_grad, has_aux=True)(loss_fn))
-    (loss, flags), grads = run(state.params)
-    return list(zip(names, jax.device_get(flags), strict=True)), loss, grads
+    def make(**axis):
+        gradients = make_gradients(watched, exp.model, **exp.gradient_options, **axis)
+
+        def step(state: State, batch: dict) -> tuple[State, dict]:
+            grads, _, seen = gradients(state, batch)
+            # Flags are means over parts and devices.
+            seen["finite"] = [x == 1.0 for x in seen["finite"]]
+            return state, {**seen, "grads": jax.tree.map(lambda g: jnp.isfinite(g).all(), grads)}
+
+        return step
+
+    runner = exp.make_runner(make)
+    _, seen = runner.step(runner.place(state), {k: batch[k] for k in ("video", "label")})
+    return names, jax.device_get(seen["finite"]), jax.device_get(seen["grads"]), seen["metrics"]

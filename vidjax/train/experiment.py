@@ -29,7 +29,7 @@ from vidjax.layers.preprocess import normalize
 from vidjax.models import create_model
 from vidjax.objectives import create_objective
 from vidjax.objectives.mae import draw
-from vidjax.train.optim import create_optimizer, create_schedule, peak_lr
+from vidjax.train.optim import create_optimizer, create_schedule, frozen_params, groups_text, peak_lr
 from vidjax.train.sharding import (
     JitRunner,
     PmapRunner,
@@ -53,6 +53,9 @@ class Experiment:
       schedule: step -> learning rate.
       init: () -> a fresh State on the host's terms; traceable.
       runner: compiles and runs the training step.
+      make_runner: compiles and runs another step in the same way, from a function (axis_name=None) -> step.
+      gradient_options: of `vidjax.train.step.make_gradients`, as in the training step.
+      groups: the counts of decayed and frozen parameters and of the parameter groups, in one line.
       compiled: functions that evaluation compiles once, by name.
       engine: evaluates on the mesh. Its outputs for `video` uint8 [B, V, T, H, W, C] (or a dict of streams)
         are logits float32 [B, V, K]; of a pretraining model, see `vidjax.train.pretraining`.
@@ -69,6 +72,9 @@ class Experiment:
     schedule: optax.Schedule
     init: Callable[[], State]
     runner: JitRunner | PmapRunner
+    make_runner: Callable[[Callable], JitRunner | PmapRunner]
+    gradient_options: dict[str, Any]
+    groups: str
     engine: Engine
     compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -117,25 +123,32 @@ def build(config: ConfigDict) -> Experiment:
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
-    tx = create_optimizer(config, schedule, _frozen(config, model))
+    frozen = _frozen(config, model)
+    tx = create_optimizer(config, schedule, frozen)
+    gradient_options = dict(
+        accumulation=parallel.accumulation,
+        freeze_bn=config.model.freeze_bn,
+        frozen=lambda params: frozen_params(config, params, frozen),
+    )
     make_step = functools.partial(
         make_train_step,
         objective,
         model,
         tx,
-        accumulation=parallel.accumulation,
         ema=config.optimizer.ema,
         nonfinite=config.optimizer.nonfinite,
-        freeze_bn=config.model.freeze_bn,
+        **gradient_options,
     )
     init = functools.partial(
         init_state, model, tx, config.seed, clip_shape(config.data), config.optimizer.ema is not None
     )
     abstract = _abstract(config, model, init)
-    if parallel.mode == "pmap":
-        runner = PmapRunner(make_step(axis_name=PmapRunner.AXIS), mesh, abstract)
-    else:
-        runner = JitRunner(make_step(), mesh, state_shardings(abstract, mesh, parallel.rules))
+
+    def make_runner(make: Callable) -> JitRunner | PmapRunner:
+        if parallel.mode == "pmap":
+            return PmapRunner(make(axis_name=PmapRunner.AXIS), mesh, abstract)
+        return JitRunner(make(), mesh, state_shardings(abstract, mesh, parallel.rules))
+
     return Experiment(
         config=config,
         model=model,
@@ -147,7 +160,10 @@ def build(config: ConfigDict) -> Experiment:
         steps_per_epoch=steps_per_epoch,
         schedule=schedule,
         init=init,
-        runner=runner,
+        runner=make_runner(make_step),
+        make_runner=make_runner,
+        gradient_options=gradient_options,
+        groups=groups_text(config, abstract.params, frozen),
         engine=Engine(mesh, make_apply(config, model, objective)),
     )
 

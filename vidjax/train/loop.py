@@ -87,6 +87,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, start, active=lead)))
         progress = stack.enter_context(Progress(name, exp.steps, start, active=lead))
         progress.say(batch_text(exp))
+        progress.say(exp.groups)
         if start:
             progress.say(f"resuming from step {start} of {exp.steps}")
         run = _Run(exp, workdir, checkpoints, writer, progress, batches)

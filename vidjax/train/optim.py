@@ -1,6 +1,14 @@
-"""Optimizers and learning-rate schedules, chosen by config."""
+"""Optimizers, their parameter groups and learning-rate schedules, chosen by config."""
 
+import bisect
+import dataclasses
+import difflib
+import functools
+import heapq
+import math
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +17,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vidjax.errors import UserError
+from vidjax.errors import UserError, unknown
 from vidjax.train.sharding import path_name
 
 
@@ -46,18 +54,19 @@ def create_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> o
 def create_optimizer(
     config: ConfigDict, schedule: optax.Schedule, frozen: str | None = None
 ) -> optax.GradientTransformation:
-    """Clipping, weight decay and the update rule. What the regex `frozen` finds in its path never changes.
+    """Gradient clipping, weight decay and the update rule, for the groups of `param_groups`.
 
-    SGD adds the decay to the gradient before the momentum, as PyTorch does; AdamW decouples it (Loshchilov &
-    Hutter, arXiv:1711.05101). RMSProp is TensorFlow's: `eps` under the root, the decay in the gradient.
-    Unless `decay_all`, tensors with fewer than two axes (biases, norms) do not decay. `trunk_lr` and
-    `layer_decay` scale updates, decay included, by where in the model they are.
+    SGD adds the weight decay to the gradient before the momentum, as PyTorch does; AdamW decouples it
+    (Loshchilov & Hutter, arXiv:1711.05101). RMSProp is TensorFlow's: `eps` under the root, the weight decay
+    in the gradient. Learning-rate scales apply to the whole update, weight decay included.
+
+    The structure of the optimizer state is that of the saved checkpoints: every transform but the update rule
+    is stateless, and its place in the chain depends only on which options are set.
     """
-    c = config.optimizer
-    mask = None if c.decay_all else lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-    decay = optax.add_decayed_weights(c.weight_decay, mask) if c.weight_decay else optax.identity()
+    c, settings = config.optimizer, [settings for _, _, settings in _entries(config)]
     clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity()
     momentum = optax.trace(c.momentum, c.nesterov) if c.momentum else optax.identity()
+    decay = _weight_decay(config, frozen)
     if c.name == "sgd":
         rule = optax.chain(decay, momentum)
     elif c.name == "rmsprop":
@@ -65,72 +74,299 @@ def create_optimizer(
     else:
         rule = optax.chain(optax.scale_by_adam(c.b1, c.b2, c.eps), decay)
     chain = [clip, clip_each(c.clip_each) if c.clip_each else optax.identity(), rule]
-    if c.layer_decay is not None or c.trunk_lr is not None:
-        chain.append(scale_by_depth(c.layer_decay or 1.0, 1.0 if c.trunk_lr is None else c.trunk_lr))
+    if c.layer_decay is not None or c.trunk_lr is not None or any("lr" in s for s in settings):
+        chain.append(_scale_by_group(config))
     chain.append(optax.scale_by_learning_rate(schedule))
-    if frozen:  # last, since decay moves weights that have no gradient
-        chain.append(optax.masked(optax.set_to_zero(), lambda params: _found(frozen, params)))
-    return optax.chain(*chain)
+    if frozen or any(
+        s.get("frozen") for _, _, s in c.groups
+    ):  # last: weight decay moves them without gradient
+        chain.append(optax.masked(optax.set_to_zero(), lambda params: frozen_params(config, params, frozen)))
+    tx = optax.chain(*chain)
+
+    def init(params: Any) -> Any:
+        param_groups(config, params, frozen)  # raises for a pattern that fits nothing
+        return tx.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """How one parameter is updated.
+
+    Attributes:
+      name: of the entry of `optimizer.groups` that the parameter belongs to; None without one.
+      weight_decay: its weight decay.
+      lr: factor on the learning rate; an array [L] for the layers of stacked blocks.
+      frozen: whether it never changes.
+    """
+
+    name: str | None
+    weight_decay: float
+    lr: float | np.ndarray
+    frozen: bool
+
+
+def param_groups(config: ConfigDict, params: Any, frozen: str | None = None) -> Any:
+    """Returns a tree like `params` with the `Group` of each parameter.
+
+    Without `optimizer.groups`, biases and norms (fewer than two axes in one layer, stacked or not) have no
+    weight decay unless `decay_all`; `trunk_lr` and `layer_decay` scale learning rates by depth; parameters
+    whose path the regex `frozen` finds are frozen. `optimizer.groups` holds entries (name, regex, settings);
+    the first regex found in a path decides. Of its settings, `weight_decay` replaces the default, `lr`
+    multiplies the learning rate, and `frozen=True` freezes.
+
+    Args:
+      config: the resolved config.
+      params: a tree of arrays or of their shapes.
+      frozen: see above.
+
+    Raises:
+      UserError: a regex that is invalid or leaves its group empty, an unknown setting, `layer_decay` for a
+        model without an order of blocks, or `trunk_lr` for one without a classifier.
+    """
+    c = config.optimizer
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    members = _members(config, names)
+    scales = jax.tree.leaves(_depth_scales(config, params))
+
+    def group(i: int, name: str, x: Any) -> Group:
+        key, settings = members.get(name, (None, {}))
+        default = c.weight_decay if c.decay_all or _own_rank(name, x) > 1 else 0.0
+        return Group(
+            name=key,
+            weight_decay=settings.get("weight_decay", default),
+            lr=scales[i] * settings.get("lr", 1.0),
+            frozen=bool(settings.get("frozen", False) or (frozen and re.search(frozen, name))),
+        )
+
+    leaves, structure = jax.tree.flatten(params)
+    return jax.tree.unflatten(structure, [group(i, n, x) for i, (n, x) in enumerate(zip(names, leaves))])
+
+
+def frozen_params(config: ConfigDict, params: Any, frozen: str | None = None) -> Any:
+    """Returns a tree like `params` of bools: which parameters never change."""
+    return jax.tree.map(lambda g: g.frozen, param_groups(config, params, frozen))
+
+
+def groups_text(config: ConfigDict, params: Any, frozen: str | None = None) -> str:
+    """Returns the parameter counts of each kind of update, in one line, for arrays or their shapes."""
+    c, counts, named, scales = config.optimizer, Counter(), Counter(), []
+    groups = jax.tree.leaves(param_groups(config, params, frozen))
+    for x, group in zip(jax.tree.leaves(params), groups):
+        size = math.prod(x.shape)
+        counts["frozen" if group.frozen else "decayed" if group.weight_decay else "not decayed"] += size
+        named[group.name] += size
+        if not group.frozen:
+            scales.append(np.asarray(group.lr))
+    line = ", ".join(f"{counts[k]:,} {k}" for k in ("decayed", "not decayed", "frozen") if counts[k])
+    line = f"parameters: {line}"
+    low, high = min((x.min() for x in scales), default=1), max((x.max() for x in scales), default=1)
+    if (low, high) != (1, 1):
+        line += f"; learning-rate scales {low:.3g} to {high:.3g}"
+    shown = (
+        f"{name} {named[name]:,} ({', '.join(f'{k}={v}' for k, v in settings.items())})"
+        for name, _, settings in _entries(config)
+    )
+    return line + (f"; {len(c.groups)} groups: {', '.join(shown)}" if c.groups else "")
+
+
+_SETTINGS = {"weight_decay": (int, float), "lr": (int, float), "frozen": (bool,)}
+
+
+def _entries(config: ConfigDict) -> list[tuple[str, str, dict[str, Any]]]:
+    """Returns the checked entries (name, regex, settings) of `optimizer.groups`."""
+    entries = []
+    for entry in config.optimizer.groups:
+        if len(entry) != 3 or not isinstance(entry[2], Mapping | ConfigDict):
+            raise UserError(
+                f"optimizer.groups has the entry {entry!r}: write (name, regex, settings), for example "
+                "('positions', 'pos_embed', {'weight_decay': 0.0})"
+            )
+        name, pattern, settings = entry[0], entry[1], dict(entry[2])
+        for key, value in settings.items():
+            if key not in _SETTINGS:
+                raise unknown(f"setting of '{name}' in optimizer.groups", key, _SETTINGS)
+            if not isinstance(value, _SETTINGS[key]) or (key != "frozen" and isinstance(value, bool)):
+                kind = "True or False" if key == "frozen" else "a number"
+                raise UserError(f"optimizer.groups: {key} of '{name}' is {value!r}; use {kind}")
+        try:
+            re.compile(pattern)
+        except re.error as e:
+            raise UserError(f"optimizer.groups: '{pattern}' is not a regular expression: {e}") from None
+        entries.append((name, pattern, settings))
+    return entries
+
+
+def _members(config: ConfigDict, names: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Returns {path: (name, settings)} of the parameters that belong to an entry of `optimizer.groups`."""
+    found: dict[str, tuple[str, dict]] = {}
+    for group, pattern, settings in _entries(config):
+        matched = [name for name in names if re.search(pattern, name)]
+        if not matched:
+            raise UserError(
+                f"optimizer.groups: '{pattern}' of '{group}' matches no parameter; the nearest paths are "
+                f"{', '.join(_nearest(pattern, names))}"
+            )
+        new = [name for name in matched if name not in found]
+        if not new:
+            taken = ", ".join(sorted({found[name][0] for name in matched}))
+            raise UserError(
+                f"optimizer.groups: every parameter that '{pattern}' of '{group}' matches belongs to the "
+                f"earlier {taken}: put '{group}' first"
+            )
+        found |= dict.fromkeys(new, (group, settings))
+    return found
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
+    """The three paths of which some part is most like `pattern`."""
+    plain = re.sub(r"[^\w/]", "", pattern)
+
+    def likeness(name: str) -> float:
+        parts = {name, *name.split("/")}
+        return max(difflib.SequenceMatcher(None, plain, part).ratio() for part in parts)
+
+    return heapq.nlargest(3, names, key=likeness)
+
+
+# Blocks stacked for a scan, as `vidjax.layers.stacking` names them: axis 0 of their arrays is the layer.
+_STACKED = re.compile(r"(^|/)\w*blocks/")
+
+
+def _own_rank(name: str, x: Any) -> int:
+    """Axes of a parameter in one layer."""
+    return x.ndim - bool(_STACKED.search(name))
+
+
+def _weight_decay(config: ConfigDict, frozen: str | None) -> optax.GradientTransformation:
+    c = config.optimizer
+    values = {c.weight_decay, *(s.get("weight_decay", 0.0) for _, _, s in _entries(config))} - {0}
+    if c.decay_all and not c.groups:
+        return optax.add_decayed_weights(c.weight_decay) if c.weight_decay else optax.identity()
+
+    def mask(value: float, params: Any) -> Any:
+        return jax.tree.map(lambda g: g.weight_decay == value, param_groups(config, params, frozen))
+
+    decays = [optax.add_decayed_weights(v, functools.partial(mask, v)) for v in sorted(values)]
+    return decays[0] if len(decays) == 1 else optax.chain(*decays) if decays else optax.identity()
 
 
 def clip_each(bound: float) -> optax.GradientTransformation:
-    """Shrinks a tensor's gradient whose Euclidean norm is above `bound` to that norm (Keras's `clipnorm`)."""
+    """Shrinks a tensor's gradient whose Euclidean norm is above `bound` to that norm (Keras's `clipnorm`).
 
-    def clip(g: jax.Array) -> jax.Array:
-        return g * jnp.minimum(1.0, bound / jnp.maximum(jnp.linalg.norm(g.ravel()), 1e-12)).astype(g.dtype)
-
-    return optax.stateless(lambda grads, params: jax.tree.map(clip, grads))
-
-
-def _found(pattern: str, params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.search(pattern, path_name(path))), params)
-
-
-def scale_by_depth(layer_decay: float, trunk_lr: float) -> optax.GradientTransformation:
-    """Multiplies updates by `layer_decay ** (layers above)`, and by `trunk_lr` below the classifier.
-
-    The layer-wise decay of Clark et al. (ELECTRA, arXiv:2003.10555, section 3.1) as masked autoencoders are
-    fine-tuned: what comes before the blocks is layer 0, the blocks are 1, 2, ... in the order of the model,
-    and all after them (the last norm, the head) is the top layer, with the full rate.
+    Each layer of stacked blocks is a tensor of its own.
     """
 
-    def update(updates, state, params=None):
-        layers, top = layer_ids(updates)
+    def clip(path: tuple, g: jax.Array) -> jax.Array:
+        axes = tuple(range(g.ndim - _own_rank(path_name(path), g), g.ndim))
+        norm = jnp.sqrt(jnp.sum(jnp.square(jnp.abs(g)), axes, keepdims=True))
+        return g * jnp.minimum(1.0, bound / jnp.maximum(norm, 1e-12)).astype(g.dtype)
 
-        def scale(path, x, layer):
-            factor = jnp.asarray(layer_decay ** (top - layer), x.dtype)
-            if not _HEAD.search(path_name(path)):
-                factor *= trunk_lr
-            return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim))
+    return optax.stateless(lambda grads, params: jax.tree_util.tree_map_with_path(clip, grads))
 
-        return jax.tree_util.tree_map_with_path(scale, updates, layers), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+def _scale_by_group(config: ConfigDict) -> optax.GradientTransformation:
+    def scale(x: jax.Array, group: Group) -> jax.Array:
+        factor = jnp.asarray(group.lr, x.dtype)
+        return x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim))
+
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(scale, updates, param_groups(config, updates))
+    )
+
+
+def _depth_scales(config: ConfigDict, params: Any) -> Any:
+    """Returns a tree of factors on the learning rate: `layer_decay ** (layers above)`, and `trunk_lr` below
+    the classifier.
+
+    The layer-wise learning-rate decay of Clark et al. (ELECTRA, arXiv:2003.10555, section 3.1) as masked
+    autoencoders are fine-tuned.
+    """
+    c, model = config.optimizer, config.model.name
+    layers, top = jax.tree.map(lambda _: 0, params), 0
+    if c.layer_decay is not None:
+        layers, top = layer_ids(params, model)
+    head = jax.tree_util.tree_map_with_path(lambda path, _: bool(_HEAD.search(path_name(path))), params)
+    if c.trunk_lr is not None and len(set(jax.tree.leaves(head))) == 1:
+        what = "nothing but a classifier" if jax.tree.leaves(head)[0] else "no classifier 'head'"
+        raise UserError(f"optimizer.trunk_lr does not fit {model}, which has {what}: leave it out")
+    decay, trunk = (1.0 if x is None else x for x in (c.layer_decay, c.trunk_lr))
+    return jax.tree.map(lambda layer, head: decay ** (top - layer) * (1.0 if head else trunk), layers, head)
 
 
 _HEAD = re.compile(r"(^|/)head/")
-# A block of any model: block3, stage2_block0; or all blocks stacked along the first axis of "blocks".
-_BLOCK = re.compile(r"(?:^|/)((?:stage\d+_)?block\d+|blocks)/")
-_FIRST = re.compile(r"(^|/)(stem|patch_embed|pos_embed|cls_token|mask_token)")
+_BLOCK = re.compile(
+    r"(?:^|/)(?:slow_|fast_|time_|decoder_)?"
+    r"(?:stage(?P<stage>\d+)_(?:block|nonlocal)(?P<number>\d+)|block(?P<single>\d+)|(?P<stacked>blocks))/"
+)
+# What ends a stage of SlowFast, after its blocks; and what begins one of Swin, before them.
+_STAGE_END, _STAGE_START = re.compile(r"(?:^|/)lateral_stage(\d+)/"), re.compile(r"(?:^|/)stage(\d+)_merge/")
+_FIRST = re.compile(
+    r"(^|/)((slow_|fast_|lateral_)?stem|patch_|embed_norm|time_embed|type_embed|mask_token|decoder_embed|"
+    r"(time_|decoder_)?(pos_embed|cls_token))"
+)
+# A second encoder or the decoder, whose blocks follow all blocks of the first.
+_SECOND = re.compile(r"^(decoder_|mask_token|time_(block|norm|cls_token|pos_embed))")
+_UNORDERED = re.compile(r"(^|[/_])(stage|block)s?\d*([/_]|$)")
 
 
-def layer_ids(params: Any) -> tuple[Any, int]:
-    """The layer of each parameter, as `scale_by_depth` counts them, and that of the top.
+def layer_ids(params: Any, model: str) -> tuple[Any, int]:
+    """Returns the layer of each parameter, for layer decay, and the number of the top layer.
 
-    A tree of numbers; of arrays [L] for blocks that are stacked.
+    What comes before the blocks (patches, positions, the stem) is layer 0, the blocks are layers 1, 2, ... in
+    the order of computation, and what follows them (the last norm, the head) is the top layer. Blocks of
+    parallel streams (SlowFast's pathways, two-stream networks) share the layers. The blocks of a second
+    encoder follow those of the first (ViViT's factorised encoder, VTN, the decoder of a masked autoencoder);
+    what lies between two blocks belongs to the layer below it.
+
+    Args:
+      params: a tree of arrays or of their shapes.
+      model: its name, for messages.
+
+    Returns:
+      A tree of numbers, of arrays [L] for stacked blocks; and the top layer.
+
+    Raises:
+      UserError: a model without numbered blocks, or with one that is in no order with the others.
     """
     flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
-    blocks = {m[1]: x.shape[0] for name, x in flat.items() if (m := _BLOCK.search(name))}
-    depth = blocks.pop("blocks", 0)
-    ids = {"blocks": 1 + np.arange(depth)}
-    for block in sorted(blocks, key=lambda b: [int(n) for n in re.findall(r"\d+", b)]):
-        ids[block] = len(ids)
-    top = max(depth, len(blocks)) + 1
+    in_trunk = {name.startswith("trunk/") for name in flat if _BLOCK.search(name)}
 
-    def layer(path, _):
+    def phase(name: str) -> int:
+        return int(not name.startswith("trunk/") if len(in_trunk) == 2 else bool(_SECOND.search(name)))
+
+    def keys(name: str, x: Any) -> list[tuple]:
+        """Where the parameter is: (phase, stage, number), one for each layer of stacked blocks."""
+        if _HEAD.search(name):
+            return [(math.inf, math.inf, math.inf)]
+        m, p = _BLOCK.search(name), phase(name)
+        if m and m["stacked"]:
+            return [(p, 0, i) for i in range(x.shape[0])]
+        if m:
+            return [(p, int(m["stage"] or 0), int(m["number"] or m["single"] or 0))]
+        if m := _STAGE_END.search(name):
+            return [(p, int(m[1]), math.inf)]
+        if m := _STAGE_START.search(name):
+            return [(p, int(m[1]), -1)]
+        if _FIRST.search(name):
+            return [(p, -1, -1)]
+        if _UNORDERED.search(name):
+            raise UserError(f"optimizer.layer_decay: the depth of {name} in {model} is not known; {_INSTEAD}")
+        return [(p, math.inf, math.inf)]
+
+    places = {name: keys(name, x) for name, x in flat.items()}
+    blocks = sorted({key for name, found in places.items() if _BLOCK.search(name) for key in found})
+    if not blocks:
+        raise UserError(f"optimizer.layer_decay: {model} has no numbered blocks; {_INSTEAD}")
+    top, last = len(blocks) + 1, (blocks[-1][0], math.inf, math.inf)
+
+    def layer(path: tuple, _: Any) -> int | np.ndarray:
         name = path_name(path)
-        if m := _BLOCK.search(name):
-            return ids[m[1]]
-        return 0 if _FIRST.search(name) else top
+        ids = [top if key >= last else bisect.bisect_right(blocks, key) for key in places[name]]
+        return np.array(ids) if _STACKED.search(name) else ids[0]
 
     return jax.tree_util.tree_map_with_path(layer, params), top
+
+
+_INSTEAD = "leave it out, or scale learning rates by optimizer.groups"

@@ -14,47 +14,36 @@ from vidjax.train.state import State
 Metrics = dict[str, jax.Array]
 
 
-def make_train_step(
+def make_gradients(
     objective: Callable,
     model: nn.Module,
-    tx: optax.GradientTransformation,
     *,
     accumulation: int = 1,
-    ema: float | None = None,
-    nonfinite: str = "stop",
     freeze_bn: bool = False,
+    frozen: Callable[[Any], Any] | None = None,
     axis_name: str | None = None,
-) -> Callable[[State, dict], tuple[State, Metrics]]:
-    """Builds `state, metrics = step(state, batch)`.
+) -> Callable[[State, dict], tuple[Any, Any, Metrics]]:
+    """Builds `grads, model_state, metrics = gradients(state, batch)`, the forward and backward passes of the
+    step that `state` is about to take.
 
     Gradients and metrics are means over the batch. With `accumulation` the batch is cut into that many equal
     parts, run one after another; BatchNorm's running statistics then move once per part, as they would in
-    successive steps.
-
-    Args:
-      objective: see `vidjax.objectives`.
-      model: the linen module.
-      tx: the optax transformation.
-      accumulation: forward and backward passes per update.
-      ema: decay of the averaged parameters; None keeps none.
-      nonfinite: what happens when the loss or the gradient norm is not finite. "skip" goes on with the next
-        batch and unchanged weights; "stop" freezes the whole state from this step on, for the loop to see.
-      freeze_bn: whether BatchNorm normalises with its running statistics and leaves them as they are.
-      axis_name: the mapped axis under `pmap`; None under `jit`, where arrays are global.
-
-    Returns:
-      The step. Its metrics hold those of the objective, `grad_norm`, and `nonfinite`, the count so far.
+    successive steps. See `make_train_step` for the arguments.
     """
 
     def loss_and_grads(state: State, model_state: Any, batch: dict, rng: jax.Array):
-        grad = jax.value_and_grad(
-            lambda params: objective(model, params, model_state, batch, rng, True), has_aux=True
-        )
+        def loss(params):
+            if frozen is not None:  # no backward pass, and zeros for the gradient
+                params = jax.tree.map(
+                    lambda p, fixed: jax.lax.stop_gradient(p) if fixed else p, params, frozen(params)
+                )
+            return objective(model, params, model_state, batch, rng, True)
+
         with statistics("stored" if freeze_bn else "batch"):
-            (_, aux), grads = grad(state.params)
+            (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         return aux["model_state"], (grads, aux["metrics"])
 
-    def step(state: State, batch: dict) -> tuple[State, Metrics]:
+    def gradients(state: State, batch: dict) -> tuple[Any, Any, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
         if axis_name:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
@@ -71,7 +60,43 @@ def make_train_step(
             grads, metrics = jax.tree.map(lambda x: x.mean(0), stacked)
         if axis_name:
             grads, metrics, model_state = jax.lax.pmean((grads, metrics, model_state), axis_name)
+        return grads, model_state, metrics
 
+    return gradients
+
+
+def make_train_step(
+    objective: Callable,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    ema: float | None = None,
+    nonfinite: str = "stop",
+    **options: Any,
+) -> Callable[[State, dict], tuple[State, Metrics]]:
+    """Builds `state, metrics = step(state, batch)`.
+
+    Args:
+      objective: see `vidjax.objectives`.
+      model: the linen module.
+      tx: the optax transformation.
+      ema: decay of the averaged parameters; None keeps none.
+      nonfinite: what happens when the loss or the gradient norm is not finite. "skip" goes on with the next
+        batch and unchanged weights; "stop" freezes the whole state from this step on, for the loop to see.
+      **options: of `make_gradients`:
+        accumulation: forward and backward passes per update.
+        freeze_bn: whether BatchNorm normalizes with its running statistics and leaves them as they are.
+        frozen: from the parameters to a tree of bools: those that get no gradient. They do not count in the
+          gradient norm.
+        axis_name: the mapped axis under `pmap`; None under `jit`, where arrays are global.
+
+    Returns:
+      The step. Its metrics hold those of the objective, `grad_norm`, and `nonfinite`, the count so far.
+    """
+    gradients = make_gradients(objective, model, **options)
+
+    def step(state: State, batch: dict) -> tuple[State, Metrics]:
+        grads, model_state, metrics = gradients(state, batch)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
