@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging as absl_logging
 
 from vidjax import interrupts
-from vidjax.errors import DiskFull, UserError
+from vidjax.errors import DiskFull, MemoryErrors, UserError
 
 HOST_TIMEOUT = 60.0  # seconds; of commands without a config, see parallel.host_timeout
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with interrupts.handled():
             args.overrides = _overrides(rest)
-            code = args.run(args)
+            with MemoryErrors():
+                code = args.run(args)
     except interrupts.Interrupted as e:
         interrupts.leave(e.code)
     except (Exception, SystemExit) as e:

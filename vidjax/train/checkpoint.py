@@ -82,7 +82,11 @@ class Checkpointer:
 
 
 class DiskErrors:
-    """Turns what a full or read-only disk raises, through whichever library, into one clear line."""
+    """Turns what a full or read-only disk raises, through whichever library, into one clear line.
+
+    It is told by the error number of the operating system or by its words, never by the status
+    RESOURCE_EXHAUSTED, which a device without memory has as well.
+    """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -97,4 +101,4 @@ class DiskErrors:
             raise DiskFull(
                 f"cannot write to {self.folder}: no room on the disk; earlier checkpoints are intact, free "
                 "some space and run the same command again"
-            ) from None
+            ) from error

@@ -184,6 +184,15 @@ def batch_text(exp: Experiment) -> str:
     )
 
 
+def memory_hint(config: ConfigDict) -> str:
+    """What to change in a config where a device runs out of memory, for the end of a message."""
+    hint = f"lower batch ({config.batch}) or raise parallel.accumulation ({config.parallel.accumulation})"
+    if "remat" in registry.fields(registry.spec(config.model.name).module):
+        now = config.model.options.get("remat", "none")
+        hint += f", or set model.options.remat=full (now {now})"
+    return f"{hint}; for an evaluation, lower evals.batch"
+
+
 def check_patches(config: ConfigDict, model: nn.Module) -> None:
     """Raises `UserError` where a clip does not fill a transformer's patches: the rest would not be seen."""
     if not hasattr(model, "token_grid") or config.data.modality == "features":

@@ -17,14 +17,14 @@ from vidjax import interrupts, registry
 from vidjax.config import differences, resolve
 from vidjax.data.pipeline import prefetch_to_device, train_batches
 from vidjax.environment import git_commit
-from vidjax.errors import UserError
+from vidjax.errors import MemoryErrors, UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pretraining import PretrainingResult
 from vidjax.layers.preprocess import normalize
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.evaluation import evaluate_variables
-from vidjax.train.experiment import Experiment, batch_text, build, initial_state
+from vidjax.train.experiment import Experiment, batch_text, build, initial_state, memory_hint
 from vidjax.train.hosts import SharedFlag
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import precise_bn
@@ -61,6 +61,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
     lead = jax.process_index() == 0
     name = config.model.name + (" (tiny)" if config.model.tiny else "")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(MemoryErrors(memory_hint(config)))
         stack.enter_context(DiskErrors(workdir))
         stack.enter_context(interrupts.handled())
         checkpoints = stack.enter_context(contextlib.closing(Checkpointer(workdir, config.checkpoint.keep)))

@@ -1,0 +1,80 @@
+"""Memory that runs out ends in one line of its own, and is not taken for a full disk."""
+
+import errno
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vidjax import cli
+from vidjax.config import resolve
+from vidjax.errors import DiskFull, MemoryErrors, OutOfMemory
+from vidjax.train import loop
+from vidjax.train.checkpoint import DiskErrors
+from vidjax.train.sharding import JitRunner
+
+MESSAGES = {
+    "RESOURCE_EXHAUSTED: Out of memory allocating 34359738368 bytes.": "was asked for 32.0 GiB",
+    "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 34359738368 bytes.": "asked for 32.0 GiB",
+    "RESOURCE_EXHAUSTED: Failed to allocate request for 32.00GiB (1B) on device": "asked for 32.00GiB",
+    "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.": "20.5G of the",
+    "RESOURCE_EXHAUSTED: something new\nand more": "RESOURCE_EXHAUSTED: something new;",
+}
+
+
+@pytest.mark.parametrize("text, said", MESSAGES.items())
+def test_what_the_device_was_asked_for_is_in_the_line(text, said):
+    with pytest.raises(OutOfMemory) as e, MemoryErrors("do less"):
+        raise jax.errors.JaxRuntimeError(text)
+    assert said in str(e.value) and str(e.value).endswith("; do less") and "\n" not in str(e.value)
+    assert isinstance(e.value.__cause__, jax.errors.JaxRuntimeError)
+
+
+def test_arrays_that_fit_nowhere():
+    with pytest.raises(OutOfMemory, match=r"the host: Unable to allocate 64\.0 TiB"), MemoryErrors():
+        np.empty((1 << 46,), np.uint8)
+    with pytest.raises(OutOfMemory, match=r"the device was asked for 65,536\.0 GiB"), MemoryErrors():
+        jnp.zeros((1 << 46,), jnp.uint8)
+    with pytest.raises(OutOfMemory, match="the host has none left"), MemoryErrors():
+        raise MemoryError
+    with pytest.raises(ValueError, match="RESOURCE_EXHAUSTED"), MemoryErrors():
+        raise ValueError("RESOURCE_EXHAUSTED: of a library that is not the device's")
+
+
+def test_a_full_disk_is_told_from_a_device_without_memory():
+    disk = DiskErrors(pathlib.Path("/runs/a"))
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        ValueError("RESOURCE_EXHAUSTED: Error writing: [OS error 28: No space left on device]"),
+    ):
+        with pytest.raises(DiskFull, match="/runs/a") as e, disk:
+            raise error
+        assert e.value.__cause__ is error
+    for text in MESSAGES:
+        with pytest.raises(jax.errors.JaxRuntimeError), disk:
+            raise jax.errors.JaxRuntimeError(text)
+
+
+def test_training_without_memory_says_what_to_change(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+
+    def step(*_):
+        jnp.zeros((1 << 46,), jnp.uint8)
+
+    data = dict(name="synthetic_motion", options=dict(size=32, frames=8, train=24, val=12, test=12), size=32)
+    model = dict(name="vivit_b_16x2", tiny=True)
+    data |= dict(frames=8, short_side=32)
+    config = resolve(dict(batch=4, steps=2, data=data, model=model))
+    make = JitRunner.__init__
+    monkeypatch.setattr(
+        JitRunner, "__init__", lambda self, *a: (make(self, *a), setattr(self, "step", step))[0]
+    )
+    monkeypatch.setattr(cli, "_models", lambda args: loop.train(config, tmp_path / "run"))
+    with pytest.raises(SystemExit) as e:
+        cli.main(["models"])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert e.value.code == 2 and line.startswith("vidjax: out of memory: the device was asked for"), line
+    assert "lower batch (4) or raise parallel.accumulation (1), or set model.options.remat=full" in line
