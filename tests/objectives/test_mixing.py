@@ -1,11 +1,20 @@
 """Mixup, cutmix and random erasing keep their books."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import vidjax
+from vidjax.objectives import create_objective
 from vidjax.objectives.mixing import mix, random_erasing
+from vidjax.train.sharding import JitRunner, create_mesh, state_shardings
+from vidjax.train.state import init_state
+from vidjax.train.step import make_train_step
 
 B, T, H, W = 4, 2, 16, 24
 VIDEO = jnp.arange(B, dtype=jnp.float32).reshape(B, 1, 1, 1, 1) * jnp.ones((B, T, H, W, 3))
@@ -50,3 +59,54 @@ def test_erasing_fills_one_box_per_clip_with_noise():
     assert (boxes.sum((1, 2)) == boxes.any(2).sum(1) * boxes.any(1).sum(1)).all()
     assert boxes.mean((1, 2)).max() < 0.45
     assert (random_erasing(jax.random.PRNGKey(0), video, 0.0) == video).all()
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_clips_are_mixed_with_their_mirror_in_the_share_of_a_device(devices):
+    """One device mirrors the whole batch, as timm does; several mirror their shares of it."""
+    mesh = create_mesh(data=devices, devices=jax.devices()[:devices])
+    clips = jnp.arange(8, dtype=jnp.float32).reshape(8, 1, 1, 1, 1) * jnp.ones((8, T, H, W, 3))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        video, targets = mix(jax.random.PRNGKey(0), clips, jnp.eye(8), 0.8)
+    n = 8 // devices
+    partner = [i // n * n + n - 1 - i % n for i in range(8)]
+    lam = targets[0, 0]
+    np.testing.assert_allclose(
+        targets, lam * jnp.eye(8) + (1 - lam) * jnp.eye(8)[jnp.array(partner)], rtol=1e-6
+    )
+    want = lam * np.arange(8) + (1 - lam) * np.array(partner)
+    np.testing.assert_allclose(video[:, 0, 0, 0, 0], want, rtol=1e-5)
+
+
+def test_a_single_clip_on_each_device_is_mixed_with_another():
+    with jax.sharding.use_abstract_mesh(create_mesh().abstract_mesh):
+        _, targets = mix(jax.random.PRNGKey(0), VIDEO, TARGETS, 0.8)
+    assert 0 < targets[0, 0] < 1 and targets[0, 0] == targets[3, 3] == 1 - targets[0, 3]
+
+
+COLLECTIVE = re.compile(r"= \(?\w+\[([\d,]*)\].* (all-to-all|all-gather|all-reduce|collective-permute)\S*\(")
+
+
+@pytest.mark.parametrize("accumulation, mesh", [(1, dict(data=4)), (2, dict(data=2, fsdp=2))])
+def test_no_video_moves_between_devices(accumulation, mesh):
+    """The compiled step exchanges nothing of the size of a clip, whatever is mixed and erased."""
+    shape = (4, 16, 16, 3)
+    model = vidjax.create_model("slow_fusion_conv4", 3, tiny=True)
+    objective = create_objective(
+        "classify", mean=(0.5,) * 3, std=(0.5,) * 3, mixup=0.8, cutmix=1.0, random_erasing=0.5
+    )
+    tx = optax.sgd(0.1)
+    state = jax.eval_shape(functools.partial(init_state, model, tx, 0, shape, False))
+    mesh = create_mesh(**mesh)
+    step = make_train_step(objective, model, tx, accumulation=accumulation)
+    runner = JitRunner(step, mesh, state_shardings(state, mesh, ()))
+    batch = {
+        "video": jax.ShapeDtypeStruct((16, *shape), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((16,), int),
+    }
+    text = runner.step.lower(state, batch).compile().as_text()
+    moved = [[int(n) for n in found[1].split(",") if n] for found in COLLECTIVE.finditer(text)]
+    assert moved  # gradients and statistics of BatchNorm
+    weights = max(x.size for x in jax.tree.leaves(state.params))
+    assert max(int(np.prod(dims)) for dims in moved) <= weights
+    assert weights < np.prod(shape)

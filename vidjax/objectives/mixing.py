@@ -3,8 +3,12 @@
 All three take static shapes and a key, so they sit inside the jitted step.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+_BATCH_AXES = ("data", "fsdp")  # the axes of the mesh that cut the batch, see `vidjax.train.sharding`
 
 
 def mix(
@@ -15,7 +19,12 @@ def mix(
     cutmix: float = 0.0,
     switch: float = 0.5,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each clip of a batch with the one mirrored in the batch, by one draw for the whole batch.
+    """Mixes each clip of a batch with its mirror in the device's share, by one draw for the whole batch.
+
+    Clip i of the n clips that a device holds is mixed with clip n - 1 - i of them, as timm's
+    `x.mul_(lam).add_(x.flip(0).mul_(1 - lam))` does in each process, so that no video moves between devices.
+    On one device that is the mirror in the whole batch; on another mesh, other pairs are mixed. Where a
+    device holds a single clip, the whole batch is mirrored, across devices.
 
     Mixup (Zhang et al., arXiv:1710.09412, section 2) averages clips with weight lam ~ Beta(mixup, mixup);
     CutMix (Yun et al., arXiv:1905.04899, section 3.1) pastes a box of a share 1 - lam of the frame, lam ~
@@ -40,8 +49,17 @@ def mix(
     box = _box(place, video.shape[-3:-1], jnp.sqrt(1 - lam), jnp.sqrt(1 - lam))
     lam = jnp.where(cut, 1 - box.mean(), lam)
     keep = jnp.where(cut, 1.0 - box, lam).reshape((1,) * (video.ndim - 3) + (*box.shape, 1))
-    video = video * keep.astype(video.dtype) + video[::-1] * (1 - keep).astype(video.dtype)
-    return video, lam * targets + (1 - lam) * targets[::-1]
+    video = video * keep.astype(video.dtype) + _mirror(video) * (1 - keep).astype(video.dtype)
+    return video, lam * targets + (1 - lam) * _mirror(targets)
+
+
+def _mirror(x: jax.Array) -> jax.Array:
+    """Reverses [B, ...] within the share of each device of the mesh in use."""
+    mesh = jax.sharding.get_abstract_mesh()
+    shares = math.prod(mesh.shape.get(axis, 1) for axis in _BATCH_AXES)
+    if x.shape[0] % shares or x.shape[0] == shares:
+        return x[::-1]
+    return x.reshape(shares, -1, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
 def random_erasing(
