@@ -16,7 +16,7 @@ from vidjax.layers.norm import statistics
 from vidjax.layers.preprocess import normalize
 from vidjax.train.experiment import build, initial_state
 from vidjax.train.loop import train
-from vidjax.train.precise_bn import precise_bn
+from vidjax.train.precise_bn import make_precise_bn
 
 CONFIG = dict(
     batch=4,
@@ -53,7 +53,7 @@ def flat(tree):
 
 def test_statistics_are_those_of_all_batches_at_once():
     model, variables, clips = setup()
-    got = flat(precise_bn(model, variables, iter(clips))["batch_stats"])
+    got = flat(make_precise_bn(model)(variables, iter(clips))["batch_stats"])
     with statistics("measured"):
         _, state = model.clone(bn_groups=3).apply(
             variables, clips.reshape(-1, *clips.shape[2:]), train=True, mutable=["batch_stats"]
@@ -73,11 +73,11 @@ def test_statistics_are_those_of_all_batches_at_once():
 def test_old_statistics_do_not_count_and_parameters_stay():
     model, variables, clips = setup()
     other = {**variables, "batch_stats": jax.tree.map(lambda x: x + 0.5, variables["batch_stats"])}
-    a, b = (flat(precise_bn(model, v, clips)["batch_stats"]) for v in (variables, other))
+    a, b = (flat(make_precise_bn(model)(v, clips)["batch_stats"]) for v in (variables, other))
     for k, x in a.items():
         np.testing.assert_allclose(b[k], x, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="no batch"):
-        precise_bn(model, variables, [])
+        make_precise_bn(model)(variables, [])
 
 
 def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
@@ -94,7 +94,7 @@ def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
     batches = train_batches(again.train_source, again.config.data, 4, again.config.seed + 1)
     clips = [normalize(jnp.asarray(next(batches)["video"]), spec.mean, spec.std) for _ in range(3)]
     batches.close()
-    want = flat(precise_bn(again.model, jax.tree.map(jnp.asarray, running), clips)["batch_stats"])
+    want = flat(make_precise_bn(again.model)(jax.tree.map(jnp.asarray, running), clips)["batch_stats"])
     for k, x in flat(precise["batch_stats"]).items():
         np.testing.assert_allclose(x, want[k], rtol=1e-4, atol=1e-5, err_msg=k)
         assert not np.allclose(flat(running["batch_stats"])[k], x, rtol=1e-2)

@@ -27,7 +27,7 @@ from vidjax.train.evaluation import evaluate_variables
 from vidjax.train.experiment import Experiment, batch_text, build, initial_state, memory_hint
 from vidjax.train.hosts import SharedFlag
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
-from vidjax.train.precise_bn import precise_bn
+from vidjax.train.precise_bn import make_precise_bn
 from vidjax.train.pretraining import evaluate_pretraining
 from vidjax.train.report import report_runs
 from vidjax.train.state import State
@@ -114,6 +114,10 @@ class _Run:
         self.batches = batches
         self.skipped = 0
         self.recent: list[tuple[int, dict, dict]] = []  # steps not yet known to be finite
+        spec = registry.spec(exp.config.model.name)
+        prepare = functools.partial(normalize, mean=spec.mean, std=spec.std)
+        across = exp.config.parallel.mode == "pmap"  # there, a batch is one host's
+        self.precise_bn = make_precise_bn(exp.model, prepare, across)
 
     def steps(self, state: State, start: int, evaluate_first: bool) -> Result | None:
         """Runs the steps after `start`. Returns the last evaluation, or None where it was asked to stop.
@@ -216,12 +220,7 @@ class _Run:
         on_device = prefetch_to_device(batches, exp.runner.batch_sharding, config.data.prefetch)
         try:
             clips = (b["video"] for b in itertools.islice(on_device, config.evals.precise_bn_batches))
-            spec = registry.spec(config.model.name)
-            prepare = functools.partial(normalize, mean=spec.mean, std=spec.std)
-            across = config.parallel.mode == "pmap"  # there, a batch is one host's
-            return state.replace(
-                model_state=precise_bn(exp.model, state.eval_variables, clips, prepare, across)
-            )
+            return state.replace(model_state=self.precise_bn(state.eval_variables, clips))
         finally:
             batches.close()
 

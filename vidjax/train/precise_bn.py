@@ -16,49 +16,52 @@ from jax.experimental import multihost_utils
 from vidjax.layers.norm import statistics
 
 
-def precise_bn(
+def make_precise_bn(
     model: nn.Module,
-    variables: Mapping[str, Any],
-    clips: Iterable[Any],
     prepare: Callable[[Any], jax.Array] = lambda clip: clip,
     across_hosts: bool = False,
-) -> dict[str, Any]:
-    """Statistics over `clips`, equal to those of all of them at once with a group for each batch.
+) -> Callable[[Mapping[str, Any], Iterable[Any]], dict[str, Any]]:
+    """Builds `collections = precise_bn(variables, clips)`: the statistics over `clips`, equal to those of all
+    of them at once with a group for each batch. Make it once: it is compiled once for all its calls.
 
     Args:
       model: a linen module with BatchNorm.
-      variables: its params and other collections; the old statistics are not used.
-      clips: batches of inputs of one size, at least one.
       prepare: from a batch to what the model takes, on the device.
       across_hosts: whether each host has batches of its own, whose statistics are pooled as well.
 
     Returns:
-      The collections beside params, with new batch_stats, each array where the old one was.
+      A function of variables (params and the other collections; the old statistics are not used) and clips
+      (batches of inputs of one size, at least one), to the collections beside params with new batch_stats,
+      each array where the old one was.
     """
-    rest = {k: v for k, v in variables.items() if k != "params"}
-    rng = jax.random.PRNGKey(0)
 
     @jax.jit
-    def measure(variables, clip, key):
+    def measure(variables: Mapping[str, Any], clip: Any, key: jax.Array) -> Any:
+        mutable = [name for name in variables if name != "params"]
         with statistics("measured"):
             _, state = model.apply(
-                variables, prepare(clip), train=True, mutable=list(rest), rngs={"dropout": key}
+                variables, prepare(clip), train=True, mutable=mutable, rngs={"dropout": key}
             )
         return state["batch_stats"]
 
-    pooled = None
-    for i, clip in enumerate(clips):
-        new = measure(variables, clip, jax.random.fold_in(rng, i))
-        pooled = new if pooled is None else _pool(pooled, new, i + 1)
-    if pooled is None:
-        raise ValueError("no batch to take statistics of")
-    if across_hosts and jax.process_count() > 1:
-        hosts = multihost_utils.process_allgather(pooled)
-        pooled = jax.tree.map(lambda x: x[0], hosts)
-        for i in range(1, jax.process_count()):
-            pooled = _pool(pooled, jax.tree.map(lambda x, i=i: x[i], hosts), i + 1)
-    placed = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), pooled, rest["batch_stats"])
-    return {**rest, "batch_stats": placed}
+    def precise_bn(variables: Mapping[str, Any], clips: Iterable[Any]) -> dict[str, Any]:
+        rng = jax.random.PRNGKey(0)
+        pooled = None
+        for i, clip in enumerate(clips):
+            new = measure(variables, clip, jax.random.fold_in(rng, i))
+            pooled = new if pooled is None else _pool(pooled, new, i + 1)
+        if pooled is None:
+            raise ValueError("no batch to take statistics of")
+        if across_hosts and jax.process_count() > 1:
+            hosts = multihost_utils.process_allgather(pooled)
+            pooled = jax.tree.map(lambda x: x[0], hosts)
+            for i in range(1, jax.process_count()):
+                pooled = _pool(pooled, jax.tree.map(lambda x, i=i: x[i], hosts), i + 1)
+        rest = {k: v for k, v in variables.items() if k != "params"}
+        placed = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), pooled, rest["batch_stats"])
+        return {**rest, "batch_stats": placed}
+
+    return precise_bn
 
 
 @jax.jit
