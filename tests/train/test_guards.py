@@ -60,7 +60,7 @@ def test_a_step_copies_nothing_between_host_and_device(config, mode):
     assert np.isfinite(metrics["loss"])
 
 
-@pytest.mark.parametrize("config", [CNN], ids=["cnn"])
+@pytest.mark.parametrize("config", [CNN, MAE], ids=["cnn", "mae"])
 def test_nothing_is_compiled_after_the_first_save(config, tmp_path, monkeypatch):
     compiled, at_evaluations = [], []
 
