@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from vidjax.data.decode import DecodeError, Video
+from vidjax.data.decode import DecodeError, Video, _shown
 
 COUNT, HEIGHT, WIDTH = 60, 48, 128
 X264 = {"g": "16", "preset": "veryfast"}
@@ -38,15 +38,18 @@ def numbers(clip):
     return ((clip[:, 8, centres].mean(-1) > 127) << np.arange(12)).sum(-1)
 
 
-def write(path, codec="libx264", options=X264, pix_fmt="yuv420p", pts=None, b_frames=None, rotate=0, **size):
+def write(
+    path, codec="libx264", options=X264, pix_fmt="yuv420p", pts=None, b_frames=None, matrix=None, **size
+):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.pix_fmt = pix_fmt
         stream.height, stream.width = size.get("height", HEIGHT), size.get("width", WIDTH)
         if b_frames:
             stream.codec_context.max_b_frames = b_frames
-        if rotate:
-            stream.set_display_rotation(rotate)
+        if matrix:
+            a, b, c, d = (x << 16 for x in matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for i, image in enumerate(numbered(**size)):
             frame = av.VideoFrame.from_ndarray(image, format="gray").reformat(format=pix_fmt)
             frame.pts, frame.time_base = i if pts is None else int(pts[i]), Fraction(1, 25)
@@ -128,6 +131,135 @@ def test_every_frame_is_the_one_asked_for(tmp_path, name):
         np.testing.assert_allclose(video.times, np.arange(COUNT) / 25, atol=2e-3)
         np.testing.assert_array_equal(numbers(video.frames(range(COUNT))), np.arange(COUNT))
         assert_exact(video, expected)
+        with Video(path, indexed=False) as playing:
+            np.testing.assert_allclose([t for t, _ in playing.play()], video.times, atol=2e-3)
+
+
+NOT_CODED = b"\0\0\1\xb6\x50\x4f"  # an MPEG-4 frame header and no frame
+
+
+def pack(path, to):
+    """MPEG-4 with B-frames as XviD packs it in AVI.
+
+    Each P-frame shares a packet with the first B-frame that is shown before it. Headers alone fill the packet
+    that this leaves over.
+    """
+    packets, held = [], False
+    with av.open(str(path)) as source, av.open(str(to), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for data in (bytes(p) for p in source.demux(video=0) if p.size):
+            start = data.find(b"\0\0\1\xb6")
+            if not packets:
+                data = data[:start] + b"\0\0\1\xb2DivX503b1393p" + data[start:]  # user data: "packed"
+            b_frame = data[start + 4] >> 6 == 2
+            if b_frame and not held:
+                packets[-1] += data
+            else:
+                packets += [NOT_CODED, data] if held and not b_frame else [data]
+            held = b_frame
+        packets += [NOT_CODED] * held
+        for n, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.pts, packet.dts, packet.time_base, packet.stream = n, n, Fraction(1, 25), stream
+            target.mux(packet)
+    return to
+
+
+@pytest.mark.parametrize("b_frames", [1, 2])
+def test_packed_mpeg4_has_all_its_frames_and_its_rate(tmp_path, b_frames):
+    plain = write(tmp_path / "plain.avi", "mpeg4", {"g": "12"}, b_frames=b_frames)
+    path = pack(plain, tmp_path / "packed.avi")
+    with Video(path) as video:
+        assert video.num_frames == COUNT and video.fps == pytest.approx(25)
+        np.testing.assert_allclose(video.times, np.arange(COUNT) / 25)
+        assert numbers(video.frames_at([2.2])).tolist() == [55]
+        assert_exact(video, reference(path))
+
+
+@pytest.mark.parametrize("name", ["mpeg4.mkv", "hevc.mkv", "hevc.hevc"])
+def test_frames_that_a_cut_left_without_reference_are_not_counted(tmp_path, name):
+    whole, path = tmp_path / "whole.mp4", tmp_path / name
+    if name == "mpeg4.mkv":
+        write(whole, "mpeg4", {"g": "12"}, b_frames=2)
+    else:
+        open_gop = "keyint=16:min-keyint=16:open-gop=1:bframes=3:b-adapt=0:scenecut=0:log-level=none"
+        write(whole, "libx265", {"x265-params": open_gop})
+    with av.open(str(whole)) as container:
+        keys = [n for n, p in enumerate(container.demux(video=0)) if p.is_keyframe]
+    remux(whole, path, keep=lambda n: n >= keys[1])
+    with av.open(str(path)) as container:
+        packets = sum(1 for p in container.demux(video=0) if p.size)
+    expected = reference(path)
+    with Video(path) as video:
+        assert video.num_frames == len(expected) < packets
+        assert_exact(video, expected)
+
+
+def test_vp9_headers_tell_which_frames_are_shown():
+    context = av.CodecContext.create("vp9", "r")
+    superframe = b"\x84\0\x86\0" + b"\xc1\2\2\xc1"
+    for data, shown in (
+        (b"\x86\0", True),
+        (b"\x84\0", False),
+        (b"\x88", True),  # a frame sent before
+        (b"\xb3\0", True),  # profile 3
+        (b"\xb2\0", False),
+        (superframe, True),
+    ):
+        assert _shown(av.Packet(data), context) is shown
+
+
+def test_the_last_frame_stands_for_missing_ones(tmp_path):
+    """A last packet without a frame in it: an access unit delimiter alone."""
+    whole, path = write(tmp_path / "whole.mp4"), tmp_path / "short.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        last = 0
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream, last = stream, max(last, packet.pts)
+                step = packet.duration
+                target.mux(packet)
+        empty = av.Packet(b"\0\0\0\2\x09\xf0")
+        empty.pts = empty.dts = last + step
+        empty.time_base, empty.stream = source.streams.video[0].time_base, stream
+        target.mux(empty)
+    with Video(path) as video:
+        assert video.num_frames == COUNT + 1
+        assert numbers(video.frames([COUNT, 3, COUNT - 1])).tolist() == [COUNT - 1, 3, COUNT - 1]
+
+
+def test_palette_survives_seeking(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "palette.avi"
+    palette = rng.integers(0, 256, (256, 4), np.uint8)
+    palette[:, 0] = 255  # alpha
+    images = rng.integers(0, 256, (10, 48, 64), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "pal8"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((image, palette), "pal8")))
+        container.mux(stream.encode())
+    with Video(path) as video:
+        assert video.num_frames == 10
+        for indices in ([9], [0, 4], [2, 2, 1]):
+            np.testing.assert_array_equal(video.frames(indices), palette[images[indices], 1:])
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "ffv1", "flv"])
+def test_wrong_key_flags_do_not_change_frames(tmp_path, codec):
+    name = "a.avi" if codec == "flv" else "a.mp4"
+    whole, path = write(tmp_path / name, codec, {"g": "30"}), tmp_path / f"all_keys_{name}"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream, packet.is_keyframe = stream, True
+                target.mux(packet)
+    with Video(path) as video:
+        assert_exact(video, reference(path))
+    with Video(path) as video:
+        assert numbers(video.frames([45])).tolist() == [45]
 
 
 def count_decoded(monkeypatch):
@@ -193,10 +325,23 @@ def test_colours_are_those_that_were_written(tmp_path):
     np.testing.assert_allclose(means, colours, atol=6)
 
 
-@pytest.mark.parametrize("turn", [90, 180, -90])
-def test_rotation_is_undone(tmp_path, turn):
-    path = write(tmp_path / "turned.mp4", rotate=turn)
-    upright = np.rot90(reference(path), turn // 90, (1, 2))
+# (a, b, c, d) of the display matrix: what ffmpeg's autorotation makes of frames [n, H, W, C]
+ORIENTATIONS = {
+    (1, 0, 0, 1): lambda x: x,
+    (-1, 0, 0, 1): lambda x: x[:, :, ::-1],
+    (1, 0, 0, -1): lambda x: x[:, ::-1],
+    (-1, 0, 0, -1): lambda x: x[:, ::-1, ::-1],
+    (0, 1, 1, 0): lambda x: x.swapaxes(1, 2),
+    (0, 1, -1, 0): lambda x: np.rot90(x, -1, (1, 2)),
+    (0, -1, 1, 0): lambda x: np.rot90(x, 1, (1, 2)),
+    (0, -1, -1, 0): lambda x: x.swapaxes(1, 2)[:, ::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_orientation_is_that_of_the_display_matrix(tmp_path, matrix):
+    path = write(tmp_path / "turned.mp4", matrix=matrix)
+    upright = ORIENTATIONS[matrix](reference(path))
     with Video(path) as video:
         assert (video.height, video.width) == upright.shape[1:3]
         np.testing.assert_array_equal(video.frames([7, 30], grey=True), upright[[7, 30]])
@@ -226,6 +371,19 @@ def test_time_follows_a_variable_frame_rate(tmp_path):
         assert numbers(video.frames_at(seconds)).tolist() == [0, 0, 0, 1, 39, 39, 39, 40, 41, 59]
         assert video.indices_at(video.times).tolist() == list(range(COUNT))
         assert video.indices_at((pts - 100) / 25).tolist() == list(range(COUNT))  # though mkv rounds to 1 ms
+
+
+@pytest.mark.parametrize(["codec", "b_frames"], [("libx264", 2), ("mpeg4", 2), ("mpeg4", None)])
+def test_empty_chunks_of_avi_take_time(tmp_path, codec, b_frames):
+    """Ten frames, a pause of half a second, and so on: AVI holds the pause as chunks of no bytes."""
+    pts = np.arange(COUNT) + 12 * (np.arange(COUNT) // 10)
+    path = write(tmp_path / "pauses.avi", codec, {"g": "30"}, pts=pts, b_frames=b_frames)
+    with Video(path) as video, Video(path, indexed=False) as playing:
+        assert video.num_frames == COUNT
+        np.testing.assert_allclose(video.times, pts / 25, atol=1e-6)
+        np.testing.assert_allclose([t for t, _ in playing.play()], video.times, atol=1e-6)
+        assert video.duration == pytest.approx(pts[-1] / 25, abs=0.1)
+        assert numbers(video.frames_at([35 / 25])).tolist() == [19]
 
 
 def test_edit_list_and_missing_start(tmp_path):
@@ -314,6 +472,32 @@ def test_random_damage_ends_in_frames_or_a_decode_error(tmp_path):
             except DecodeError:
                 pass
         assert readable
+
+
+def test_a_cover_is_not_a_video(tmp_path):
+    cover = av.VideoFrame.from_ndarray(np.zeros((96, 96, 3), np.uint8))
+    png = b"".join(map(bytes, encoded("png", "rgb24", [cover])))
+    song = tmp_path / "song.mp3"
+    with av.open(str(song), "w") as container:
+        sound = container.add_stream("mp3", rate=44100, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.float32), "fltp", "mono")
+        silence.sample_rate = 44100
+        container.mux([*sound.encode(silence), *sound.encode()])
+    picture = b"\0image/png\0\3\0" + png  # ID3v2.3, sections 3.3 and 4.15
+    frame = b"APIC" + len(picture).to_bytes(4, "big") + b"\0\0" + picture
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    song.write_bytes(b"ID3\3\0\0" + size + frame + song.read_bytes())
+    with av.open(str(song)) as container:
+        assert container.streams.best("video")
+    with pytest.raises(DecodeError, match=r"song\.mp3: no video stream"):
+        Video(song)
+
+
+def encoded(codec, pix_fmt, frames):
+    context = av.CodecContext.create(codec, "w")
+    context.height, context.width, context.pix_fmt = frames[0].height, frames[0].width, pix_fmt
+    context.time_base = Fraction(1, 25)
+    return [p for frame in (*frames, None) for p in context.encode(frame)]
 
 
 def test_errors_name_the_file(tmp_path):

@@ -2,18 +2,25 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 ERRORS = (av.FFmpegError, OSError, ValueError)
 NEAR = 8  # frames; a keyframe closer ahead than this is decoded up to, not sought
 MAX_REORDER = 32  # frames; no codec displays a frame further than this from its place in the file
+# Codecs whose packets tell how many frames they hold and whose decoders forget the past when flushed. So do
+# those that code every frame by itself, unless they keep a palette.
+SEEKABLE = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "ffv1", "png"}
+MPEG4_HEADER = 19  # bytes; a packet as short as that may hold no coded frame (ffmpeg's MAX_NVOP_SIZE)
+MPEG4_B = 2  # vop_coding_type of a B-frame
 
 
 class DecodeError(Exception):
@@ -21,21 +28,24 @@ class DecodeError(Exception):
 
 
 class _Lost(Exception):
-    """The decoder's timestamps are not those of the packets."""
+    """The decoder's frames are not those that the packets announced."""
 
 
 class Video:
     """A video file that gives frames by their index in display order.
 
-    Opening reads the packets' headers, not their pictures, so that `num_frames` and `times` are those of the
-    stream whatever the container's header says. Where timestamps can be trusted, frames are found by seeking
-    to the keyframe before them; elsewhere (B-frames in AVI, raw streams) by counting from the start.
-    Either way `frames([k])` is the k-th picture that a decoder gives for the whole file; only where data is
+    Opening reads the packets' headers but not their frames where each packet is known to hold one frame, so
+    that `num_frames` and `times` are those of the stream whatever the container's header states. Elsewhere
+    (MPEG-4 with B-frames, which AVI may pack two to a packet; H.264 with B-frames in AVI; raw streams; GIF)
+    the frames are counted by decoding them. Where timestamps can be trusted, frames are found by seeking to
+    the keyframe before them, otherwise by decoding from the start.
+    Either way `frames([k])` is the k-th frame that a decoder returns for the whole file; only where data is
     damaged or missing may a decoder fill the hole with what it saw before, which then depends on the clip.
+    Where the stream ends a few frames early, its last frame stands for those that are missing.
 
-    The best video stream is read (ffmpeg's rule). Pixels are as stored: a non-square pixel is not stretched.
-    Rotation told by the container is undone. Decoding runs in the caller's thread; a Video belongs to one
-    thread at a time.
+    The best video stream is read (ffmpeg's rule), never an attached picture such as an album cover. Pixels
+    are as stored: a non-square pixel is not stretched. The container's rotation and mirroring are applied.
+    Decoding runs in the caller's thread; a Video belongs to one thread at a time.
 
     Attributes:
       name: path of the file, for messages.
@@ -92,7 +102,8 @@ class Video:
 
         Args:
           indices: integers [n] in [0, num_frames).
-          grey: luma alone.
+          grey: return one channel, the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B) whatever color
+            space the stream is in.
 
         Returns:
           uint8 [n, height, width, 3], or [n, height, width, 1] where `grey`, full range.
@@ -138,15 +149,9 @@ class Video:
         Raises:
           DecodeError: where there is no frame or one cannot be decoded.
         """
-        number, first, seconds = 0, None, 0.0
+        number = 0
         try:
-            for frame in self._decode(None):
-                rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-                if frame.pts is not None:
-                    first = frame.pts if first is None else first
-                    seconds = max(seconds, float((frame.pts - first) * self._stream.time_base))
-                elif number:
-                    seconds += 1 / rate
+            for seconds, frame in self._timed_frames():
                 yield seconds, self._image(frame, grey)
                 number += 1
         except ERRORS as error:
@@ -159,7 +164,13 @@ class Video:
         # "file:" keeps a colon in a path from being read as a protocol
         file = io.BytesIO(self._source) if isinstance(self._source, bytes) else f"file:{self._source}"
         self._container = av.open(file, metadata_errors="ignore")
-        self._stream = self._container.streams.best("video")
+        best = self._container.streams.best("video")
+        if best and best.disposition & Disposition.attached_pic:  # a cover
+            moving = [
+                s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic
+            ]
+            best = moving[0] if moving else None
+        self._stream = best
         if self._container.format.name == "tty":  # ffmpeg would draw a text file as video
             raise DecodeError(f"{self.name}: a text file, not a video")
         context = self._stream and self._stream.codec_context
@@ -167,6 +178,11 @@ class Video:
             raise DecodeError(f"{self.name}: no video stream that can be decoded")
         self._stored = {"width": context.width, "height": context.height}
         context.thread_count = 1
+
+    @property
+    def _rate(self) -> float:
+        """Frames per second according to the container."""
+        return float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _packets(self) -> Iterator[av.Packet]:
         """The stream's packets from here to the end, or to where the file breaks off."""
@@ -188,51 +204,81 @@ class Video:
                 return
 
     def _index(self) -> None:
-        """Reads every packet's header: what is shown when, and where decoding can start."""
+        """Finds when each frame is shown and where decoding can start: from the packets, or by decoding."""
         context = self._stream.codec_context
-        pictures_in = _picture_counter(context)
-        packets = [(p.pts, p.is_keyframe, pictures_in(p)) for p in self._packets()]
-        pts, key, pictures = ([p[i] for p in packets] for i in range(3))
-        # of two pictures in one packet the second comes out with the next packet
-        shown = [here > 0 or before > 1 for here, before in zip(pictures, [0, *pictures])]
-        self.num_frames = sum(shown)
-        self._first = pts[0] if pts else None
-        self._seekable = self.num_frames > 0 and None not in pts
+        packets = [(p.pts, p.is_keyframe, _shown(p, context)) for p in self._packets()]
+        pts, key, shown = ([p[i] for p in packets] for i in range(3))
+        intra = context.codec.intra_only and context.pix_fmt != "pal8"
+        seekable = bool(pts) and (intra or context.codec.canonical_name in SEEKABLE)
+        self._seekable = seekable and None not in pts and None not in shown and any(shown)
         if self._seekable:
-            pts, key, shown = np.array(pts, np.int64), np.array(key), np.array(shown)
-            before = np.maximum.accumulate(np.concatenate([pts[:1] - 1, pts[:-1]]))
-            starts = pts[key & (pts > before)]  # a start is displayed after all that was sent before it
-            sent, self._pts = pts[shown], np.sort(pts[shown])
+            sent = np.array(pts, np.int64)[np.array(shown)]
+            self._pts = np.sort(sent)
             moved = np.abs(np.searchsorted(self._pts, sent) - np.arange(len(sent)))
             self._seekable = bool(
                 key[0]
-                and pts[0] == pts.min()
+                and pts[0] == min(pts)
                 and (np.diff(self._pts) > 0).all()
                 and moved.max() < MAX_REORDER
                 # a decoder that reorders, and no timestamp that does: they were made up by the demuxer
                 and not (context.has_b_frames and len(sent) > 1 and not moved.any())
             )
-            self._starts = starts
-
-        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         if self._seekable:
             self.times = (self._pts - self._pts[0]) * float(self._stream.time_base)
-            self.fps = (self.num_frames - 1) / self.times[-1] if self.num_frames > 1 else rate
         else:
-            # what is shown first has to be tried where that is not the first packet, a keyframe
-            if self.num_frames and (not key[0] or (None not in pts and min(pts) < pts[0])):
-                self.num_frames = sum(1 for _ in self._decode(None))
-            if not self.num_frames:
-                raise DecodeError(f"{self.name}: no frames")
-            self.times = np.arange(self.num_frames) / rate
-            self.fps = rate
+            stamps = self._count(sum(x is not False for x in shown))
+            self._seekable = seekable and None not in stamps and bool((np.diff(stamps) > 0).all())
+            self._pts = np.array(stamps, np.int64) if self._seekable else None
+        if self._seekable:  # a start is displayed after all that was sent before it
+            known = [(p, k) for p, k in zip(pts, key) if p is not None]
+            sent, key = np.array([p for p, _ in known]), np.array([k for _, k in known])
+            before = np.maximum.accumulate(np.concatenate([sent[:1] - 1, sent[:-1]]))
+            self._starts = sent[key & (sent > before)]
+            self._seekable = bool(self._starts.size and self._starts[0] <= self._pts[0])
+        self.num_frames = len(self.times)
+        self.fps = (self.num_frames - 1) / self.times[-1] if self.num_frames > 1 else self._rate
         self.duration = float(self.times[-1] + 1 / self.fps)
+
+    def _count(self, announced: int) -> list[int | None]:
+        """Sets `times` by decoding the whole file and returns the frames' pts.
+
+        Where damage ends the decoding, the frames after it count as the packets announced them, so that
+        asking for one of them is an error.
+        """
+        times, stamps = [], []
+        try:
+            for seconds, frame in self._timed_frames():
+                times.append(seconds)
+                stamps.append(frame.pts)
+        except ERRORS:
+            rest = np.arange(1, announced - len(times) + 1) / self._rate
+            times += list((times[-1] if times else 0) + rest)
+            stamps.append(None)
+        if not times:
+            raise DecodeError(f"{self.name}: no frames")
+        self.times = np.array(times)
+        return stamps
+
+    def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Every frame with its time in seconds from the first, which always increases."""
+        origin, seconds = None, None
+        for frame in self._decode(None):
+            # AVI numbers its chunks in the order of decoding: a frame is shown when the decoder returns it
+            stamp = frame.dts if self._container.format.name == "avi" else frame.pts
+            now = 0.0 if seconds is None else seconds + 1 / self._rate
+            if stamp is not None:
+                told = float(stamp * self._stream.time_base)
+                origin = told - now if origin is None else origin
+                if seconds is None or told - origin > seconds:
+                    now = told - origin
+            seconds = now
+            yield seconds, frame
 
     @cached_property
     def _size(self) -> tuple[int, int]:
         """Height and width upright: only a decoded frame tells the rotation."""
         try:
-            return self._image(next(self._decode(self._first)), grey=True).shape[:2]
+            return self._image(next(self._decode(None)), grey=True).shape[:2]
         except (*ERRORS, StopIteration) as error:
             raise DecodeError(f"{self.name}: cannot decode frame 0 ({_reason(error)})") from error
 
@@ -256,21 +302,25 @@ class Video:
             image = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1).to_ndarray()
         except ERRORS as error:
             raise DecodeError(f"{self.name}: cannot convert a frame ({_reason(error)})") from error
-        image = image.reshape(*image.shape[:2], -1)
-        return np.rot90(image, round(frame.rotation / 90)) if frame.rotation else image
+        return _upright(image.reshape(*image.shape[:2], -1), frame)
 
     def _seek_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
         """The frames at `wanted` (ascending), each decoded from the nearest start before it."""
         frames, last = None, -1
         for index in wanted:
             start = self._starts[np.searchsorted(self._starts, self._pts[index], "right") - 1]
-            if frames is None or np.searchsorted(self._pts, start) > last + NEAR:
-                frames = self._decode(start, set(self._pts[wanted].tolist()))
+            first = int(np.searchsorted(self._pts, start))
+            if frames is None or first > last + NEAR:
+                frames, entered = self._decode(start, set(self._pts[wanted].tolist())), False
             for frame in frames:
                 now = -1 if frame.pts is None else int(np.searchsorted(self._pts, frame.pts))
                 if not last < now < self.num_frames or self._pts[now] != frame.pts:
                     raise _Lost
                 last = now
+                if not entered and now >= first:
+                    entered = True  # at the keyframe, unless it is hidden; a wrong key flag shows here
+                    if self._pts[first] == start and (now > first or not frame.key_frame):
+                        raise _Lost
                 if now >= index:
                     break
             if last != index:
@@ -279,9 +329,9 @@ class Video:
 
     def _count_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
         """The frames at `wanted` (ascending), counted from the start of the file."""
-        number, place = 0, 0
+        number, place, frame = 0, 0, None
         try:
-            for frame in self._decode(self._first):
+            for frame in self._decode(None):
                 if number == wanted[place]:
                     yield number, frame
                     place += 1
@@ -292,7 +342,10 @@ class Video:
             raise DecodeError(
                 f"{self.name}: cannot decode frame {number} of {self.num_frames} ({_reason(error)})"
             ) from error
-        raise DecodeError(f"{self.name}: ends after {number} frames of {self.num_frames}")
+        if frame is None or self.num_frames - number > MAX_REORDER:
+            raise DecodeError(f"{self.name}: ends after {number} frames of {self.num_frames}")
+        for index in wanted[place:]:  # a decoder may keep the last frames to itself
+            yield index, frame
 
     def _decode(self, start: int | None, wanted: set[int] | None = None) -> Iterator[VideoFrame]:
         """Frames as the decoder gives them from the packet with pts `start`, or the file's first, to the end.
@@ -300,12 +353,19 @@ class Video:
         Where `wanted` tells the pts of the frames that matter, an H.264 picture that is neither one of them
         nor a reference for others is not decoded.
         """
+        broken = None
         for packet in self._packets_from(start):
             context = self._stream.codec_context
             if context.name == "h264":
                 needed = wanted is None or packet.pts in wanted
                 context.skip_frame = "DEFAULT" if needed else "NONREF"
-            yield from context.decode(packet)
+            if broken:
+                raise broken
+            try:
+                frames = context.decode(packet)
+            except av.FFmpegError as error:  # no reason to lose the video where it is the last packet
+                frames, broken = [], error
+            yield from frames
         yield from self._stream.codec_context.decode(None)
 
     def _packets_from(self, start: int | None) -> Iterator[av.Packet]:
@@ -336,25 +396,38 @@ def indices_at(times: np.ndarray, seconds: Sequence[float] | np.ndarray, toleran
     return np.clip(shown - 1, 0, len(times) - 1)
 
 
-def _picture_counter(context: av.VideoCodecContext) -> Callable[[av.Packet], int]:
-    """A function that tells how many pictures of a packet are to be shown."""
-    codec, packs = context.name, context.has_b_frames
-    # An MPEG-4 picture that is coded has a bit or more for each 16x16 block after its header.
-    header = min(19, 6 + context.width * context.height // 2048)
+def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
+    """Whether a packet holds the one frame that is shown of it (True), none (False), or cannot say (None)."""
+    if packet.is_discard:  # outside the container's edit list
+        return False
+    data, codec = bytes(packet), context.codec.canonical_name
+    if codec == "vp8":
+        return bool(data[0] >> 4 & 1)  # RFC 6386, section 9.1: show_frame
+    if codec == "vp9":  # VP9 bitstream specification, section 6.2 and annex B
+        frames = 1 + (data[-1] & 7)
+        size = 2 + frames * (1 + (data[-1] >> 3 & 3))
+        if data[-1] >> 5 == 0b110 and len(data) >= size and data[-size] == data[-1]:
+            return True  # a superframe shows its last frame
+        head = data[0] if data[0] >> 4 & 3 == 3 else data[0] >> 1
+        return bool(head & 0b101)  # show_existing_frame, show_frame
+    if codec == "mpeg4":  # AVI may put two frames into a packet, and headers alone into the next
+        start = data.find(b"\0\0\1\xb6")
+        alone = start >= 0 and data.find(b"\0\0\1\xb6", start + 4) < 0
+        coded = len(data) > MPEG4_HEADER and data[start + 4] >> 6 != MPEG4_B
+        return True if alone and coded and not context.has_b_frames else None
+    return True
 
-    def count(packet: av.Packet) -> int:
-        if packet.is_discard:  # outside the container's edit list
-            return 0
-        if codec == "vp8":
-            return bytes(packet)[0] >> 4 & 1  # RFC 6386, section 9.1: show_frame
-        if codec == "mpeg4":
-            if packet.size <= header:  # AVI pads with headers alone
-                return 0
-            if packs:  # and may put a picture and the B-frame before it into one packet
-                return bytes(packet).count(b"\0\0\1\xb6")
-        return 1
 
-    return count
+def _upright(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
+    """[H, W, C] turned and mirrored as the frame's display matrix says."""
+    data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if data is None:
+        return image
+    # column j and row i go to x = a j + c i and y = b j + d i, up to a shift; ISO/IEC 14496-12, section 8.3.2
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _reason(error: BaseException) -> str:
