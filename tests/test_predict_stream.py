@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from fractions import Fraction
 
 import av
 import jax
@@ -11,7 +12,10 @@ import pytest
 from vidjax import create_model
 from vidjax.checkpoint_io import save_variables
 from vidjax.cli import main
+from vidjax.config import resolve
 from vidjax.data.decode import Video
+from vidjax.data.pipeline import eval_views
+from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
 from vidjax.layers.preprocess import normalize
@@ -85,6 +89,28 @@ def test_frames_of_another_rate_are_taken_by_time(tmp_path, movinet):
     *running, last = predict_stream([path], folder, every_frames=4)
     assert last.frames == 15 and [a.frames for a in running] == [4, 8, 12]
     assert last.seconds == pytest.approx(14 / 5, abs=0.02)
+
+
+def test_frames_of_an_irregular_video_are_those_of_a_clip(tmp_path, monkeypatch):
+    """Ten frames a second with pauses: what is fed is what `eval_views` takes of the same video."""
+    _, _, folder = checkpoint(tmp_path / "ck", "movinet_a0_stream", stride=1.0, target_fps=10.0)
+    path, times = tmp_path / "pauses.mp4", np.cumsum([1, 1, 1, 9, 1, 1, 20, 1, 1, 1, 5, 1])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for t, pts in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * t, np.uint8), "rgb24")
+            frame.pts, frame.time_base = int(pts), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    fed = []
+    monkeypatch.setattr("vidjax.predict.test_views", lambda *a: fed.append(test_views(*a)[0]) or [fed[-1]])
+    last = list(predict_stream([str(path)], folder))[-1]
+    data = dict(name="video_folder", stride=1.0, target_fps=10.0, frames=last.frames, size=32, short_side=36)
+    data = resolve(dict(epochs=1.0, data=data, model=dict(name="movinet_a0_stream"))).data
+    clip, _ = eval_views(Record(str(path), 0, "v"), data, 1, 1)
+    assert last.frames == 19 and len(np.unique(clip.mean((0, 2, 3, 4)))) < 12  # some repeat, some are missing
+    np.testing.assert_array_equal(np.concatenate(fed), clip[0])
 
 
 def test_memory_stays_while_the_video_plays(tmp_path, movinet):

@@ -15,6 +15,7 @@ import numpy as np
 from vidjax import registry
 from vidjax.checkpoint_io import load_variables
 from vidjax.config import resolve
+from vidjax.data import sampling
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.pipeline import clip_shape, eval_views
 from vidjax.data.record import Record
@@ -133,8 +134,9 @@ def predict_stream(
 ) -> Iterator[Running]:
     """Classifies videos while they play, frame by frame, in memory that does not grow with their length.
 
-    The model takes a central crop of every `data.stride`-th frame (at `data.target_fps` a second where that
-    is set), as in training, but none twice: fewer where a video has fewer. Each video starts from no state.
+    The model takes a central crop of every `data.stride`-th frame, or of the frame that is shown at each step
+    of `data.stride / data.target_fps` seconds where that is set, as in training. Each video starts from no
+    state.
 
     Args:
       paths: video files.
@@ -176,17 +178,19 @@ def predict_stream(
         return ClassificationResult([""], np.zeros(1, int), np.asarray(logits)[None], names).top(0, top)
 
     for path in map(str, paths):
-        taken, seconds = 0, 0.0
-        wanted, told = 0, 0  # the next place on the model's grid of frames, and how many answers were due
+        taken, seconds, told = 0, 0.0, 0  # frames and time that the model took, and answers that were due
         state = jax.tree.map(jnp.array, start)  # copies: donated, and zeros may be shared
         try:
             with Video(path, indexed=False) as video:
-                for number, (now, frame) in enumerate(video.play(grey=data.grey)):
-                    place = math.floor((now * rate if rate else number / data.stride) + 1e-6)
-                    if place < wanted:
-                        continue
+                frames = video.play(grey=data.grey)
+                if rate:
+                    slack = max(sampling.SLACK, 2 * video.tolerance)
+                    frames = sampling.resample(frames, rate, 1 / video.fps, slack)
+                else:
+                    frames = (each for _, each in sampling.resample(enumerate(frames), 1 / data.stride, 1))
+                for now, frame in frames:
                     logits, state = step(variables, state, test_views(frame[None], data, 1)[0])
-                    wanted, taken, seconds = place + 1, taken + 1, now
+                    taken, seconds = taken + 1, now
                     due = math.floor((taken if every_frames else now) / pace + 1e-6)
                     if due > told:
                         told = due

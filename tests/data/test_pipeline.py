@@ -1,11 +1,15 @@
 """The pipeline: a sample is a function of its number, whoever makes it; bad videos; views; devices."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import jax
 import ml_collections
 import numpy as np
@@ -17,7 +21,8 @@ from vidjax.data.datasets import ListSource, load_source
 from vidjax.data.datasets.synthetic_motion import encode
 from vidjax.data.decode import Video
 from vidjax.data.frame_cache import CachedVideo
-from vidjax.data.pipeline import eval_batches, prefetch_to_device, train_batches
+from vidjax.data.pipeline import _train_clips as train_clips
+from vidjax.data.pipeline import eval_batches, eval_views, prefetch_to_device, span, train_batches
 from vidjax.data.record import Record
 from vidjax.errors import UserError
 
@@ -254,6 +259,68 @@ def test_target_fps_sets_the_stride_of_each_video():
     batch = take(train_batches(source(videos), exact(target_fps=10, stride=1), 8, seed=0), 1)
     steps = np.diff(frame_numbers(batch["video"]))
     assert (steps == (1 + batch["index"])[:, None]).all()
+
+
+def irregular_clip(durations):
+    """Like `clip`, but frame t is shown for `durations[t]` seconds."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = H, W, "gray"
+        for t, start in enumerate(np.cumsum([0, *durations[:-1]])):
+            frame = av.VideoFrame.from_ndarray(np.full((H, W), 20 + 8 * t, np.uint8), "gray")
+            frame.pts, frame.time_base = round(start * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+IRREGULAR = [0.04] * 10 + [0.4] * 5 + [0.04] * 10  # seconds
+
+
+def test_target_fps_goes_by_the_times_of_the_frames():
+    times = np.cumsum([0, *IRREGULAR])
+    cfg = exact(target_fps=5, stride=1)  # 0.6 s a clip
+    numbers = train_frames([irregular_clip(IRREGULAR)], cfg, n=60)
+    assert len(np.unique(numbers[:, 0])) > 5
+    for first, *rest in numbers:  # the clip starts while its first frame is shown
+        starts = np.linspace(times[first], times[first + 1] - 1e-3, 200)[:, None] + [0.2, 0.4, 0.6]
+        assert (np.searchsorted(times, starts, "right") - 1 == rest).all(1).any()
+    batch = next(iter(eval_batches(source([irregular_clip(IRREGULAR)]), cfg, 1, clips=3, crops=1)))
+    views = frame_numbers(batch["video"][0])
+    assert views[0].tolist() == [0, 5, 10, 10] and views[2].tolist() == [14, 14, 19, 24]
+
+
+@pytest.mark.parametrize("segment", [dict(start=100.0, end=110.0), dict(start=2.0), dict(end=0.0)])
+def test_a_segment_outside_of_the_video_is_a_bad_video(segment):
+    with pytest.raises(UserError, match="cannot be read"):
+        train_frames([clip()], exact(), **segment)
+
+
+def test_times_that_are_not_finite_are_refused():
+    for name, value in (("start", np.nan), ("end", np.inf), ("start", -np.inf)):
+        with pytest.raises(UserError, match=f"v: {name}={value} is not a time"):
+            Record(b"", 0, "v", **{name: value})
+
+
+@pytest.mark.parametrize("rate", [30, Fraction(30000, 1001), 240])
+def test_starts_and_ends_written_to_three_decimals_are_exact(rate):
+    with Video(clip(50, rate)) as video:
+        for k in range(49):
+            start, end = round(float(k / rate), 3), round(float((k + 1) / rate), 3)
+            assert span(video, Record(b"", 0, "v", start, end), exact())[:2] == (k, 1)
+
+
+def test_a_looped_clip_holds_each_frame_once_at_full_size():
+    rng = np.random.default_rng(0)
+    video = encode(rng.integers(0, 255, (1, 1024, 1024, 3), np.uint8).repeat(3, 0), 10)
+    for cfg in (config(frames=16), config(frames=16, sampling="uniform"), config(frames=16, repeats=2)):
+        tracemalloc.start()
+        train_clips(Record(video, 0, "v"), cfg, rng, flip_ok=True)
+        eval_views(Record(video, 0, "v"), cfg, clips=2, crops=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 9 * 1024**2 * 3  # bytes; the 16 frames of a clip alone are 50e6
 
 
 @pytest.mark.parametrize("short, expected", [("loop", [0, 2, 1, 0]), ("hold", [0, 2, 2, 2])])

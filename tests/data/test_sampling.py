@@ -115,3 +115,56 @@ def test_what_a_person_can_get_wrong():
     ):
         with pytest.raises(UserError, match="must be positive"):
             call()
+
+
+def ends(fps, total):
+    return np.arange(total + 1) / fps
+
+
+@pytest.mark.parametrize("short", ["loop", "hold"])
+def test_by_time_is_by_count_where_the_rate_is_constant(short):
+    for fps, target, stride, total in itertools.product((24, 30, 29.97), (10, 25), (1, 2.0), (7, 90)):
+        moments = sampling.steps(8, stride) / target
+        offsets = sampling.offsets(8, stride * fps / target)
+        clock = {"short": short, "times": 0.7 + ends(fps, total)}
+        for seed in range(5):
+            rngs = [np.random.default_rng(seed) for _ in range(2)]
+            counted = sampling.place(total, offsets, rngs[0], short)
+            np.testing.assert_array_equal(sampling.place(total, moments, rngs[1], **clock), counted)
+        for clips in (1, 3, 4):
+            counted = sampling.spread(total, offsets, clips, short)
+            np.testing.assert_array_equal(sampling.spread(total, moments, clips, **clock), counted)
+
+
+def irregular():
+    """25 frames a second, then 2.5, then 25 again, float64 [61]."""
+    return np.cumsum([0] + [0.04] * 25 + [0.4] * 10 + [0.04] * 25)
+
+
+def test_frames_of_an_irregular_video_are_those_shown_at_each_moment():
+    times, rng = irregular(), np.random.default_rng(0)
+    moments = sampling.steps(8, 1) / 5  # a frame every 0.2 s
+    clips = [sampling.place(60, moments, rng, times=times) for _ in range(50)]
+    starts = []
+    for clip in (*clips, *sampling.spread(60, moments, 5, times=times)):
+        starts.append(times[clip[0]])
+        lag = times[clip] - (times[clip[0]] + moments)
+        assert (lag > -0.4).all() and (lag < 0.4).all()  # a frame lasts as long as that
+        assert (np.diff(clip) >= 0).all() and times[clip[-1]] - times[clip[0]] > 0.9
+    assert np.median(starts) == pytest.approx(times[-1] / 2 - 0.7, abs=0.8)  # even in time, not in frames
+    looped = sampling.place(60, sampling.steps(3, 4.0), times=times)  # 0, 4 and 8 of 6 seconds
+    assert looped.tolist() == sampling.shown(times, np.array([0, 4.0, 2.0])).tolist()
+    held = sampling.place(60, sampling.steps(3, 4.0), short="hold", times=times)
+    assert held.tolist() == [0, looped[1], 59]
+
+
+@pytest.mark.parametrize("times", [irregular(), ends(25, 60), ends(3, 10), ends(25, 1)])
+@pytest.mark.parametrize("rate", [5, 7.5, 25, 60])
+def test_frames_that_come_one_by_one_are_the_same(times, rate):
+    last = times[-2] / (len(times) - 2) if len(times) > 2 else times[-1]  # the mean distance
+    end, moments = times[-2] + last, np.arange(100) / rate
+    moments = moments[moments < end - 1e-6]
+    came = list(sampling.resample(((t, i) for i, t in enumerate(times[:-1])), rate, times[-1]))
+    np.testing.assert_allclose([t for t, _ in came[:100]], moments)
+    assert [i for _, i in came[:100]] == sampling.shown(times[:-1], moments).tolist()
+    assert not list(sampling.resample([], rate, 1.0))

@@ -13,6 +13,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from vidjax.data import sampling
+
 ERRORS = (av.FFmpegError, OSError, ValueError)
 NEAR = 8  # frames; a keyframe closer ahead than this is decoded up to, not sought
 MAX_REORDER = 32  # frames; no codec displays a frame further than this from its place in the file
@@ -54,8 +56,8 @@ class Video:
       times: float64 [num_frames], seconds from the first frame to each frame.
       duration: seconds from the first frame to the end of the last.
 
-    With `indexed=False` nothing is read ahead: only `play` is to be used, and the memory taken does not grow
-    with the video.
+    With `indexed=False` nothing is read ahead: only `play` is to be used, the memory taken does not grow with
+    the video, and `fps` is that of the container's header.
 
     Raises:
       DecodeError: where the source cannot be opened as a video with at least one frame.
@@ -66,8 +68,10 @@ class Video:
         self.name = f"<{len(source)} bytes>" if isinstance(source, bytes) else self._source
         self._container = None
         self._reformatter = VideoReformatter()
+        self._rotation = None  # degrees, of the frame that `_orientation` was read from
         try:
             self._open()
+            self.fps = self._rate
             if indexed:
                 self._index()
         except ERRORS as error:
@@ -136,7 +140,8 @@ class Video:
 
     def indices_at(self, seconds: Sequence[float] | np.ndarray) -> np.ndarray:
         """Indices int64 [n] of the frames shown at `seconds` [n]."""
-        return indices_at(self.times, seconds, self.tolerance)
+        moments = np.asarray(seconds, np.float64).reshape(-1)
+        return sampling.shown(self.times, moments, self.tolerance)
 
     @property
     def tolerance(self) -> float:
@@ -302,7 +307,11 @@ class Video:
             image = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1).to_ndarray()
         except ERRORS as error:
             raise DecodeError(f"{self.name}: cannot convert a frame ({_reason(error)})") from error
-        return _upright(image.reshape(*image.shape[:2], -1), frame)
+        if frame.rotation != self._rotation:  # rarely: a frame whose side data was asked for lives until the
+            self._rotation, self._orientation = frame.rotation, _orientation(frame)  # garbage collector runs
+        rows, columns, transposed = self._orientation
+        image = image.reshape(*image.shape[:2], -1)
+        return (image.swapaxes(0, 1) if transposed else image)[::rows, ::columns]
 
     def _seek_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
         """The frames at `wanted` (ascending), each decoded from the nearest start before it."""
@@ -390,12 +399,6 @@ class Video:
                 yield packet
 
 
-def indices_at(times: np.ndarray, seconds: Sequence[float] | np.ndarray, tolerance: float) -> np.ndarray:
-    """Indices int64 [n] of the frames shown at `seconds` [n], of frames that appear at `times`."""
-    shown = np.searchsorted(times, np.asarray(seconds, np.float64).reshape(-1) + tolerance, "right")
-    return np.clip(shown - 1, 0, len(times) - 1)
-
-
 def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
     """Whether a packet holds the one frame that is shown of it (True), none (False), or cannot say (None)."""
     if packet.is_discard:  # outside the container's edit list
@@ -418,16 +421,16 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
     return True
 
 
-def _upright(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """[H, W, C] turned and mirrored as the frame's display matrix says."""
+def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
+    """Steps of 1 or -1 through rows and columns that make a frame upright, once transposed where told."""
     data = frame.side_data.get(SideData.DISPLAYMATRIX)
     if data is None:
-        return image
-    # column j and row i go to x = a j + c i and y = b j + d i, up to a shift; ISO/IEC 14496-12, section 8.3.2
+        return 1, 1, False
+    # column j and row i go to x = a j + c i and y = b j + d i, up to a shift; ISO/IEC 14496-12, section 6.2.2
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    transposed = abs(b) > abs(a)
+    x, y = (c, b) if transposed else (a, d)
+    return -1 if y < 0 else 1, -1 if x < 0 else 1, transposed
 
 
 def _reason(error: BaseException) -> str:

@@ -164,6 +164,7 @@ class FeatureSequence:
     id: str
     rows: np.ndarray
     fps: float
+    tolerance = 0.0  # see `Video`; these times are exact
 
     def __enter__(self) -> "FeatureSequence":
         return self

@@ -12,10 +12,11 @@ from types import TracebackType
 
 import numpy as np
 
-from vidjax.data.decode import DecodeError, Video, indices_at
+from vidjax.data import sampling
+from vidjax.data.decode import DecodeError, Video
 from vidjax.errors import UserError
 
-_FORMAT = b"2"  # another layout is another name
+_FORMAT = b"3"  # another layout, or other frames of the same file, is another name
 
 
 def cache_dir() -> Path:
@@ -39,7 +40,7 @@ class CachedVideo:
             _write(path, source, grey)
         # Plain numbers: numpy's own headers are parsed by `ast`, which fails now and then among threads.
         with path.open("rb") as file:
-            self.fps, self._tolerance, *shape = np.fromfile(file, np.float64, 6).tolist()
+            self.fps, self.tolerance, *shape = np.fromfile(file, np.float64, 6).tolist()
             shape = tuple(map(int, shape))
             self.times = np.fromfile(file, np.float64, shape[0])
             self._frames = np.memmap(file, np.uint8, "r", file.tell(), shape)
@@ -52,7 +53,7 @@ class CachedVideo:
         del self._frames
 
     def indices_at(self, seconds: np.ndarray) -> np.ndarray:
-        return indices_at(self.times, seconds, self._tolerance)
+        return sampling.shown(self.times, np.asarray(seconds), self.tolerance)
 
     def frames(self, indices: np.ndarray, grey: bool = False) -> np.ndarray:
         if grey and self._frames.shape[-1] != 1:

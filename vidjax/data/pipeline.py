@@ -143,19 +143,25 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
       DecodeError: the video cannot be read.
     """
     with _open(record, cfg) as video:
-        first, total, rate = span(video, record, cfg)
+        first, total, _ = span(video, record, cfg)
         if cfg.sampling == "window":
-            index = sampling.spread(total, clip_offsets(cfg, rate), clips, short=cfg.short)
+            index = sampling.spread(
+                total, clip_moments(cfg), clips, cfg.short, **clock(video, first, total, cfg)
+            )
         else:  # each clip spans the whole video; neighbouring clips take neighbouring frames
             spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
             index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
-        frames = video.frames(first + index.ravel(), grey=_grey(cfg))
+        unique, index_in = np.unique(index, return_inverse=True)
+        frames = video.frames(first + unique, grey=_grey(cfg))
         # A looped clip ends before it began, so the span is that of the earliest and the latest frame.
         spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
-    frames = frames.reshape(*index.shape, *frames.shape[1:])
+    index = index_in.reshape(index.shape)
     if cfg.modality == "features":
-        return frames.reshape(clips, *clip_shape(cfg)), spans
-    views = [clip_streams(view, cfg) for clip in frames for view in transforms.test_views(clip, cfg, crops)]
+        return frames[index].reshape(clips, *clip_shape(cfg)), spans
+    views = []
+    for each in index:
+        clip, again = _without_repeats(frames, each)
+        views += [clip_streams(view[again], cfg) for view in transforms.test_views(clip, cfg, crops)]
     return _join(views), spans
 
 
@@ -394,22 +400,35 @@ def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bo
     """Random clips of the same frames, or of as many moments where `repeats_apart`, each with its own
     augmentation, uint8 [repeats, T, S, S, C]."""
     with _open(record, cfg) as video:
-        first, total, rate = span(video, record, cfg)
+        first, total, _ = span(video, record, cfg)
+        times = clock(video, first, total, cfg)
         moments = cfg.repeats if cfg.repeats_apart else 1
-        index = np.stack([_train_frames(total, rate, cfg, rng) for _ in range(moments)])
-        frames = video.frames(first + index.ravel(), grey=_grey(cfg))
-    frames = frames.reshape(*index.shape, *frames.shape[1:])
-    clips = [frames[i % moments] for i in range(cfg.repeats)]
+        index = np.stack([_train_frames(total, times, cfg, rng) for _ in range(moments)])
+        unique, index_in = np.unique(index, return_inverse=True)
+        frames = video.frames(first + unique, grey=_grey(cfg))
+    index = index_in.reshape(index.shape)[np.arange(cfg.repeats) % moments]
     if cfg.modality == "features":
-        return np.stack(clips).reshape(cfg.repeats, *clip_shape(cfg))
-    draws = (transforms.train_transform(clip, cfg, rng, flip_ok) for clip in clips)
-    return _join([clip_streams(draw, cfg) for draw in draws])
+        return frames[index].reshape(cfg.repeats, *clip_shape(cfg))
+    draws = []
+    for each in index:
+        clip, again = _without_repeats(frames, each)
+        draws.append(clip_streams(transforms.train_transform(clip, cfg, rng, flip_ok)[again], cfg))
+    return _join(draws)
 
 
-def _train_frames(total: int, rate: float, cfg: Any, rng: np.random.Generator) -> np.ndarray:
-    """The frames of one random clip, of `total` of them."""
+def _without_repeats(frames: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of `frames` at `index` [T], and where each of the T is among them.
+
+    A short video's clip repeats its frames: they are repeated when they have become small.
+    """
+    own, again = np.unique(index, return_inverse=True)
+    return frames if len(own) == len(frames) else frames[own], again
+
+
+def _train_frames(total: int, times: dict[str, Any], cfg: Any, rng: np.random.Generator) -> np.ndarray:
+    """The frames of one random clip, of `total` of them, which `clock` gives the times of."""
     if cfg.sampling == "window":
-        return sampling.place(total, clip_offsets(cfg, rate), rng, short=cfg.short)
+        return sampling.place(total, clip_moments(cfg), rng, cfg.short, **times)
     if cfg.sampling == "segments":
         return sampling.segments(total, cfg.frames, rng)
     return sampling.uniform(total, cfg.frames)
@@ -425,17 +444,36 @@ def _grey(cfg: Any) -> bool:
     return cfg.grey or cfg.modality == "flow"
 
 
-def clip_offsets(cfg: Any, rate: float) -> np.ndarray:
-    """The frames that a clip is made from, counted from the first; those of rgb, then those of flow, one more
-    than its fields. The shorter of two streams lies in the middle of the longer."""
+def clip_moments(cfg: Any) -> np.ndarray:
+    """When a clip shows its frames, from its first: in seconds where `cfg.target_fps`, or else in frames.
+
+    Those of rgb, then those of flow, one more than its fields. The shorter of two streams lies in the middle
+    of the longer.
+    """
+    unit = 1 / cfg.target_fps if cfg.target_fps else 1
     if cfg.modality == "flow":
-        return sampling.offsets(cfg.frames + 1, cfg.stride * rate)
-    rgb = sampling.offsets(cfg.frames, cfg.stride * rate)
+        return unit * sampling.steps(cfg.frames + 1, cfg.stride)
+    rgb = sampling.steps(cfg.frames, cfg.stride)
     if cfg.modality in ("rgb", "features"):
-        return rgb
-    fields = sampling.offsets(cfg.flow.frames + 1, cfg.flow.stride * rate)
-    ahead = int(fields[-1] - rgb[-1])
-    return np.concatenate([rgb + max(0, ahead) // 2, fields + max(0, -ahead) // 2])
+        return unit * rgb
+    fields = sampling.steps(cfg.flow.frames + 1, cfg.flow.stride)
+    ahead = fields[-1] - rgb[-1]
+    return unit * np.concatenate([rgb + max(0, ahead) / 2, fields + max(0, -ahead) / 2])
+
+
+def clock(video: Video, first: int, total: int, cfg: Any) -> dict[str, Any]:
+    """The times that `sampling` finds the frames of `clip_moments` by, in which frames are counted unless
+    `cfg.target_fps` is set."""
+    if not cfg.target_fps:
+        return {}
+    times = np.append(video.times, video.times[-1] + 1 / video.fps)[first : first + total + 1]
+    return {"times": times, "slack": max(sampling.SLACK, 2 * video.tolerance)}  # two times, half a tick each
+
+
+def clip_offsets(cfg: Any, rate: float) -> np.ndarray:
+    """`clip_moments` as a number of frames, of which `rate` on average make one at the target rate."""
+    unit = rate * cfg.target_fps if cfg.target_fps else 1
+    return np.floor(clip_moments(cfg) * unit + sampling.SLACK).astype(np.int64)
 
 
 def clip_streams(clip: np.ndarray, cfg: Any) -> Clip:
@@ -448,12 +486,20 @@ def clip_streams(clip: np.ndarray, cfg: Any) -> Clip:
 
 
 def span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
-    """First frame and number of frames of a record, and how many of them make one at the target rate."""
-    first, last = 0, video.num_frames
+    """First frame and number of frames of a record, and how many of them make one at the target rate.
+
+    Raises:
+      DecodeError: where no frame is shown between the record's start and end.
+    """
+    first, last, end = 0, video.num_frames, video.times[-1] + 1 / video.fps
+    frame = np.median(np.diff(video.times, append=end))
+    near = np.clip(0.001, 0.1 * frame, 0.4 * frame)  # seconds, for times rounded in a list
     if record.start is not None:
-        first = int(video.indices_at([record.start])[0])
-    if record.end is not None:  # the tenth of a frame is for times rounded in a list
-        last = int(np.searchsorted(video.times, record.end - 0.1 / video.fps))
+        if record.start > end - near:
+            raise DecodeError(f"the segment from {record.start} s begins after the video's {end:.3f} s")
+        first = int(sampling.shown(video.times, record.start, near))
+    if record.end is not None:
+        last = int(np.searchsorted(video.times, record.end - near))
     if last <= first:
         raise DecodeError(f"no frame between {record.start} and {record.end} s")
     return first, last - first, video.fps / cfg.target_fps if cfg.target_fps else 1.0

@@ -1,8 +1,10 @@
 """What a dataset hands to the pipeline: one labelled video, or a stretch of one."""
 
+import math
 from dataclasses import dataclass
 
 from vidjax.data.feature_file import StoredFeatures
+from vidjax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,9 @@ class Record:
         id: name that is unique in the dataset and stable between runs.
         start, end: seconds; the stretch of the video that counts. None is the video's own start or end.
         group: what must not be split between train and test (performer, source video), if known.
+
+    Raises:
+        UserError: where start or end is not finite.
     """
 
     video: str | bytes | StoredFeatures
@@ -23,3 +28,10 @@ class Record:
     start: float | None = None
     end: float | None = None
     group: str | None = None
+
+    def __post_init__(self):
+        for name, seconds in (("start", self.start), ("end", self.end)):
+            if seconds is not None and not math.isfinite(seconds):
+                raise UserError(
+                    f"{self.id}: {name}={seconds} is not a time in seconds; leave it empty for none"
+                )

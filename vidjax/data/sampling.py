@@ -1,12 +1,21 @@
-"""Which frames of a video make a clip. Pure numpy: counts in, int64 frame indices in [0, total) out.
+"""Which frames of a video make a clip. Pure numpy: counts or times in, int64 frame indices in [0, total) out.
 
 A video too short for a window follows one of two rules. `loop`: the video starts again after its last frame,
 as often as needed (I3D, arXiv:1705.07750, section 3.1). `hold`: its last frame stays.
+
+Frames are counted, or found by their times: `times` are then those at which each frame appears and, last, the
+end of the video, float64 [total + 1]. Offsets and starts are in their unit. The frame of a moment is the one
+shown then, the last that has appeared; a frame that appears up to `slack` later counts as shown.
 """
+
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from vidjax.errors import UserError, unknown
+
+SLACK = 1e-6  # of rounding: 10 x 0.3 is 3, not 2.999...
 
 
 def uniform(total: int, frames: int) -> np.ndarray:
@@ -76,45 +85,112 @@ test_clips.__test__ = False  # the name is not a test's
 
 def offsets(frames: int, stride: float) -> np.ndarray:
     """The frames of a window counted from its first, int64 [frames]."""
+    return np.floor(steps(frames, stride) + SLACK).astype(np.int64)
+
+
+def steps(frames: int, stride: float) -> np.ndarray:
+    """`offsets` before rounding, float64 [frames]."""
     _positive(frames=frames, stride=stride)
-    return np.floor(np.arange(frames) * stride + 1e-6).astype(np.int64)  # 10 x 0.3 is 3, not 2.999...
+    return np.arange(frames) * float(stride)
 
 
 def place(
-    total: int, offsets: np.ndarray, rng: np.random.Generator | None = None, short: str = "loop"
+    total: int,
+    offsets: np.ndarray,
+    rng: np.random.Generator | None = None,
+    short: str = "loop",
+    times: np.ndarray | None = None,
+    slack: float = SLACK,
 ) -> np.ndarray:
-    """`window` of frames at any `offsets` int64 [frames] from its start."""
+    """`window` of frames at any `offsets` [frames] from its start, counted or by time."""
     _positive(total=total)
-    room = int(total - 1 - offsets.max())
+    times = _counted(total) if times is None else times
+    room = _room(times, offsets, slack)
     if room < 0:
-        start = 0
-    elif rng is None:
-        start = room // 2
+        start = times[0]
     else:
-        start = rng.integers(room + 1)
-    return _fold(start + offsets, total, short)
+        start = _start(times, offsets, room // 2 if rng is None else rng.integers(room + 1), room)
+    return shown_from(start, offsets, times, short, slack)
 
 
-def spread(total: int, offsets: np.ndarray, clips: int, short: str = "loop") -> np.ndarray:
-    """`test_clips` of frames at any `offsets` int64 [frames] from the start of each."""
+def spread(
+    total: int,
+    offsets: np.ndarray,
+    clips: int,
+    short: str = "loop",
+    times: np.ndarray | None = None,
+    slack: float = SLACK,
+) -> np.ndarray:
+    """`test_clips` of frames at any `offsets` [frames] from the start of each, counted or by time."""
     _positive(total=total, clips=clips)
-    room = int(total - 1 - offsets.max())
+    times = _counted(total) if times is None else times
+    room = _room(times, offsets, slack)
     i = np.arange(clips, dtype=np.int64)
     if room < 0:
-        starts = i * total // clips if short == "loop" else 0 * i
+        starts = times[i * total // clips if short == "loop" else 0 * i]
     elif clips == 1:
-        starts = np.array([room // 2])
+        starts = _start(times, offsets, np.array([room // 2]), room)
     else:
-        starts = i * room // (clips - 1)
-    return _fold(starts[:, None] + offsets[None, :], total, short)
+        starts = _start(times, offsets, i * room // (clips - 1), room)
+    return shown_from(starts[:, None], offsets, times, short, slack)
 
 
-def _fold(indices: np.ndarray, total: int, short: str) -> np.ndarray:
+def shown_from(
+    start: np.ndarray | float, offsets: np.ndarray, times: np.ndarray, short: str, slack: float = SLACK
+) -> np.ndarray:
+    """The frames shown at `offsets` from `start`, int64 of the shape that both broadcast to."""
+    elapsed, length, total = start - times[0] + offsets, times[-1] - times[0], len(times) - 1
     if short == "loop":
-        return indices % total
+        return shown(times, times[0] + elapsed % length, slack) % total
     if short == "hold":
-        return np.minimum(indices, total - 1)
+        return np.minimum(shown(times, times[0] + np.minimum(elapsed, length), slack), total - 1)
     raise unknown("rule for short videos", short, ("loop", "hold"))
+
+
+def shown(times: np.ndarray, moments: np.ndarray | float, slack: float = SLACK) -> np.ndarray:
+    """The frame shown at each of `moments`, or 0 before the first. int64, of the shape of `moments`."""
+    return np.maximum(np.searchsorted(times, moments + slack, "right") - 1, 0)
+
+
+def resample(
+    frames: Iterable[tuple[float, Any]], rate: float, last: float, slack: float = SLACK
+) -> Iterator[tuple[float, Any]]:
+    """The frame shown at every multiple of 1 / `rate`: `shown`, for frames that come one by one.
+
+    Args:
+      frames: (time it appears, frame), ascending from 0.
+      rate: how many are taken in a unit of time.
+      last: how long the frame of a video of one is shown; the last of several stays for their mean distance.
+      slack: see the module.
+
+    Yields:
+      (moment, frame).
+    """
+    held, now, count, taken = None, 0.0, 0, 0
+    for now, frame in frames:
+        while count and taken / rate + slack < now:
+            yield taken / rate, held
+            taken += 1
+        held, count = frame, count + 1
+    end = now + (now / (count - 1) if count > 1 else last)
+    while count and taken / rate + slack < end:
+        yield taken / rate, held
+        taken += 1
+
+
+def _counted(total: int) -> np.ndarray:
+    return np.arange(total + 1.0)
+
+
+def _room(times: np.ndarray, offsets: np.ndarray, slack: float) -> int:
+    """The last frame at which a window can start; negative where there is none."""
+    return int(np.searchsorted(times[:-1] + offsets.max(), times[-1] - slack)) - 1
+
+
+def _start(times: np.ndarray, offsets: np.ndarray, k: np.ndarray | int, room: int) -> np.ndarray:
+    """The k-th of `room` + 1 starts, evenly apart in time; the last window ends with the last frame."""
+    last = max(times[room], times[-2] - offsets.max())
+    return times[0] + k * (last - times[0]) / max(room, 1)
 
 
 def _positive(**counts: float) -> None:
