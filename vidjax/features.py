@@ -29,7 +29,7 @@ from vidjax.data import sampling, transforms
 from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureWriter
-from vidjax.data.pipeline import clip_offsets, clip_shape, clip_streams, span
+from vidjax.data.pipeline import clip_moments, clip_offsets, clip_shape, clip_streams, clock, span
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 from vidjax.inference import Engine, batched
@@ -325,9 +325,10 @@ class _Windows:
             starts = np.arange(0, max(total - extent, 0) + 1, hop)
             if starts[-1] + extent < total:  # the last window ends with the video
                 starts = np.append(starts, total - extent)
-            windows = starts[:, None] + offsets[None]
+            moments, times = clip_moments(data), clock(video, first, total, data)
+            windows = sampling.shown_from(times["times"][starts, None], moments, short="hold", **times)
             if total < extent:
-                windows = sampling.place(total, offsets, short=data.short)[None]
+                windows = sampling.place(total, moments, short=data.short, **times)[None]
             fps = video.fps / hop
         together = max(1, DECODED // windows.shape[1])
         done = 0

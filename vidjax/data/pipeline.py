@@ -462,10 +462,10 @@ def clip_moments(cfg: Any) -> np.ndarray:
 
 
 def clock(video: Video, first: int, total: int, cfg: Any) -> dict[str, Any]:
-    """The times that `sampling` finds the frames of `clip_moments` by, in which frames are counted unless
-    `cfg.target_fps` is set."""
+    """The `times` and `slack` that `sampling` finds the frames of `clip_moments` by; without `cfg.target_fps`
+    frames are counted."""
     if not cfg.target_fps:
-        return {}
+        return {"times": np.arange(total + 1.0), "slack": sampling.SLACK}
     times = np.append(video.times, video.times[-1] + 1 / video.fps)[first : first + total + 1]
     return {"times": times, "slack": max(sampling.SLACK, 2 * video.tolerance)}  # two times, half a tick each
 

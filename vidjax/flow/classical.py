@@ -25,7 +25,7 @@ def flow(clip: np.ndarray, method: str = "dis") -> np.ndarray:
     """The displacement of every pixel from each frame to the next.
 
     Args:
-      clip: uint8 [T + 1, H, W, C], C = 1 (grey) or 3 (RGB, of which the luma counts).
+      clip: uint8 [T + 1, H, W, C], C = 1 (gray) or 3 (RGB, reduced to its BT.601 luma).
       method: one of `METHODS`.
 
     Returns:
