@@ -114,7 +114,8 @@ def param_groups(config: ConfigDict, params: Any, frozen: str | None = None) -> 
     weight decay unless `decay_all`; `trunk_lr` and `layer_decay` scale learning rates by depth; parameters
     whose path the regex `frozen` finds are frozen. `optimizer.groups` holds entries (name, regex, settings);
     the first regex found in a path decides. Of its settings, `weight_decay` replaces the default, `lr`
-    multiplies the learning rate, and `frozen=True` freezes.
+    multiplies the learning rate, and `frozen=True` freezes (not the running statistics of BatchNorm, which
+    `model.freeze_bn` keeps).
 
     Args:
       config: the resolved config.
@@ -317,7 +318,7 @@ def layer_ids(params: Any, model: str) -> tuple[Any, int]:
     What comes before the blocks (patches, positions, the stem) is layer 0, the blocks are layers 1, 2, ... in
     the order of computation, and what follows them (the last norm, the head) is the top layer. Blocks of
     parallel streams (SlowFast's pathways, two-stream networks) share the layers. The blocks of a second
-    encoder follow those of the first (ViViT's factorised encoder, VTN, the decoder of a masked autoencoder);
+    encoder follow those of the first (ViViT's factorized encoder, VTN, the decoder of a masked autoencoder);
     what lies between two blocks belongs to the layer below it.
 
     Args:

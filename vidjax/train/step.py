@@ -81,8 +81,9 @@ def make_train_step(
       model: the linen module.
       tx: the optax transformation.
       ema: decay of the averaged parameters; None keeps none.
-      nonfinite: what happens when the loss or the gradient norm is not finite. "skip" goes on with the next
-        batch and unchanged weights; "stop" freezes the whole state from this step on, for the loop to see.
+      nonfinite: what happens when the loss or the gradient norm is not finite. "skip" continues with the
+        next batch and unchanged weights; "stop" freezes the whole state from this step on, for the loop to
+        see.
       **options: of `make_gradients`:
         accumulation: forward and backward passes per update.
         freeze_bn: whether BatchNorm normalizes with its running statistics and leaves them as they are.
