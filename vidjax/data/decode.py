@@ -403,7 +403,8 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
     """Whether a packet holds the one frame that is shown of it (True), none (False), or cannot say (None)."""
     if packet.is_discard:  # outside the container's edit list
         return False
-    data, codec = bytes(packet), context.codec.canonical_name
+    codec = context.codec.canonical_name
+    data = bytes(packet) if codec in ("vp8", "vp9", "mpeg4") else b""
     if codec == "vp8":
         return bool(data[0] >> 4 & 1)  # RFC 6386, section 9.1: show_frame
     if codec == "vp9":  # VP9 bitstream specification, section 6.2 and annex B
