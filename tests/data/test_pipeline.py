@@ -452,6 +452,18 @@ def test_kept_frames_of_a_file_change_with_it(tmp_path, monkeypatch):
             np.testing.assert_array_equal(kept.indices_at([0.1, 0.449]), video.indices_at([0.1, 0.449]))
 
 
+def test_kept_frames_have_the_times_of_the_video(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
+    record = Record(irregular_clip(IRREGULAR), 0, "v", start=0.2)
+    decoded, kept, kept_again = (
+        eval_views(record, exact(target_fps=5, stride=1, cache=cache), clips=5, crops=1)
+        for cache in (False, True, True)
+    )
+    for views, spans in (kept, kept_again):
+        np.testing.assert_array_equal(views, decoded[0])
+        np.testing.assert_array_equal(spans, decoded[1])
+
+
 def test_frames_that_cannot_be_kept_end_in_a_clear_line(good, tmp_path, monkeypatch):
     (tmp_path / "frames").write_text("in the way")
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
