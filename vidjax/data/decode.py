@@ -256,8 +256,8 @@ class Video:
                 times.append(seconds)
                 stamps.append(frame.pts)
         except ERRORS:
-            rest = np.arange(1, announced - len(times) + 1) / self._rate
-            times += list((times[-1] if times else 0) + rest)
+            after = times[-1] + 1 / self._rate if times else 0.0
+            times += list(after + np.arange(announced - len(times)) / self._rate)
             stamps.append(None)
         if not times:
             raise DecodeError(f"{self.name}: no frames")
@@ -307,8 +307,8 @@ class Video:
             image = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1).to_ndarray()
         except ERRORS as error:
             raise DecodeError(f"{self.name}: cannot convert a frame ({_reason(error)})") from error
-        if frame.rotation != self._rotation:  # rarely: a frame whose side data was asked for lives until the
-            self._rotation, self._orientation = frame.rotation, _orientation(frame)  # garbage collector runs
+        if frame.rotation != self._rotation:
+            self._rotation, self._orientation = frame.rotation, _orientation(frame)
         rows, columns, transposed = self._orientation
         image = image.reshape(*image.shape[:2], -1)
         return (image.swapaxes(0, 1) if transposed else image)[::rows, ::columns]
@@ -424,7 +424,9 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
     """Steps of 1 or -1 through rows and columns that make a frame upright, once transposed where told."""
-    data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    # PyAV ties side data to its frame in a cycle, which lives until the garbage collector runs: a small one
+    tiny = VideoReformatter().reformat(frame, 16, 16, "gray", interpolation="POINT", threads=1)
+    data = tiny.side_data.get(SideData.DISPLAYMATRIX)
     if data is None:
         return 1, 1, False
     # column j and row i go to x = a j + c i and y = b j + d i, up to a shift; ISO/IEC 14496-12, section 6.2.2
