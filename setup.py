@@ -24,6 +24,7 @@ setup(
         "ml-collections>=1.1",
         "chex>=0.1.90",
         "grain>=0.2.14",
+        "cloudpickle>=3.0",
         "av>=18",
         "opencv-python-headless>=4.10",
         "numpy>=2.0",

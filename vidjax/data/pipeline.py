@@ -2,10 +2,11 @@
 
 Sample g of a run belongs to epoch g // N, position g % N. Its record is that position of the epoch's seeded
 permutation, and its augmentation is drawn from (seed, epoch, position). Nothing else enters, so the stream is
-bit-identical on any number of hosts, processes and threads, and from any batch onwards. Grain runs it: each
-sample is fetched by its number, so the order never depends on who is ready first. A sample is `data.repeats`
-clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), side by side in the batch; with
-`data.repeats_apart` each is from a moment of its own (Feichtenhofer et al., arXiv:2205.09113, section 3.3).
+bit-identical on any number of hosts, processes and threads, and from any batch onwards. Each sample is
+fetched by its number, by Grain's threads or by `Workers`, so the order never depends on who is ready first.
+A sample is `data.repeats` clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), side
+by side in the batch; with `data.repeats_apart` each is from a moment of its own (Feichtenhofer et al.,
+arXiv:2205.09113, section 3.3).
 
 `data.modality` says what a clip, the `video` of a batch, is made of; S is `data.size`:
   rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
@@ -28,9 +29,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from vidjax.data import sampling, transforms
 from vidjax.data.datasets import Source
@@ -38,6 +38,7 @@ from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureSequence, StoredFeatures
 from vidjax.data.frame_cache import CachedVideo
 from vidjax.data.record import Record
+from vidjax.data.workers import Workers
 from vidjax.errors import UserError
 from vidjax.flow import estimator, flow, quantise
 
@@ -192,7 +193,7 @@ class BatchIterator(Iterator[Batch]):
     def __init__(self, loader: "_Loader", bad: "BadVideos", start: int, stop: int):
         self._loader, self._bad = loader, bad
         self._next, self._stop = start, stop
-        self._iterator = iter(loader.dataset(start, stop))
+        self._iterator = loader.batches(start, stop)
 
     def __next__(self) -> Batch:
         batch = next(self._iterator)
@@ -208,7 +209,7 @@ class BatchIterator(Iterator[Batch]):
         self.close()
         self._bad.ids = set(state["bad"])
         self._next = state["next_batch"]
-        self._iterator = iter(self._loader.dataset(self._next, self._stop))
+        self._iterator = self._loader.batches(self._next, self._stop)
 
     def close(self) -> None:
         self._iterator.close()
@@ -286,20 +287,17 @@ class _Loader:
         if "flow" in self.cfg.modality:
             estimator(self.cfg.flow.method)  # raises where there is none
 
-    def dataset(self, start: int, stop: int) -> grain.IterDataset:
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches start..stop-1. Threads share out the samples of a batch, processes whole batches."""
-        workers, threads, prefetch = self.cfg.workers, self.cfg.threads, max(1, self.cfg.prefetch)
-        if workers:
-            if not flags.FLAGS.is_parsed():  # Grain asks absl's flags before it starts a process
-                flags.FLAGS.mark_as_parsed()
-            alone = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-            processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=prefetch)
-            batches = grain.MapDataset.range(start, stop).map(self._batch)
-            return batches.to_iter_dataset(alone).mp_prefetch(processes)
+        threads, prefetch = self.cfg.threads, max(1, self.cfg.prefetch)
+        if self.cfg.workers:
+            return Workers(self._batch, start, stop, self.cfg.workers, prefetch)
+        import grain  # here, because it imports jax, which data workers do not need
+
         local = self.batch_size // self.hosts
         pool = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch * local))
         samples = grain.MapDataset.range(start * local, stop * local).map(self._row)
-        return samples.to_iter_dataset(pool).batch(local, batch_fn=_collate)
+        return iter(samples.to_iter_dataset(pool).batch(local, batch_fn=_collate))
 
     def _row(self, i: int) -> Batch:
         """Sample number i of those that are this host's."""

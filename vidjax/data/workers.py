@@ -1,0 +1,187 @@
+"""Worker processes that make numbered items, received in order.
+
+They are connected to this process by sockets alone, and arrays travel in memory files without a name: there
+is no semaphore or shared memory object that a killed run could leave behind. A worker ignores Ctrl-C and
+SIGTERM, which are for the main process to handle, and ends as soon as that process has ended, however it did.
+"""
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import reduction, resource_tracker, util
+from multiprocessing.connection import Connection
+from multiprocessing.pool import ExceptionWithTraceback
+from typing import Any
+
+import cloudpickle
+
+from vidjax.errors import UserError
+
+_ALIGNMENT = 64  # bytes; JAX uses an array that is aligned so without a copy
+
+
+class Workers(Iterator[Any]):
+    """Yields `make(i)` for `start <= i < stop`; item i is made by worker i % count.
+
+    The processes start with the first item, which raises what `make` raises.
+    """
+
+    def __init__(self, make: Callable[[int], Any], start: int, stop: int, count: int, ahead: int):
+        """
+        Args:
+          make: sent to the workers by cloudpickle.
+          start, stop: the range of items.
+          count: processes.
+          ahead: items that each makes in advance.
+        """
+        self._make, self._next, self._stop = make, start, stop
+        self._count, self._ahead = min(count, stop - start), ahead
+        self._workers: list[tuple[Any, Connection]] = []
+        self._starter: threading.Thread | None = None
+        self._closed = False
+        # Also at exit, before multiprocessing waits for processes that it asked to end by SIGTERM.
+        util.Finalize(self, _end, (self._workers,), exitpriority=1)
+
+    def __next__(self) -> Any:
+        if self._closed or self._next >= self._stop:
+            self.close()
+            raise StopIteration
+        if self._starter is None:
+            # A thread of its own, so that an interrupt of this one cannot leave a process half started.
+            self._starter = threading.Thread(target=self._start, name="start data workers")
+            self._starter.start()
+        self._starter.join()
+        process, connection = self._workers[self._next % self._count]
+        try:
+            item = _receive(connection)
+            if isinstance(item, BaseException):
+                raise item
+            self._request(connection, self._next + self._ahead * self._count)
+        except (EOFError, ConnectionError):
+            process.join()
+            raise UserError(_why_lost(process.exitcode)) from None
+        self._next += 1
+        return item
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._closed = True
+        if self._starter is not None and self._starter.is_alive():
+            self._starter.join()
+        _end(self._workers)
+
+    def _start(self) -> None:
+        resource_tracker.ensure_running()  # it would unblock the signals
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # processes inherit that
+        spawn, make = multiprocessing.get_context("spawn"), cloudpickle.dumps(self._make)
+        for _ in range(self._count):
+            here, there = spawn.Pipe()
+            process = spawn.Process(target=_work, args=(there,), name="data worker", daemon=True)
+            process.start()
+            there.close()
+            self._workers.append((process, here))
+        if self._closed:  # meanwhile
+            return _end(self._workers)
+        for i in range(self._next, self._next + self._count):
+            _, connection = self._workers[i % self._count]
+            with contextlib.suppress(ConnectionError):  # said when an item is asked for
+                connection.send_bytes(make)
+                for k in range(self._ahead):
+                    self._request(connection, i + k * self._count)
+
+    def _request(self, connection: Connection, i: int) -> None:
+        if i < self._stop:
+            connection.send(i)
+
+
+def _end(workers: list[tuple[Any, Connection]]) -> None:
+    for process, connection in workers:
+        process.kill()
+        connection.close()
+    while workers:
+        workers.pop()[0].join()
+
+
+def _why_lost(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "a data worker was killed (out of memory?): lower data.workers or data.prefetch"
+    how = f"died of {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
+    return f"a data worker {how}: set data.workers=0 to see more of it"
+
+
+def _work(connection: Connection) -> None:
+    """The main function of a worker."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent closed the connection
+        try:
+            make = pickle.loads(connection.recv_bytes())
+        except (ImportError, AttributeError, UserError) as error:
+            _send(connection, ExceptionWithTraceback(error, error.__traceback__))
+            return
+        while True:
+            i = connection.recv()
+            try:
+                item = make(i)
+            except Exception as error:
+                item = ExceptionWithTraceback(error, error.__traceback__)
+            _send(connection, item)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(0)
+
+
+def _send(connection: Connection, item: Any) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
+    raw = [buffer.raw() for buffer in buffers]
+    sizes = [view.nbytes for view in raw]
+    connection.send((data, sizes))
+    if not sizes:
+        return
+    file = _memory_file()
+    try:
+        os.ftruncate(file, sum(map(_padded, sizes)))
+        offset = 0
+        for view in raw:
+            written = 0
+            while written < view.nbytes:
+                written += os.pwrite(file, view[written:], offset + written)
+            offset += _padded(view.nbytes)
+        reduction.send_handle(connection, file, None)
+    finally:
+        os.close(file)
+
+
+def _receive(connection: Connection) -> Any:
+    data, sizes = connection.recv()
+    if not sizes:
+        return pickle.loads(data)
+    file = reduction.recv_handle(connection)
+    try:
+        memory = memoryview(mmap.mmap(file, sum(map(_padded, sizes))))
+    finally:
+        os.close(file)
+    views, offset = [], 0
+    for size in sizes:
+        views.append(memory[offset : offset + size])
+        offset += _padded(size)
+    return pickle.loads(data, buffers=views)
+
+
+def _padded(size: int) -> int:
+    return max(1, -(-size // _ALIGNMENT)) * _ALIGNMENT
+
+
+def _memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("vidjax")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
