@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import tempfile
 
 import av
 import numpy as np
@@ -150,7 +151,9 @@ def test_round_trip(cache, clips):
         assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
 
 
-def test_another_configuration_is_another_dataset(tmp_path, capfd):
+def test_another_configuration_is_another_dataset(tmp_path, capfd, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     tiny = {"size": 32, "frames": 4, "train": 3, "val": 1, "test": 3}
     sources = [
         load_source("synthetic_motion", split, path=tmp_path / where, **tiny, **other)
@@ -167,6 +170,7 @@ def test_another_configuration_is_another_dataset(tmp_path, capfd):
     assert sources[0].fingerprint == sources[1].fingerprint
     assert len({source.fingerprint for source in sources}) == 3
     assert capfd.readouterr() == ("", "")
+    assert not [*(tmp_path / "temporary").iterdir()]
 
 
 def test_two_at_once_beside_what_a_killed_process_left(tmp_path):

@@ -159,6 +159,11 @@ class MotionConfig(tfds.core.BuilderConfig):
     counts: dict[str, int]
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing of a generated dataset is in a bucket; looking for it would leave a temporary folder."""
+
+
 class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
     """Writes the clips; see the module's text."""
 
@@ -174,7 +179,7 @@ class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
             }
         )
         # Written in the order made, so that labels and ids are known without reading.
-        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+        return _Info(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in SPLITS}
