@@ -161,3 +161,134 @@ def test_names_and_options():
         load_source("video_folder", "train", pth="x")
     with pytest.raises(UserError, match="needs the option 'path'"):
         load_source("video_folder", "train")
+
+
+def test_labels_are_stripped_and_composed(tmp_path):
+    touch(tmp_path, "1.mp4", "2.mp4", "3.mp4", "4.mp4")
+    rows = "path, label ,group\n1.mp4,left,a\n2.mp4,left ,a \n 3.mp4,caf\u00e9,b\n4.mp4,cafe\u0301,b\n"
+    (tmp_path / "l.csv").write_text(rows, encoding="utf-8")
+    source = load(tmp_path, csv="l.csv")
+    assert source.class_names == ("caf\u00e9", "left") and {r.group for r in source} == {"a", "b"}
+    touch(tmp_path, "folders/caf\u00e9/1.mp4", "folders/cafe\u0301/2.mp4")
+    assert load(tmp_path / "folders").class_names == ("caf\u00e9",)
+
+
+def test_a_path_is_found_however_its_letters_are_composed(tmp_path):
+    touch(tmp_path, "cafe\u0301.mp4")
+    (tmp_path / "l.csv").write_text("path,label\ncaf\u00e9.mp4,a\n", encoding="utf-8")
+    assert load(tmp_path, csv="l.csv")[0].id == "cafe\u0301.mp4"
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"path,label\na.mp4,running, fast\n", "line 2: 3 cells under 2 columns; put quotes"),
+        (b'path,label\na.mp4,"x\na.mp4,y\n', "line 2: a quote is not closed"),
+        (b'path,label\na.mp4,"' + b"x\n" * 100_000, "line 2: a quote is not closed"),
+        (b'path,label\na.mp4,"x" y\n', "line 2: ',' expected after '\"'"),
+        ("path,label\na.mp4,caf\u00e9\n".encode("cp1252"), r"not UTF-8 text \(byte 0xe9 in line 2\)"),
+        ("path,label\na.mp4,x\n".encode("utf-16"), r"not UTF-8 text \(byte 0xff in line 1\)"),
+        ("path,label\na.mp4,x\n".encode("utf-16-le"), r"not UTF-8 text \(byte 0x00 in line 1\)"),
+        (b"path,label,label\na.mp4,x,y\n", "more than one column 'label'"),
+        (b"path,label,start,end\na.mp4,x,3,2\n", "line 2: end 2 is not after start 3"),
+        (b"path,label,start\na.mp4,x,nan\n", "line 2: 'nan' is not a time"),
+    ],
+)
+def test_lists_that_cannot_be_read_end_in_one_line(tmp_path, data, message):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "l.csv").write_bytes(data)
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path, csv="l.csv")
+    assert "\n" not in str(error.value)
+
+
+def test_empty_cells_and_rows_are_ignored(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "l.csv").write_text('path,label\n\na.mp4,"running, fast",,\n,\n')
+    assert load(tmp_path, csv="l.csv").class_names == ("running, fast",)
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    touch(tmp_path, os.fsdecode(b"run/caf\xe9.mp4"), "run/b.mp4")
+    source = load(tmp_path)
+    assert [r.id for r in source] == ["run/b.mp4", r"run/caf\xe9.mp4"]
+    assert os.path.isfile(source[1].video) and source.fingerprint
+
+
+def test_hidden_folders_links_and_folders_named_as_videos(tmp_path):
+    touch(tmp_path, "a/1.mp4", "a/.ipynb_checkpoints/1.mp4", "a/.cache/x/2.mp4", "a/dir.mp4/3.mp4")
+    touch(tmp_path, "a/__MACOSX/4.mp4", ".ipynb_checkpoints/5.mp4", "elsewhere/6.mp4")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path.parent / f"{tmp_path.name}_elsewhere")
+    (tmp_path / "b/link").symlink_to(tmp_path.parent / f"{tmp_path.name}_elsewhere")
+    (tmp_path / "b/loop").symlink_to(tmp_path / "b")
+    assert [r.id for r in load(tmp_path)] == ["a/1.mp4", "a/dir.mp4/3.mp4", "b/link/6.mp4"]
+
+
+def test_other_names_of_splits(tmp_path):
+    touch(tmp_path, "Train/a/1.mp4", "Train/b/2.mp4", "validation/a/3.mp4", "TEST/b/4.mp4", "notes/x.txt")
+    got = {split: [r.id for r in load(tmp_path, split)] for split in ("train", "val", "validation", "test")}
+    assert got["val"] == got["validation"] == ["validation/a/3.mp4"] and got["test"] == ["TEST/b/4.mp4"]
+    touch(tmp_path, "training/a/1.mp4")
+    with pytest.raises(UserError, match="two folders for the split 'train', Train and training: join them"):
+        load(tmp_path, "train")
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    touch(tmp_path, "Training/1.mp4", "Running/2.mp4")
+    assert load(tmp_path).class_names == ("Running", "Training")
+
+
+def test_folders_beside_splits_are_not_ignored_silently(tmp_path, caplog):
+    touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "more/a/3.mp4")
+    load(tmp_path, "train")
+    assert "more/a/3.mp4 is ignored, because" in caplog.text
+
+
+def test_lists_of_splits_under_other_names(tmp_path):
+    touch(tmp_path, "1.mp4", "2.mp4")
+    (tmp_path / "my_Train.csv").write_text("path,label\n1.mp4,a\n")
+    (tmp_path / "my_validation.csv").write_text("path,label\n2.mp4,a\n")
+    sizes = [len(load(tmp_path, split, csv="my_{split}.csv")) for split in ("train", "val", "all")]
+    assert sizes == [1, 1, 2]
+
+
+def test_videos_in_two_splits_are_counted(tmp_path, caplog):
+    for i, path in enumerate(("train/a/1.mp4", "train/a/2.mp4", "test/a/3.mp4")):
+        touch(tmp_path, path)
+        (tmp_path / path).write_bytes(b"video %d" % i)
+    load(tmp_path, "train")
+    assert not caplog.records
+    (tmp_path / "test/a/4.mp4").symlink_to(tmp_path / "train/a/1.mp4")
+    (tmp_path / "test/a/5.mp4").write_bytes(b"video 1")
+    load(tmp_path, "train"), load(tmp_path, "test")
+    example = "2 of the videos of 'test' are in 'train' too, for example train/a/1.mp4 and test/a/4.mp4"
+    assert len(caplog.records) == 1 and example in caplog.text
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("path,label\ntrain/a/1.mp4,a\n")
+    load(tmp_path, "test", csv="{split}.csv")
+    assert "1 of the videos of 'test' are in 'train' too, for example train/a/1.mp4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"seed": "x"}, "option 'seed' of dataset video_folder must be int, not 'x'"),
+        ({"seed": True}, "must be int, not True"),
+        ({"test_fraction": "0.2"}, "'test_fraction' .* must be float or None, not '0.2'"),
+        ({"test_groups": "p1"}, r"must be a list of str, not 'p1'"),
+        ({"test_groups": [None]}, r"must be a list of str, not \[None\]"),
+        ({"csv": ["a.csv"]}, "must be str or None"),
+        ({"directional": "yes"}, "must be bool, not 'yes'"),
+    ],
+)
+def test_options_of_another_type_end_in_one_line(folder, options, message):
+    with pytest.raises(UserError, match=message):
+        load(folder, **options)
+
+
+def test_numbers_are_taken_as_names(tmp_path, monkeypatch):
+    touch(tmp_path, "2024/1.mp4", "2024/2.mp4")
+    (tmp_path / "2024/7.csv").write_text("path,label,group\n1.mp4,a,7\n2.mp4,a,8\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(load_source("video_folder", "test", path=2024, csv="7.csv", test_groups=[7])) == 1

@@ -4,7 +4,10 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable
+import os
+import types
+import typing
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from vidjax.data.record import Record
@@ -72,7 +75,8 @@ def load_source(name: str, split: str, **options: Any) -> Source:
       **options: keyword arguments of the dataset's `load`.
 
     Raises:
-      UserError: unknown name, split or option, a missing option, or data that cannot be used.
+      UserError: unknown name, split or option, an option missing or of another type, or data
+        that cannot be used.
     """
     if name not in _MODULES:
         raise unknown("dataset", name, _MODULES)
@@ -84,4 +88,38 @@ def load_source(name: str, split: str, **options: Any) -> Source:
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
             raise UserError(f"dataset {name} needs the option '{key}'")
+    kinds = typing.get_type_hints(load)
+    for key, value in options.items():
+        options[key] = _typed(value, kinds[key])
+        if options[key] is _MISFIT:
+            kind = _kind_text(kinds[key])
+            raise UserError(f"option '{key}' of dataset {name} must be {kind}, not {value!r}")
     return load(split, **options)
+
+
+_MISFIT = object()
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """`value` where it is of a type, a number as the text where that is asked for, or else `_MISFIT`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return next((v for k in arguments if (v := _typed(value, k)) is not _MISFIT), _MISFIT)
+    if origin is Sequence:
+        items = [_typed(v, arguments[0]) for v in value] if isinstance(value, list | tuple) else [_MISFIT]
+        return _MISFIT if _MISFIT in items else items
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is str and number:  # a folder or group whose name is a number
+        return str(value)
+    if kind in (int, float) and not number:
+        return _MISFIT
+    return value if isinstance(value, int | float if kind is float else kind) else _MISFIT
+
+
+def _kind_text(kind: Any) -> str:
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is Sequence:
+        return f"a list of {_kind_text(arguments[0])}"
+    if arguments:
+        return " or ".join(_kind_text(k) for k in arguments if k is not os.PathLike)
+    return "None" if kind is types.NoneType else kind.__name__

@@ -7,11 +7,18 @@ load("test", path="my_videos", test_fraction=0.2)
 
 import collections
 import csv as csv_format
+import functools
 import hashlib
+import io
+import itertools
+import math
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from absl import logging
 
 from vidjax.data.datasets import ListSource
 from vidjax.data.record import Record
@@ -19,6 +26,9 @@ from vidjax.errors import UserError, unknown
 
 EXTENSIONS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 SPLITS = ("train", "val", "test")
+# Other names of splits, which are compared without regard to case.
+_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+_PROBE = 1 << 16  # bytes; files of one size with these in the middle in common count as the same
 
 
 def load(
@@ -33,11 +43,12 @@ def load(
     """Lists the videos of one split. Class names are in alphabetical order, over all splits together.
 
     Args:
-      split: "all", or one the data has: from train/, val/, test/ folders or a CSV for each split where there
-        are such, else "train" and "test" by `test_groups` or `test_fraction`.
+      split: "all", or one the data has: from train/, val/, test/ folders (also Train/, validation/…) or a CSV
+        for each split where there are such, else "train" and "test" by `test_groups` or `test_fraction`.
       path: the folder, absolute or relative to $VIDJAX_DATA (to the working directory where that is not set).
       csv: list of videos in that folder with the columns path and label, and perhaps group, start and end
-        (seconds); others are ignored. "{split}.csv" stands for one list for each split.
+        (seconds); others are ignored. "{split}.csv" stands for one list for each split. Labels and groups
+        are read without spaces around them and in Unicode's composed form (NFC).
       test_groups: groups held out as split "test"; the others are "train".
       test_fraction: share of videos held out as "test", by a hash of their path: a video stays where it is
         when others come or go, and all its parts are on one side.
@@ -50,6 +61,7 @@ def load(
     root = Path(os.environ.get("VIDJAX_DATA", ""), Path(path).expanduser())
     if not root.is_dir():
         raise UserError(f"video folder {root} does not exist: set data.options.path")
+    split = _split_of(split) or split
     splits = _read_lists(root, csv) if csv else _read_folders(root)
     rows = [row for name in splits for row in splits[name]]
     if "all" not in splits:
@@ -66,6 +78,7 @@ def load(
         )
     if split not in splits:
         raise unknown(f"split of {root}", split, splits)
+    _warn_of_shared_files(root, tuple((k, tuple(v)) for k, v in splits.items() if k != "all"))
 
     class_names = tuple(sorted({row.label for row in rows}))
     here = {row.label for row in splits[split]}
@@ -91,40 +104,96 @@ class _Row(NamedTuple):
     @property
     def id(self) -> str:
         whole = self.start is None and self.end is None
-        return self.path if whole else f"{self.path}#{self.start}-{self.end}"
+        return _text(self.path if whole else f"{self.path}#{self.start}-{self.end}")
+
+
+def _text(name: str) -> str:
+    """The name of a file, with escapes for bytes that are not UTF-8, which could not be written."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _label(text: str) -> str:
+    return unicodedata.normalize("NFC", _text(text).strip())
+
+
+def _split_of(name: str) -> str | None:
+    name = name.lower()
+    return name if name in SPLITS else _ALIASES.get(name)
 
 
 def _read_folders(root: Path) -> dict[str, list[_Row]]:
     """Rows of each split that is a folder, or of "all" where there is none."""
-    splits = [name for name in SPLITS if (root / name).is_dir()]
-    if not splits:
-        return {"all": _read_classes(root, root)}
-    return {name: _read_classes(root / name, root) for name in splits}
+    folders = _folders(root)
+    found = [f for f in folders if _split_of(f.name)]
+    if not any(f.name in SPLITS for f in found):  # "Test" or "training" beside other folders are classes
+        others = [f for f in folders if f not in found]
+        if not found or any(True for f in others for _ in _videos(f)):
+            return {"all": _read_classes(root, root)}
+    splits: dict[str, list[_Row]] = {}
+    for folder in found:
+        split = _split_of(folder.name)
+        if split in splits:
+            names = " and ".join(f.name for f in found if _split_of(f.name) == split)
+            raise UserError(f"{root} has two folders for the split '{split}', {names}: join them")
+        splits[split] = _read_classes(folder, root)
+    for folder in folders:
+        if folder not in found and (video := next(_videos(folder), None)):
+            logging.warning("%s is ignored, because %s has a folder for each split", video, root)
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def _read_classes(folder: Path, root: Path) -> list[_Row]:
     """A row for each video, at any depth, in the class folders of a folder, in alphabetical order."""
-    classes = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    classes = _folders(folder)
     if not classes:
         raise UserError(f"{folder} has no class folders: make one for each class, or set the option csv")
-    suffixes = {f".{extension}" for extension in EXTENSIONS.split()}
     rows = []
     for each in classes:
-        videos = sorted(f for f in each.rglob("*") if f.suffix.lower() in suffixes and f.name[0] != ".")
+        videos = sorted(_videos(each))
         if not videos:
             raise UserError(f"class folder {each} has no videos ({EXTENSIONS})")
-        rows += [_Row(f.relative_to(root).as_posix(), each.name) for f in videos]
+        rows += [_Row(f.relative_to(root).as_posix(), _label(each.name)) for f in videos]
     return rows
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(f for f in root.iterdir() if f.is_dir() and not _hidden(f.name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # left by archives made on a Mac
+
+
+def _videos(folder: Path) -> Iterator[Path]:
+    """Video files at any depth, also behind symbolic links, but for hidden ones."""
+    suffixes = tuple(f".{extension}" for extension in EXTENSIONS.split())
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(f for f in folders if not _hidden(f))
+        for file in files:
+            if file.lower().endswith(suffixes) and not _hidden(file):
+                yield Path(parent, file)
 
 
 def _read_lists(root: Path, csv: str) -> dict[str, list[_Row]]:
     """Rows of each split's list, or of "all" where one list holds everything."""
     if "{split}" not in csv:
         return {"all": _read_list(root, root / csv)}
-    files = {name: root / csv.format(split=name) for name in SPLITS}
-    splits = {name: _read_list(root, file) for name, file in files.items() if file.is_file()}
+    splits = {}
+    for split in SPLITS:
+        names = [split, *(alias for alias, name in _ALIASES.items() if name == split)]
+        names = [form(name) for name in names for form in (str, str.capitalize, str.upper)]
+        files = (root / csv.replace("{split}", name) for name in names)
+        if file := next(filter(Path.is_file, files), None):
+            splits[split] = _read_list(root, file)
     if not splits:
-        raise UserError(f"no list of videos: {', '.join(map(str, files.values()))} do not exist")
+        files = ", ".join(str(root / csv.replace("{split}", split)) for split in SPLITS)
+        raise UserError(f"no list of videos: {files} do not exist")
     return splits
 
 
@@ -132,26 +201,23 @@ def _read_list(root: Path, file: Path) -> list[_Row]:
     if not file.is_file():
         raise UserError(f"list of videos {file} does not exist: set data.options.csv")
     rows = []
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        table = csv_format.DictReader(text)
-        for column in ("path", "label"):
-            if column not in (table.fieldnames or ()):
-                found = ", ".join(table.fieldnames or ()) or "nothing"
-                raise UserError(f"{file} has no column '{column}' in its first line (found: {found})")
-        for cells in table:
-            where = f"{file}, line {table.line_num}"
-            if not cells["path"] or not cells["label"]:
-                raise UserError(f"{where}: path or label is empty")
-            row = _Row(
-                Path(cells["path"]).as_posix(),
-                cells["label"],
-                _seconds(cells.get("start"), where),
-                _seconds(cells.get("end"), where),
-                cells.get("group") or None,
-            )
-            if not (root / row.path).is_file():
-                raise UserError(f"{where}: no such file: {root / row.path}")
-            rows.append(row)
+    for line, cells in _read_table(file, ("path", "label")):
+        where = f"{file}, line {line}"
+        path, label = cells["path"].strip(), _label(cells["label"])
+        if not path or not label:
+            raise UserError(f"{where}: path or label is empty")
+        row = _Row(
+            _existing(root, Path(path).as_posix()),
+            label,
+            _seconds(cells.get("start"), where),
+            _seconds(cells.get("end"), where),
+            _label(cells.get("group", "")) or None,
+        )
+        if not (root / row.path).is_file():
+            raise UserError(f"{where}: no such file: {root / row.path}")
+        if row.end is not None and row.end <= (row.start or 0):
+            raise UserError(f"{where}: end {row.end:g} is not after start {row.start or 0:g}")
+        rows.append(row)
     if not rows:
         raise UserError(f"{file} lists no videos")
     twice = [id for id, n in collections.Counter(row.id for row in rows).items() if n > 1]
@@ -160,11 +226,110 @@ def _read_list(root: Path, file: Path) -> list[_Row]:
     return rows
 
 
-def _seconds(cell: str | None, where: str) -> float | None:
+def _read_table(file: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The number of its first line and the cells by column of each row of a CSV file, but for empty rows."""
+    data = file.read_bytes()
     try:
-        return float(cell) if cell else None
+        text = data.decode("utf-8-sig")
+        zero = data.find(b"\0")
+        bad = None if zero < 0 else zero
+    except UnicodeDecodeError as e:
+        bad = e.start
+    if bad is not None:
+        line = data.count(b"\n", 0, bad) + 1
+        place = f"byte {data[bad]:#04x} in line {line}"
+        raise UserError(f"{file} is not UTF-8 text ({place}): save it as CSV in UTF-8")
+    reader, columns, line = csv_format.reader(io.StringIO(text, newline=""), strict=True), None, 1
+    try:
+        for cells in reader:
+            if columns is None:
+                columns = [cell.strip() for cell in cells]
+                for column in required:
+                    if columns.count(column) != 1:
+                        what = "no column" if column not in columns else "more than one column"
+                        found = ", ".join(columns) or "nothing"
+                        raise UserError(f"{file} has {what} '{column}' in its first line (found: {found})")
+            elif len(cells) > len(columns) and any(cells[len(columns) :]):
+                raise UserError(
+                    f"{file}, line {line}: {len(cells)} cells under {len(columns)} columns; put quotes "
+                    'around a cell with a comma in it: "like, this"'
+                )
+            elif any(cells):
+                yield line, dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
+            line = reader.line_num + 1
+    except csv_format.Error as e:
+        why = "a quote is not closed" if "end of data" in str(e) or "limit" in str(e) else str(e)
+        raise UserError(f"{file}, line {line}: {why}") from None
+    if columns is None:
+        raise UserError(f"{file} has no column '{required[0]}' in its first line (found: nothing)")
+
+
+def _existing(root: Path, path: str) -> str:
+    """The path as the disk spells it: some systems compose accented letters, others decompose them."""
+    if not (root / path).exists():
+        for form in ("NFC", "NFD"):
+            if (root / unicodedata.normalize(form, path)).exists():
+                return unicodedata.normalize(form, path)
+    return path
+
+
+def _seconds(cell: str | None, where: str) -> float | None:
+    if not cell or not cell.strip():
+        return None
+    try:
+        seconds = float(cell)
     except ValueError:
-        raise UserError(f"{where}: '{cell}' is not a time in seconds") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{where}: '{cell}' is not a time in seconds")
+    return seconds
+
+
+@functools.lru_cache(maxsize=1)  # said once, though each split is loaded by itself
+def _warn_of_shared_files(root: Path, splits: tuple[tuple[str, tuple[_Row, ...]], ...]) -> None:
+    """Warns of files that are in two splits, as they are or as links or copies."""
+    for (a, first), (b, second) in itertools.combinations(splits, 2):
+        shared = _shared_files(root, {r.path for r in first}, {r.path for r in second})
+        if shared:
+            one, other = map(_text, min(shared))
+            example = one if one == other else f"{one} and {other}"
+            logging.warning(
+                "%s: %d of the videos of '%s' are in '%s' too, for example %s",
+                root,
+                len(shared),
+                b,
+                a,
+                example,
+            )
+
+
+def _shared_files(root: Path, first: set[str], second: set[str]) -> list[tuple[str, str]]:
+    """Pairs of a path in `first` and a path in `second` of the same file or of files of the same content."""
+    stats = {}
+    for path in first | second:
+        try:
+            stats[path] = os.stat(root / path)
+        except OSError:  # said when it is read
+            continue
+    by_size = collections.defaultdict(list)
+    for path in sorted(first & stats.keys()):
+        by_size[stats[path].st_size].append(path)
+
+    @functools.cache
+    def probe(path: str) -> bytes:
+        with (root / path).open("rb") as file:
+            file.seek(max(0, stats[path].st_size - _PROBE) // 2)
+            return file.read(_PROBE)
+
+    def same(a: str, b: str) -> bool:
+        return a == b or os.path.samestat(stats[a], stats[b]) or probe(a) == probe(b)
+
+    pairs = []
+    for path in sorted(second & stats.keys()):
+        candidates = by_size[stats[path].st_size]
+        if twin := path if path in first else next((c for c in candidates if same(c, path)), None):
+            pairs.append((twin, path))
+    return pairs
 
 
 def _by_group(root: Path, rows: list[_Row], test_groups: Sequence[str]) -> dict[str, list[_Row]]:
