@@ -3,6 +3,7 @@
 import csv
 import pathlib
 
+import jax
 import pytest
 
 import vidjax
@@ -32,3 +33,20 @@ def test_every_file_it_names_is_there():
         word = word.strip("`(),")
         if word.startswith(("configs/", "docs/", "benchmarks/", "experiments/", "vidjax/")):
             assert (README.parent / word.split(":")[0]).exists(), word
+
+
+def test_the_python_snippet_runs(monkeypatch):
+    """Runs the snippet abstractly at full size; only the checkpoint file, which is not there, is left out."""
+    snippet = README.read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+
+    def load_pretrained(name, path, num_classes):
+        return names["model"], names["variables"]
+
+    monkeypatch.setattr(vidjax, "load_pretrained", load_pretrained)
+
+    def run():
+        exec(snippet, names)
+        return names["logits"]
+
+    assert jax.eval_shape(run).shape == (1, 10)
