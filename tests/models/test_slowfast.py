@@ -8,7 +8,7 @@ import pytest
 from vidjax.analysis.macs import model_cost
 from vidjax.errors import UserError
 from vidjax.models import create_model
-from vidjax.models.slowfast import Lateral
+from vidjax.models.slowfast import Lateral, slow_indices
 
 
 def tiny(**options):
@@ -112,3 +112,33 @@ def test_temporal_kernels_of_sixteen_frames_stop_after_six_blocks():
         assert frames == [3] * 6 + [1] * 17
     places = [name for name in params if "nonlocal" in name]
     assert places == [f"slow_stage3_nonlocal{i}" for i in (13, 20, 6)]
+
+
+@pytest.mark.parametrize("name, frames", [("4x16", 32), ("8x8", 32), ("16x8", 64)])
+def test_slow_frames_of_the_published_weights_are_spread_from_the_first_to_the_last(name, frames):
+    slow, stride = map(int, name.split("x"))
+    alpha = frames // slow
+    want = [int(i * (frames - 1) / (slow - 1)) for i in range(slow)]
+    assert slow_indices(frames, alpha, "linspace").tolist() == want
+    assert want[-1] == frames - 1 and np.arange(frames)[slow_indices(frames, alpha, "stride")][-1] < want[-1]
+    # PySlowFast's packed slow pathway, torch.linspace(0, T - 1, T // alpha).long(), as PyTorch prints it
+    torch = {
+        "4x16": [0, 10, 20, 31],
+        "8x8": [0, 4, 8, 13, 17, 22, 26, 31],
+        "16x8": [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63],
+    }
+    assert want == torch[name]
+
+
+def test_the_rule_of_the_slow_frames_moves_the_slow_pathway_only():
+    models = [tiny(lateral="none", stage_sizes=(1, 1), slow_frames=rule) for rule in ("stride", "linspace")]
+    video = jax.random.normal(jax.random.key(1), (1, 8, 32, 32, 3))
+    variables = jax.jit(models[0].init)(jax.random.key(0), video)
+    stride, linspace = (jax.jit(m.apply)(variables, video)[1] for m in models)
+    np.testing.assert_array_equal(stride["fast_stage2"], linspace["fast_stage2"])
+    packed = jax.jit(models[0].apply)(variables, video[:, jnp.array([0, 0, 0, 0, 7, 7, 7, 7])])[1]
+    np.testing.assert_allclose(packed["stage2"], linspace["stage2"], rtol=1e-6)
+    with pytest.raises(UserError, match="did you mean linspace"):
+        slow_indices(8, 4, "linspac")
+    with pytest.raises(UserError, match="at least alpha=4 frames, not 3"):
+        slow_indices(3, 4, "linspace")

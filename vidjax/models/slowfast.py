@@ -2,8 +2,9 @@
 
 "SlowFast Networks for Video Recognition", Feichtenhofer et al., ICCV 2019, arXiv:1812.03982, table 1 and
 sections 3.1 to 3.3. Input: one clip at the fast rate, 32x224x224 for TxS = 4x16 and 8x8 and 64x224x224 for
-16x8; the slow pathway takes every alpha-th frame of it. (PySlowFast, whose published weights fit, spreads the
-slow frames evenly from the first to the last instead.)
+16x8; the slow pathway takes every alpha-th frame of it. PySlowFast and pytorchvideo, whose published weights
+fit, spread the slow frames evenly from the first to the last instead: `slow_frames="linspace"`, which their
+weights set when they are loaded or converted.
 Lateral connections lead from fast to slow after the stem and the first three stages; what they bring is put
 beside the slow channels. The R101 of 16 frames has kernels in time in the first six blocks of stage 3 only,
 the published R101 of 8 frames in all of them. `slow_r50_8x8` is the slow pathway alone (section 4.1).
@@ -15,6 +16,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from vidjax.errors import UserError, unknown
@@ -25,7 +27,27 @@ from vidjax.models.resnet3d import GREY, R50, TINY, ZOO, Bottleneck, ResNet3D, c
 from vidjax.registry import ModelSpec, Result, register_model
 
 LATERAL = ("conv", "sample", "channels", "sum", "none")
+SLOW_FRAMES = ("stride", "linspace")
 Kernels = tuple[int | tuple[int, ...], ...]
+
+
+def slow_indices(frames: int, alpha: int, rule: str) -> slice | np.ndarray:
+    """Returns the frames of a clip that the slow pathway takes, a slice or int64, ascending.
+
+    "stride": every alpha-th from the first (Feichtenhofer et al., arXiv:1812.03982, table 1). "linspace": T /
+    alpha of them evenly from the first to the last, truncated (PySlowFast, slowfast/datasets/utils.py,
+    pack_pathway_output; pytorchvideo, transforms/functional.py, uniform_temporal_subsample_repeated).
+
+    Raises:
+      UserError: unknown rule, or fewer frames than `alpha` for "linspace".
+    """
+    if rule not in SLOW_FRAMES:
+        raise unknown("slow_frames of SlowFast", rule, SLOW_FRAMES)
+    if rule == "stride":
+        return slice(None, None, alpha)
+    if frames < alpha:
+        raise UserError(f"slow_frames=linspace needs at least alpha={alpha} frames, not {frames}")
+    return np.linspace(0, frames - 1, frames // alpha).astype(np.int64)
 
 
 class Lateral(nn.Module):
@@ -87,6 +109,7 @@ class SlowFast(nn.Module):
       stage_sizes: blocks per stage, of both.
       width: channels inside the slow first stage's blocks.
       alpha: fast frames to a slow one.
+      slow_frames: which frames are slow ones, "stride" or "linspace", see `slow_indices`.
       beta: fast channels to a slow one.
       lateral: form of the lateral connections, see `Lateral`.
       lateral_kernel, lateral_ratio: frames of a lateral convolution, and its channels by those of the fast
@@ -105,6 +128,7 @@ class SlowFast(nn.Module):
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     alpha: int = 8
+    slow_frames: str = "stride"
     beta: float = 1 / 8
     lateral: str = "conv"
     lateral_kernel: int = 5
@@ -137,7 +161,8 @@ class SlowFast(nn.Module):
         attend = partial(NonLocal, self.non_local_form, zero_init=self.zero_init, **parts)
         thin = lambda channels: max(1, round(self.beta * channels))  # noqa: E731
 
-        slow = run_stem(video[:, :: self.alpha], train, self.width, 1, True, **parts, to="slow_")
+        slow = video[:, slow_indices(video.shape[1], self.alpha, self.slow_frames)]
+        slow = run_stem(slow, train, self.width, 1, True, **parts, to="slow_")
         fast = run_stem(video, train, thin(self.width), 5, True, **parts, to="fast_")
         endpoints = {"stem": slow, "fast_stem": fast}
         slow = lateral(name="lateral_stem")(slow, fast, train)
