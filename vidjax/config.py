@@ -14,6 +14,8 @@ from typing import Any
 import ml_collections
 
 import vidjax
+from vidjax.data.sampling import STARTS
+from vidjax.data.transforms import RESIZES
 from vidjax.errors import UserError, unknown
 from vidjax.flow import METHODS
 
@@ -38,9 +40,12 @@ def schema() -> ConfigDict:
                 stride=2.0,  # source frames from one sampled frame to the next
                 target_fps=None,  # where set, `stride` counts frames at this rate
                 sampling="window",  # window | uniform | segments
+                starts="ends",  # ends | left | centers: where the test clips of sampling=window start
                 short="loop",  # loop | hold: what follows the last frame of a video that is too short
                 size=112,  # side of the square crop, pixels
                 short_side=128,  # test resize before the crop, pixels
+                resize_to=None,  # test resize to (height, width) in place of short_side, whatever the aspect
+                resize="area",  # the rule of the test resize, see vidjax.data.transforms.RESIZES
                 crop="random_resized",  # random_resized | multi_scale | short_side | center
                 scale=(0.35, 1.0),  # random_resized: share of the frame's area
                 ratio=(0.75, 1.3333333),  # random_resized: width / height
@@ -51,6 +56,8 @@ def schema() -> ConfigDict:
                 repeats=1,  # clips made of each loaded video, augmented apart; `batch` counts clips
                 repeats_apart=False,  # each from a moment of its own, in place of the same frames
                 grey=False,  # one channel in place of three
+                mean=None,  # of each channel, on a scale of 0 to 1, and
+                std=None,  # what it is divided by; the model's where None
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
                 cache=False,  # decoded frames stay on disk, in $VIDJAX_CACHE: for small datasets read often
@@ -297,6 +304,8 @@ def _plain(value: Any) -> Any:
 _CHOICES = {
     "data.sampling": ("window", "uniform", "segments"),
     "data.short": ("loop", "hold"),
+    "data.starts": STARTS,
+    "data.resize": tuple(RESIZES),
     "data.modality": ("rgb", "flow", "rgb+flow", "features"),
     "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
@@ -339,6 +348,18 @@ def _check(config: ConfigDict) -> None:
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
     if "flow" in config.data.modality and config.data.sampling != "window":
         raise UserError("flow is between neighbouring frames: it wants data.sampling=window")
+    if (config.data.mean is None) != (config.data.std is None):
+        raise UserError("data.mean and data.std go together: set both or neither")
+    channels = {"rgb": 3, "flow": 2}.get(config.data.modality)
+    for key in ("mean", "std"):
+        values = config.data[key]
+        if values is not None and not (isinstance(values, tuple | list) and len(values) == channels):
+            what = f"has one value for each of the {channels} channels" if channels else "must be None"
+            raise UserError(f"data.{key} of data.modality={config.data.modality} {what}, not {values!r}")
+    if config.data.resize_to is not None and not (
+        isinstance(config.data.resize_to, tuple | list) and len(config.data.resize_to) == 2
+    ):
+        raise UserError(f"data.resize_to is (height, width), not {config.data.resize_to!r}")
     if config.data.rand_augment and (config.data.grey or config.data.modality == "flow"):
         raise UserError("data.rand_augment is for colour frames: set it to 0 for grey ones and for flow")
     if (config.data.modality == "features") != bool(config.data.feature_width):
@@ -369,6 +390,7 @@ def _smoke(config: ConfigDict) -> None:
         eval_split="test",
         size=size,
         short_side=size + 4,
+        resize_to=None,
         short_side_range=(size, size + 8),
         frames=min(config.data.frames, 8),
         stride=2.0,

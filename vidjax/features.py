@@ -33,7 +33,7 @@ from vidjax.data.pipeline import clip_moments, clip_offsets, clip_shape, clip_st
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 from vidjax.inference import Engine, batched
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import create_model
 from vidjax.train.sharding import create_mesh, path_name
 
@@ -151,7 +151,7 @@ class _Extractor:
         self.engine = Engine(create_mesh(), lambda variables, batch: self._rows(variables, batch["video"]))
 
     def _rows(self, variables, video):
-        video = normalize(video, self.spec.mean, self.spec.std)
+        video = normalize(video, **statistics(self.spec, self.config.data))
         if self._image:
             b, t = video.shape[:2]
             video = video.reshape(b * t, *video.shape[2:])

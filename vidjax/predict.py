@@ -24,7 +24,7 @@ from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import watchable
 from vidjax.inference import Engine, batched
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import list_models, spec
 from vidjax.train.experiment import build_model, evaluation_data, make_apply
 from vidjax.train.sharding import create_mesh
@@ -165,13 +165,13 @@ def predict_stream(
         raise UserError(f"{name} takes whole clips, not a stream, unlike some models of {families}")
     if data.modality != "rgb":
         raise UserError(f"{name} takes {data.modality}: only models of frames can run on a stream")
-    mean, std = spec(name).mean, spec(name).std
+    scale = statistics(spec(name), data)
     start = model.init_state(1, (data.size, data.size, 1 if data.grey else 3))
     rate = fps or (data.target_fps and data.target_fps / data.stride)
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(variables, state, frame):
-        (logits, _), state = model.apply(variables, state, normalize(frame, mean, std), method="step")
+        (logits, _), state = model.apply(variables, state, normalize(frame, **scale), method="step")
         return logits, state
 
     def answer(logits: jax.Array) -> list[tuple[str, float]]:

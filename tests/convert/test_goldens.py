@@ -38,7 +38,8 @@ def differing(name, golden, about, source):
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in GOLDEN.glob("*.npz")))
 def test_answers_as_the_reference(name):
-    wrong, errors = differing(name, *load(name))
+    golden, about, source = load(name)
+    wrong, errors = differing(about["model"], golden, about, source)
     assert not wrong, f"{name} first differs at {wrong[0]}: relative errors {errors}"
 
 

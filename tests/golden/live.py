@@ -19,7 +19,9 @@ def main() -> None:
         for seed, (classes, shape) in enumerate(case.live or [(7, case.input_shape)]):
             reference = case.build(classes)
             load_drawn(reference, seed)
-            model, variables = vidjax.load_pretrained(name, reference.state_dict(), **case.options)
+            model, variables = vidjax.load_pretrained(
+                case.model or name, reference.state_dict(), **case.options
+            )
             x = draw_input(shape, seed)
             want = run(case, reference, x)
             logits, endpoints = jax.jit(model.apply)(variables, x)

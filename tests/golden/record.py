@@ -66,7 +66,7 @@ def main() -> None:
         out = run(case, model.double(), draw_input(case.input_shape, INPUT_SEED).astype(np.float64))
         made_with = (f"{p} {importlib.metadata.version(p)}" for p in dict.fromkeys((case.package, "torch")))
         about = {
-            "model": name,
+            "model": case.model or name,
             "made_with": ", ".join(made_with),
             "classes": CLASSES,
             "seed": SEED,

@@ -116,7 +116,7 @@ def test_temporal_kernels_of_sixteen_frames_stop_after_six_blocks():
 
 @pytest.mark.parametrize("name, frames", [("4x16", 32), ("8x8", 32), ("16x8", 64)])
 def test_slow_frames_of_the_published_weights_are_spread_from_the_first_to_the_last(name, frames):
-    slow, stride = map(int, name.split("x"))
+    slow = int(name.split("x")[0])
     alpha = frames // slow
     want = [int(i * (frames - 1) / (slow - 1)) for i in range(slow)]
     assert slow_indices(frames, alpha, "linspace").tolist() == want

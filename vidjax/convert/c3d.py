@@ -1,6 +1,7 @@
 """C3D in PyTorch, by the names of the authors' Caffe layers: conv1, conv2, conv3a, conv3b, ..., fc8."""
 
 from vidjax.convert.engine import chain, linear, reshape, rule, transpose
+from vidjax.convert.preprocessing import declare
 
 # PyTorch flattens [C, T, H, W], of one frame, we flatten [T, H, W, C].
 _FC6 = chain(
@@ -22,3 +23,17 @@ C3D = (
     *linear("fc8", "head"),
 )
 RULES = {"c3d": C3D}
+
+declare(
+    "c3d_pytorch",
+    RULES,
+    source="github.com/DavideA/c3d-pytorch, predict.py: pixels from 0 to 255, none subtracted",
+    unverified="the accuracy: the authors' Caffe subtracts a mean clip, and may read BGR",
+    stride=1,
+    resize_to=(112, 200),
+    resize="torchvision",
+    clips=10,
+    crops=1,
+    mean=(0.0, 0.0, 0.0),
+    std=(1 / 255,) * 3,
+)

@@ -1,8 +1,9 @@
 """Files of weights to checkpoints of vidjax, and back."""
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,10 +14,11 @@ from vidjax.checkpoint_io import load_variables, save_variables
 from vidjax.convert import formats
 from vidjax.convert.engine import export
 from vidjax.convert.load import Weights, load, rules_for
+from vidjax.convert.preprocessing import of_spec
 from vidjax.environment import git_commit
 from vidjax.errors import UserError
 from vidjax.layers.stacking import unstack_blocks
-from vidjax.registry import ModelSpec, spec
+from vidjax.registry import spec
 
 
 def convert_file(
@@ -48,12 +50,13 @@ def convert_file(
     published = spec(weights.owner)
     ours = published.weights and published.weights.split(".")[0] in weights.origin.split(" or ")
     meta = {
-        "config": _config(spec(name), tiny),
+        "config": _config(name, tiny, weights),
         "class_names": list(class_names),
         "source": {
             "path": str(source),
             "sha256": formats.sha256(source),
             "origin": weights.origin,
+            "preprocessing": weights.preprocessing.source if weights.preprocessing else "",
             "licence": f"{published.licence} (as published: {published.weights})" if ours else "not known",
         },
         "notes": list(weights.notes),
@@ -79,26 +82,14 @@ def export_file(folder: str | os.PathLike, to: str, out: str | os.PathLike) -> s
     return name
 
 
-def _config(s: ModelSpec, tiny: bool) -> dict[str, Any]:
-    """Enough of a config to predict with: the model's own input, and the views of its published accuracy."""
-    shape = s.tiny_input_shape if tiny else s.input_shape
-    streams = shape if isinstance(shape, Mapping) else {s.modality: shape}
-    *frames, size, _, channels = next(iter(streams.values()))
-    clips, crops = map(int, s.results[0].views.split("x")) if s.results else (1, 1)
-    return {
-        "epochs": 1.0,
-        "data": {
-            "name": "video_folder",
-            "frames": frames[0] if frames else 1,
-            "stride": float(s.stride),
-            "target_fps": s.fps,
-            "size": size,
-            "short_side": size * 8 // 7,  # 256 for 224, 128 for 112
-            "crop": "center",
-            "grey": channels == 1,
-            "modality": s.modality,
-            "flow": {"frames": streams["flow"][0]} if "flow" in streams else {},
-        },
-        "model": {"name": s.name, "tiny": tiny},
-        "evals": {"clips": clips, "crops": crops},
-    }
+def _config(name: str, tiny: bool, weights: Weights) -> dict[str, Any]:
+    """Enough of a config to evaluate and predict with, as the weights' published accuracy was measured."""
+    saved = weights.meta.get("config", {})
+    if saved.get("model", {}).get("name") == name:
+        return saved
+    found = weights.preprocessing
+    if found is None or weights.owner != name:
+        theirs = dict(mean=found.mean, std=found.std) if found else {}  # they belong to the trunk's weights
+        found = dataclasses.replace(of_spec(spec(name)), **theirs)
+    sections = found.sections(spec(name), tiny)
+    return {"epochs": 1.0, **sections, "data": {"name": "video_folder", **sections["data"]}}

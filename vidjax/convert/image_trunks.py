@@ -1,6 +1,8 @@
 """Names of VGG and MobileNetV2 in torchvision, and of MobileNetV2 in timm."""
 
 from vidjax.convert.engine import Rules, batch_norm, chain, linear, reshape, rule, transpose
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _CONVS = (2, 2, 3, 3, 3)
 # The first hidden layer: PyTorch flattens [C, H, W], we flatten [H, W, C].
@@ -71,3 +73,12 @@ TORCHVISION = {
     "mobilenet_v2": _mobilenet_torchvision(),
 }
 TIMM = {"mobilenet_v2": _mobilenet_timm()}
+
+_IMAGES = dict(short_side=256, resize="pil", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+declare(
+    "torchvision",
+    TORCHVISION,
+    source="torchvision/models/vgg.py and mobilenetv2.py, IMAGENET1K_V1",
+    **_IMAGES,
+)
+declare("timm", TIMM, source="timm/models/mobilenetv3.py", unverified="all but the naming", **_IMAGES)

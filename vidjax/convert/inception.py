@@ -1,6 +1,8 @@
 """Names of the Inception networks: torchvision's GoogLeNet and S3D, DeepMind's I3D and its PyTorch port."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, batch_norm, chain, linear, reshape, rule
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import KINETICS_MEAN, KINETICS_STD
 
 # Our blocks in the order of Table 1, and what GoogLeNet, DeepMind and S3D's list of layers call each.
 _BLOCKS = {
@@ -126,3 +128,43 @@ DEEPMIND = {
 }
 # Kinetics-600 was saved while training: without the prefix, with the optimizer's momentum.
 DEEPMIND_600 = {"i3d_inception_rgb": (*_deepmind(""), Dropped("{name:.*}/Momentum", "", None))}
+
+_UNIT = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # pixels from -1 to 1
+declare(
+    "torchvision",
+    ("inception_v1_bn", "inception_v1_same"),
+    source="torchvision/models/googlenet.py, transform_input",
+    short_side=256,
+    resize="pil",
+    **_UNIT,
+)
+declare(
+    "torchvision",
+    "s3d",
+    source="torchvision/models/video/s3d.py, KINETICS400_V1",
+    frames=128,
+    target_fps=15,
+    stride=1,
+    starts="left",
+    resize_to=(256, 256),
+    resize="torchvision",
+    clips=1,
+    crops=1,
+    mean=KINETICS_MEAN,
+    std=KINETICS_STD,
+)
+_I3D = dict(
+    source="github.com/google-deepmind/kinetics-i3d, README.md; arXiv:1705.07750, section 3.1",
+    unverified="the bilinear resize's library; the whole video (250 frames) is published, not clips of 64",
+    target_fps=25,
+    stride=1,
+    short_side=256,
+    resize="torchvision",
+)
+for _origin, _rules in (
+    ("deepmind", DEEPMIND),
+    ("deepmind_kinetics600", DEEPMIND_600),
+    ("pytorch_i3d", PORT),
+):
+    for _name in _rules:
+        declare(_origin, _name, **_I3D, **(_UNIT if _name.endswith("rgb") else {}))

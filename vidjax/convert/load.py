@@ -37,6 +37,7 @@ from vidjax.convert import (
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
 from vidjax.convert.inflate import adapt_channels, inflate
 from vidjax.convert.inflate_vit import FRESH, inflate_vit
+from vidjax.convert.preprocessing import Preprocessing, preprocessing
 from vidjax.errors import UserError, unknown
 from vidjax.layers.stacking import unstack_blocks
 from vidjax.models import create_model, spec
@@ -95,6 +96,8 @@ class Weights:
       of_images: whether the owner is such an image model.
       notes: what whoever asked should know, in sentences.
       meta: of a vidjax checkpoint, else {}.
+      preprocessing: what the owner's published accuracy was measured with; None of a vidjax checkpoint, which
+        has a config.
     """
 
     what: str
@@ -106,6 +109,15 @@ class Weights:
     of_images: bool
     notes: tuple[str, ...]
     meta: dict[str, Any]
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Fields of the owner that its weights were trained with."""
+        if self.preprocessing:
+            return dict(self.preprocessing.options)
+        config = self.meta.get("config", {}).get("model", {})
+        return dict(config.get("options", {})) if config.get("name") == self.owner else {}
 
     def merge_into(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> dict[str, Any]:
         """`merge_variables`, with an image model's first kernel adapted to the channels of `fresh`."""
@@ -223,8 +235,18 @@ def read_weights(
         notes = (f"the weights of {owner} go into the trunk; all else of {name} is freshly initialised",)
     elif classes is None:
         fresh, notes = (HEAD,), ("the source has no classifier; the head is freshly initialised",)
+    declared = preprocessing(origin, owner)
     return Weights(
-        what, unflatten_dict(flat, sep="/"), classes, fresh, origin, owner, owner != name, notes, meta
+        what=what,
+        variables=unflatten_dict(flat, sep="/"),
+        num_classes=classes,
+        fresh=fresh,
+        origin=origin,
+        owner=owner,
+        of_images=owner != name,
+        notes=notes,
+        meta=meta,
+        preprocessing=declared and declared.of_classes(classes),
     )
 
 
@@ -238,6 +260,8 @@ def load(
 ) -> tuple[nn.Module, dict[str, Any], Weights]:
     """`load_pretrained`, with what was found out about the source."""
     weights = read_weights(name, source, origin, inflation=inflation, **overrides)
+    if weights.owner == name:
+        overrides = weights.options | overrides
     have = weights.num_classes
     if num_classes is None:
         num_classes = have or spec(name).num_classes

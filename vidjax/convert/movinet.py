@@ -1,6 +1,7 @@
 """MoViNet-pytorch's names (Atze00/MoViNet-pytorch), whose weights are the authors' from TensorFlow."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, batch_norm, chain, per_array, rule
+from vidjax.convert.preprocessing import declare
 from vidjax.convert.x3d_csn import dense
 from vidjax.models import spec
 from vidjax.models.movinet import STRIDES
@@ -49,3 +50,18 @@ RULES = {
         *(f"movinet_a{i}_stream" for i in range(3)),
     )
 }
+
+for _name, _side in zip((f"movinet_a{i}" for i in range(6)), (192, 192, 256, 288, 320, 368)):
+    declare(
+        "movinet_pytorch",
+        (n for n in RULES if n.startswith(_name)),
+        source="tensorflow/models, official/projects/movinet/configs/yaml/*_k600_8x8.yaml",
+        unverified="25 fps: 250 frames in ten seconds",
+        target_fps=25,
+        short_side=_side,
+        resize="torchvision",
+        clips=1,
+        crops=1,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )

@@ -3,6 +3,8 @@
 import numpy as np
 
 from vidjax.convert.engine import CHANNELS_LAST, IDENTITY, Rules, Transform, chain, linear, per_array, rule
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _BATCHED = per_array(lambda x: x[None], lambda x: x[0])
 _JOINED = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], len("qkv"))))
@@ -86,3 +88,61 @@ _V2 = ("mvit_v2_s_16x4", "mvit_v2_b_32x3", "mvit_v2_l_40x3")
 TORCHVISION = dict.fromkeys(_V1, _TORCHVISION_V1) | dict.fromkeys(_V2, (*_TORCHVISION, *_RELATIVE))
 PYSLOWFAST = dict.fromkeys((*_V1, *_V2), _PYSLOWFAST)
 PYTORCHVIDEO = dict.fromkeys(_V1, _PYTORCHVIDEO)
+
+_GRAY = dict(mean=(0.45,) * 3, std=(0.225,) * 3)
+_SMALL, _LARGE = ("mvit_v1_b_16x4", "mvit_v1_b_32x3", "mvit_v2_b_32x3", "mvit_v2_s_16x4"), "mvit_v2_l_40x3"
+declare(
+    "torchvision",
+    ("mvit_v1_b_16x4", "mvit_v2_s_16x4"),
+    source="torchvision/models/video/mvit.py, KINETICS400_V1",
+    target_fps=7.5,
+    stride=1,
+    short_side=256,
+    resize="torchvision",
+    clips=5,
+    crops=1,
+    **_GRAY,
+)
+_SSV2 = dict(
+    source="PySlowFast, configs/SSv2/MVITv2_*.yaml and slowfast/datasets/ssv2.py",
+    sampling="uniform",
+    clips=1,
+    crops=3,
+)
+for _origin, _names in (
+    ("torchvision", ("mvit_v1_b_32x3", "mvit_v2_b_32x3")),
+    ("pytorchvideo", _SMALL[:2]),
+    ("pyslowfast", _SMALL),
+):
+    declare(
+        _origin,
+        _names,
+        source="PySlowFast, configs/Kinetics/MVIT*.yaml, slowfast/datasets/*.py; MODEL_ZOO.md",
+        unverified="all: torchvision has the names and no weights" if _origin == "torchvision" else "",
+        target_fps=30,
+        linspace=True,
+        short="hold",
+        short_side=256,
+        resize="pyslowfast",
+        clips=5,
+        crops=1,
+        ssv2=_SSV2 | dict(short_side=224),
+        **_GRAY,
+    )
+for _origin in ("torchvision", "pyslowfast"):
+    declare(
+        _origin,
+        _LARGE,
+        source="PySlowFast, configs/Kinetics/MVITv2_L_40x3_test.yaml",
+        unverified="all: torchvision has the names and no weights" if _origin == "torchvision" else "",
+        target_fps=30,
+        linspace=True,
+        short="hold",
+        short_side=312,
+        resize="pyslowfast",
+        clips=5,
+        crops=3,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        ssv2=_SSV2,
+    )

@@ -5,6 +5,7 @@ counts its non-local layers among its blocks.
 """
 
 from vidjax.convert.engine import Rules, batch_norm, linear
+from vidjax.convert.preprocessing import declare
 from vidjax.models import create_model
 
 _NON_LOCAL = ("theta", "phi", "g", "out")
@@ -85,3 +86,20 @@ RULES = {
     "r2plus1d_r50_16x4": _resnet("r2plus1d_r50_16x4", factorised=True),
     **{name: _slowfast(name) for name in SLOWFAST},
 }
+
+# pytorchvideo's model zoo was measured by PySlowFast (docs/source/model_zoo.md).
+PYSLOWFAST = dict(
+    source="PySlowFast, configs/Kinetics/*.yaml, slowfast/datasets/*.py; MODEL_ZOO.md",
+    target_fps=30,
+    linspace=True,
+    starts="left",
+    short="hold",
+    resize="pyslowfast",
+    clips=10,
+    crops=3,
+    mean=(0.45,) * 3,
+    std=(0.225,) * 3,
+)
+for _origin, _single in (("pytorchvideo", {*RULES} - {*SLOWFAST}), ("pyslowfast", RESNETS)):
+    declare(_origin, sorted(_single), short_side=256, size=256, **PYSLOWFAST)
+    declare(_origin, SLOWFAST, short_side=256, size=256, options={"slow_frames": "linspace"}, **PYSLOWFAST)

@@ -1,6 +1,7 @@
 """Names of TimeSformer: Hugging Face's, and the authors' (github.com/facebookresearch/TimeSformer)."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, chain, linear, per_array, rule
+from vidjax.convert.preprocessing import declare
 
 # A frame's patch is a tubelet of one frame.
 _TUBELET = chain(CHANNELS_LAST, per_array(lambda x: x[None], lambda x: x[0]))
@@ -78,3 +79,22 @@ _NAMES = (
 )
 TRANSFORMERS = dict.fromkeys(_NAMES, _HUGGING_FACE)
 AUTHORS = dict.fromkeys(_NAMES, _AUTHORS)
+
+for _origin, _rules in (("timesformer", AUTHORS), ("transformers", TRANSFORMERS)):
+    for _name in _rules:
+        declare(
+            _origin,
+            _name,
+            source="TimeSformer, configs/Kinetics/*.yaml, timesformer/datasets/{kinetics,ssv2,decoder}.py",
+            target_fps=30,
+            linspace=True,
+            starts="left",
+            short="hold",
+            short_side=448 if "hr" in _name else 224,
+            resize="pyslowfast",
+            clips=1,
+            crops=3,
+            mean=(0.45,) * 3,
+            std=(0.225,) * 3,
+            ssv2=dict(sampling="uniform"),
+        )

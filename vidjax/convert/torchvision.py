@@ -2,6 +2,8 @@
 r2plus1d_18}`."""
 
 from vidjax.convert.engine import batch_norm, linear
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, KINETICS_MEAN, KINETICS_STD
 
 _BLOCK, _OURS = "layer{stage}.{block}", "stage{stage}_block{block}"
 
@@ -47,3 +49,29 @@ RULES = {
     # The last two have other widths than torchvision's one, and its names.
     **dict.fromkeys(("r2plus1d_18", "r2plus1d_18_paper", "r2plus1d_34"), R2PLUS1D),
 }
+
+_IMAGES = dict(short_side=256, resize="pil", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+_VIDEOS = dict(target_fps=15, stride=1, clips=5, crops=1, mean=KINETICS_MEAN, std=KINETICS_STD)
+declare(
+    "torchvision",
+    ("resnet18", "resnet34", "resnet50", "resnet101"),
+    source="torchvision/models/resnet.py, IMAGENET1K_V1 (V2 resizes to 232)",
+    **_IMAGES,
+)
+declare(
+    "torchvision",
+    ("r3d_18", "mc3_18", "r2plus1d_18"),
+    source="torchvision/models/video/resnet.py; references/video_classification",
+    resize_to=(128, 171),
+    resize="torchvision",
+    **_VIDEOS,
+)
+declare(
+    "torchvision",
+    ("r2plus1d_18_paper", "r2plus1d_34"),
+    source="torchvision/models/video/resnet.py",
+    unverified="all: torchvision has the names of these models and no weights",
+    resize_to=(128, 171),
+    resize="torchvision",
+    **_VIDEOS,
+)

@@ -2,6 +2,8 @@
 trunk as `base_model`, whose shifted convolutions are wrapped as `net`, and the classifier `new_fc`."""
 
 from vidjax.convert.engine import Rules, batch_norm, linear
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _BLOCK, _OURS = "base_model.layer{stage}.{block}", "trunk/stage{stage}_block{block}"
 
@@ -44,3 +46,24 @@ RULES = {
     "tsn_resnet50": _resnet(""),
     **dict.fromkeys(("tsm_resnet50_8f", "tsm_resnet50_16f"), _resnet(".net")),
 }
+
+_TSM = dict(
+    source="temporal-shift-module, test_models.py, ops/dataset.py and README.md, `--dense_sample --full_res`",
+    unverified="weights trained without dense sampling, which share the names",
+    short_side=256,
+    size=256,
+    resize="pil",
+    clips=10,
+    crops=3,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    ssv2=dict(
+        source="temporal-shift-module, README.md, `--test_crops=3 --twice_sample`",
+        sampling="uniform",
+        size=None,
+        clips=2,
+        unverified="",
+    ),
+)
+for _name in RULES:
+    declare("tsm", _name, stride=4 if _name.endswith("16f") else 8, **_TSM)

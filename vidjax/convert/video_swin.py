@@ -19,6 +19,8 @@ from vidjax.convert.engine import (
     per_array,
     rule,
 )
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 WINDOW, FRAMES = (8, 7, 7), 2
 _SPREAD = per_array(lambda x: np.stack([x / FRAMES] * FRAMES, 2), lambda x: x.sum(2))
@@ -119,4 +121,44 @@ IMAGE = dict.fromkeys(
         head="head",
         image=True,
     ),
+)
+
+_IMAGENET = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+declare(
+    "torchvision",
+    ("swin3d_t", "swin3d_s", "swin3d_b"),
+    source="torchvision/models/video/swin_transformer.py, KINETICS400_V1",
+    target_fps=15,
+    stride=1,
+    short_side=256,
+    resize="torchvision",
+    clips=12,
+    crops=1,
+    **_IMAGENET,
+)
+for _origin, _names in (("torchvision", ("swin3d_l",)), ("video_swin", AUTHORS)):
+    declare(
+        _origin,
+        _names,
+        source="Video-Swin-Transformer, configs/recognition/swin/*.py and mmaction/datasets/pipelines",
+        unverified="all: torchvision has the names and no weights" if _origin == "torchvision" else "",
+        stride=2,
+        starts="centers",
+        short_side=224,
+        resize="mmaction",
+        clips=4,
+        crops=3,
+        ssv2=dict(sampling="uniform", clips=1),
+        **_IMAGENET,
+    )
+declare(
+    "swin",
+    IMAGE,
+    source="an image model's weights, inflated",
+    unverified="the clip: that of Video Swin",
+    stride=2,
+    starts="centers",
+    short_side=224,
+    resize="mmaction",
+    **_IMAGENET,
 )

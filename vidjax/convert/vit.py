@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear, rule
+from vidjax.convert.preprocessing import declare
+from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 # Separate q, k and v, each [D, D], to one [3 D, D].
 _FUSE = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], 3)))
@@ -139,3 +141,37 @@ AUTHORS = _videomae(_VIDEOMAE_AUTHORS, _PRETRAINING_AUTHORS)
 _NEW, _OLD = ("query.bias", "value.bias"), ("q_bias", "v_bias")
 TRANSFORMERS = _videomae(_videomae_transformers(*_NEW), _pretraining_transformers(*_NEW))
 TRANSFORMERS_4 = _videomae(_videomae_transformers(*_OLD), _pretraining_transformers(*_OLD))
+
+_IMAGENET = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+declare(
+    "torchvision",
+    TORCHVISION,
+    source="torchvision/models/vision_transformer.py, IMAGENET1K_V1 (vit_l_16 resizes to 242)",
+    short_side=256,
+    resize="pil",
+    **_IMAGENET,
+)
+declare(
+    "timm",
+    TIMM,
+    source="timm/models/vision_transformer.py, _cfg",
+    unverified="tags with other statistics, such as mae and clip; the resize is bicubic there",
+    short_side=248,
+    resize="pil",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+_ORIGINS = {"videomae": AUTHORS, "transformers": TRANSFORMERS, "transformers_4": TRANSFORMERS_4}
+for _origin, _name in ((o, n) for o, rules in _ORIGINS.items() for n in rules):
+    _views = {} if _name in _PRETRAINING else dict(clips=5, crops=3, ssv2=dict(sampling="uniform", clips=2))
+    declare(
+        _origin,
+        _name,
+        source="VideoMAE, kinetics.py, ssv2.py and scripts/*/*/finetune.sh; VideoMAEv2, scripts/finetune",
+        stride=4,
+        short="hold",
+        short_side=224,
+        resize="opencv",
+        **_IMAGENET,
+        **_views,
+    )

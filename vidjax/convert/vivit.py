@@ -7,6 +7,7 @@ transformers renamed the layers in its version 5 ("transformers"); the files of 
 import numpy as np
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear, rule
+from vidjax.convert.preprocessing import declare
 
 # q, k and v apart, along the first axis (PyTorch's outputs) or the last, to one.
 _ROWS = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], 3)))
@@ -107,3 +108,23 @@ _ONE = ("vivit_b_16x2", "vivit_l_16x2")
 TRANSFORMERS = dict.fromkeys(_ONE, _HUGGING_FACE)
 TRANSFORMERS_4 = dict.fromkeys(_ONE, _HUGGING_FACE_4)
 SCENIC = dict.fromkeys(_ONE, _FLAX) | dict.fromkeys(("vivit_b_16x2_fe", "vivit_l_16x2_fe"), _FLAX_FE)
+
+for _origin, _rules in (
+    ("scenic", SCENIC),
+    ("transformers", TRANSFORMERS),
+    ("transformers_4", TRANSFORMERS_4),
+):
+    declare(
+        _origin,
+        _rules,
+        source="scenic/projects/vivit/configs/kinetics400/*.py; dmvr/processors.py",
+        unverified="25 fps: from `Kinetics videos has 250 frames`, of ten seconds",
+        stride=2,
+        target_fps=25,
+        short_side=256,
+        resize="torchvision",
+        clips=4,
+        crops=3,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )

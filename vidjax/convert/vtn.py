@@ -6,6 +6,7 @@ import numpy as np
 
 from vidjax.convert import vit
 from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, Transform, chain, linear, rule
+from vidjax.convert.preprocessing import declare
 
 _KEYS = ("query", "key", "value")
 _LAYER = "temporal_encoder.encoder.layer.{i}"
@@ -60,3 +61,16 @@ _RULES = (
     *linear("mlp_head.4", "head"),
 )
 AUTHORS = {"vtn_vit_b_16": _RULES}
+
+declare(
+    "vtn",
+    AUTHORS,
+    source="github.com/bomri/SlowFast, configs/Kinetics/VIT_B_VTN.yaml and slowfast/datasets/*.py",
+    sampling="uniform",
+    short_side=256,
+    resize="pyslowfast",
+    clips=1,
+    crops=1,
+    mean=(0.45,) * 3,
+    std=(0.225,) * 3,
+)

@@ -4,7 +4,9 @@ PySlowFast's X3D has one norm more, in the shortcut of the first block, which th
 """
 
 from vidjax.convert.engine import Rules, Transform, batch_norm, linear, per_array, rule
-from vidjax.convert.pytorchvideo_resnets import bottleneck
+from vidjax.convert.preprocessing import declare
+from vidjax.convert.pytorchvideo_resnets import PYSLOWFAST, bottleneck
+from vidjax.registry import KINETICS_MEAN, KINETICS_STD
 
 NAMES_X3D = tuple(f"x3d_{size}" for size in ("xs", "s", "m", "l"))
 NAMES_IR = tuple(f"csn_ir_{depth}" for depth in (50, 101, 152))
@@ -75,3 +77,21 @@ def _csn_vmz(preserved: bool) -> Rules:
 _IR = _csn_vmz(preserved=False)
 PYTORCHVIDEO = dict.fromkeys(NAMES_X3D, _x3d_pytorchvideo()) | dict.fromkeys(NAMES_IR, _csn_pytorchvideo())
 VMZ = dict.fromkeys(NAMES_IR, _IR) | {"csn_ip_152": _csn_vmz(preserved=True)}
+
+for _name, _size in (("x3d_xs", 182), ("x3d_s", 182), ("x3d_m", 256), ("x3d_l", 356)):
+    declare("pytorchvideo", _name, short_side=_size, size=_size, **PYSLOWFAST)
+declare("pytorchvideo", NAMES_IR, short_side=256, size=256, **PYSLOWFAST)
+declare(
+    "vmz",
+    VMZ,
+    source="VMZ, c2/scripts/test_irCSN_152_kinetics.sh (scale 342x256, crop 256) and ops/av_input_op.h",
+    unverified="the resize's library; where the ten clips lie",
+    stride=2,
+    short_side=256,
+    size=256,
+    resize="opencv",
+    clips=10,
+    crops=3,
+    mean=KINETICS_MEAN,
+    std=KINETICS_STD,
+)

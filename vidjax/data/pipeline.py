@@ -146,9 +146,8 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
     with _open(record, cfg) as video:
         first, total, _ = span(video, record, cfg)
         if cfg.sampling == "window":
-            index = sampling.spread(
-                total, clip_moments(cfg), clips, cfg.short, **clock(video, first, total, cfg)
-            )
+            times = clock(video, first, total, cfg)
+            index = sampling.spread(total, clip_moments(cfg), clips, cfg.short, where=cfg.starts, **times)
         else:  # each clip spans the whole video; neighbouring clips take neighbouring frames
             spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
             index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T

@@ -15,6 +15,7 @@ import numpy as np
 
 from vidjax.errors import UserError, unknown
 
+STARTS = ("ends", "left", "centers")  # of test clips, see `spread`
 SLACK = 1e-6  # of rounding: 10 x 0.3 is 3, not 2.999...
 
 
@@ -120,14 +121,27 @@ def spread(
     short: str = "loop",
     times: np.ndarray | None = None,
     slack: float = SLACK,
+    where: str = "ends",
 ) -> np.ndarray:
-    """`test_clips` of frames at any `offsets` [frames] from the start of each, counted or by time."""
+    """`test_clips` of frames at any `offsets` [frames] from the start of each, counted or by time.
+
+    `where` is one of `STARTS`. "ends" puts the last clip at the video's end, and a single one in its middle.
+    The others cut the room for starts into as many parts as clips: "left" starts each at the left of its part
+    (PySlowFast, slowfast/datasets/decoder.py, get_start_end_idx), "centers" at its center (mmaction,
+    datasets/pipelines/loading.py, SampleFrames).
+    """
+    if where not in STARTS:
+        raise unknown("rule for test clips", where, STARTS)
     _positive(total=total, clips=clips)
     times = _counted(total) if times is None else times
     room = _room(times, offsets, slack)
     i = np.arange(clips, dtype=np.int64)
     if room < 0:
         starts = times[i * total // clips if short == "loop" else 0 * i]
+    elif where == "left":
+        starts = _start(times, offsets, i * room / clips, room)
+    elif where == "centers":
+        starts = _start(times, offsets, np.floor((i + 0.5) * (room + 1) / clips), room)
     elif clips == 1:
         starts = _start(times, offsets, np.array([room // 2]), room)
     else:

@@ -5,11 +5,14 @@ together, and only from the `rng` given. Random crops cut first and resize what 
 picture of resizing first, up to a pixel's rounding of the box, at a fraction of the work.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from vidjax.data.rand_augment import rand_augment
 from vidjax.errors import UserError, unknown
@@ -39,11 +42,70 @@ def resize(video: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
-def resize_short_side(video: np.ndarray, side: int) -> np.ndarray:
-    """Resizes so that the shorter of height and width is `side`, and the other in proportion (rounded)."""
+@dataclasses.dataclass(frozen=True)
+class ResizeRule:
+    """How a library resizes a test clip and cuts a crop out of its middle.
+
+    Attributes:
+      frames: (uint8 [T, H, W, C], height, width) -> uint8 [T, height, width, C].
+      longer: the longer side in whole pixels, from its exact length.
+      middle: the pixels before a centered crop, from those that are left beside it.
+    """
+
+    frames: Callable[[np.ndarray, int, int], np.ndarray]
+    longer: Callable[[float], int]
+    middle: Callable[[int], int]
+
+
+def _each(resize_image: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Callable:
+    """`ResizeRule.frames` of a function of one image [H, W, C] and (width, height)."""
+
+    def frames(video: np.ndarray, height: int, width: int) -> np.ndarray:
+        if video.shape[1:3] == (height, width):
+            return video
+        resized = [resize_image(image, (width, height)) for image in video]
+        return np.stack(resized).reshape(len(video), height, width, video.shape[3])
+
+    return frames
+
+
+def _bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear interpolation without antialiasing, computed in float32 and rounded once, as in PyTorch."""
+    resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return np.rint(resized).astype(np.uint8)
+
+
+def _fixed_point(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).resize(size, 2))
+
+
+def _half(room: int) -> int:
+    return room // 2
+
+
+# Whose rule the test resize follows, `data.resize`. PySlowFast normalizes first, so it does not round.
+RESIZES = {
+    "area": ResizeRule(resize, round, _half),
+    "torchvision": ResizeRule(_each(_bilinear), int, lambda room: round(room / 2)),  # video presets
+    "pyslowfast": ResizeRule(_each(_bilinear), int, lambda room: math.ceil(room / 2)),
+    "opencv": ResizeRule(_each(_fixed_point), int, _half),  # VideoMAE
+    "mmaction": ResizeRule(_each(_fixed_point), lambda length: int(length + 0.5), _half),  # Video Swin
+    "pil": ResizeRule(_each(_antialiased), int, lambda room: round(room / 2)),  # torchvision on PIL images
+}
+
+
+def resize_short_side(video: np.ndarray, side: int, rule: str = "area") -> np.ndarray:
+    """Resizes so that the shorter of height and width is `side`, and the other in proportion, by a rule of
+    `RESIZES`."""
     h, w = video.shape[1:3]
-    short = min(h, w)
-    return resize(video, max(side, round(h * side / short)), max(side, round(w * side / short)))
+    short, way = min(h, w), RESIZES[rule]
+    return way.frames(
+        video, *(side if n == short else max(side, way.longer(n * side / short)) for n in (h, w))
+    )
 
 
 def crop(video: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -56,18 +118,20 @@ def center_crop(video: np.ndarray, size: int) -> np.ndarray:
     return test_crops(video, size, 1)[0]
 
 
-def test_crops(video: np.ndarray, size: int, crops: int) -> list[np.ndarray]:
+def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> list[np.ndarray]:
     """`crops` squares [T, size, size, C], evenly from end to end of the longer side, middle of the shorter.
 
-    One is the centre crop, three are SlowFast's test crops (arXiv:1812.03982, section 3.4).
+    One is the centre crop, three are SlowFast's test crops (arXiv:1812.03982, section 3.4). `rule`, one of
+    `RESIZES`, says how the place of a centered crop is rounded.
     Raises UserError where the frame is smaller than `size`.
     """
     h, w = video.shape[1:3]
     if size > min(h, w):
         raise UserError(f"crops of {size} pixels do not fit into frames of {h}x{w}: set short_side >= size")
     tall, room = h > w, abs(h - w) + min(h, w) - size
-    mid = (min(h, w) - size) // 2
-    places = [room // 2] if crops == 1 else [i * room // (crops - 1) for i in range(crops)]
+    middle = RESIZES[rule].middle
+    mid = middle(min(h, w) - size)
+    places = [middle(room) if 2 * i + 1 == crops else i * room // (crops - 1) for i in range(crops)]
     return [crop(video, *((p, mid) if tall else (mid, p)), size, size) for p in places]
 
 
@@ -216,8 +280,16 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
 
 
 def test_views(video: np.ndarray, cfg: Any, crops: int) -> list[np.ndarray]:
-    """`crops` test crops [T, S, S, C] of `video` [T, H, W, C], its shorter side made `cfg.short_side`."""
-    return test_crops(resize_short_side(video, cfg.short_side), cfg.size, crops)
+    """Returns `crops` test crops [T, S, S, C] of `video` [T, H, W, C].
+
+    Its shorter side becomes `cfg.short_side`, or its height and width `cfg.resize_to` where that is set, by
+    the rule `cfg.resize`.
+    """
+    if cfg.resize_to:
+        video = RESIZES[cfg.resize].frames(video, *cfg.resize_to)
+    else:
+        video = resize_short_side(video, cfg.short_side, cfg.resize)
+    return test_crops(video, cfg.size, crops, cfg.resize)
 
 
 test_views.__test__ = False

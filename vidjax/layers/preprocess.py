@@ -6,6 +6,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from vidjax.registry import ModelSpec
+
+
+def statistics(spec: ModelSpec, data: Any) -> dict[str, Any]:
+    """Returns the `mean` and `std` that clips are normalized by: those of a config's data section or, where
+    they are None, the model's."""
+    if data.mean is None:
+        return {"mean": spec.mean, "std": spec.std}
+    return {"mean": tuple(data.mean), "std": tuple(data.std)}
+
 
 def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] | Mapping) -> Any:
     """uint8 [..., C] -> float32 (video / 255 - mean) / std; one channel takes their averages. Where `video`

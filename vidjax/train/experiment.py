@@ -25,7 +25,7 @@ from vidjax.data.datasets.features import FeatureSource, check_origin
 from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
 from vidjax.inference import Engine
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import create_model
 from vidjax.objectives import create_objective
 from vidjax.objectives.mae import draw
@@ -281,7 +281,7 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
             "one with model.options.trunk=None)"
         )
     model = create_model(name, num_classes, tiny=config.model.tiny, dtype=config.model.dtype, **options)
-    objective = create_objective(**config.objective, mean=spec.mean, std=spec.std)
+    objective = create_objective(**config.objective, **statistics(spec, config.data))
     return model, objective
 
 
@@ -290,9 +290,10 @@ def make_apply(config: ConfigDict, model: nn.Module, objective: Any) -> Callable
     spec = registry.spec(config.model.name)
     if spec.task == "pretrain":
         return functools.partial(pretraining_outputs, model, objective, jax.random.PRNGKey(config.seed))
+    scale = statistics(spec, config.data)
 
     def one_view(variables: Any, video: Any) -> jax.Array:
-        logits, _ = model.apply(variables, normalize(video, spec.mean, spec.std), train=False)
+        logits, _ = model.apply(variables, normalize(video, **scale), train=False)
         return logits.astype(jnp.float32)
 
     def logits(variables: Any, batch: dict) -> jax.Array:
@@ -326,7 +327,10 @@ def initial_state(exp: Experiment) -> State:
         model = exp.config.model
         options = dict(tiny=model.tiny, **model.options.to_dict())
         weights = read_weights(model.name, init.path, inflation=init.inflation, **options)
-        for note in weights.notes:
+        notes = weights.notes
+        if weights.owner == model.name and weights.preprocessing:
+            notes += weights.preprocessing.differences(exp.model, exp.objective.mean, exp.objective.std)
+        for note in notes:
             logging.warning("%s: %s", init.path, note)
         fresh = {"params": state.params, **state.model_state}
         merged = weights.merge_into(fresh, init.skip)

@@ -20,7 +20,7 @@ from vidjax.environment import git_commit
 from vidjax.errors import MemoryErrors, UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pretraining import PretrainingResult
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import normalize, statistics
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.evaluation import evaluate_variables
@@ -114,8 +114,8 @@ class _Run:
         self.batches = batches
         self.skipped = 0
         self.recent: list[tuple[int, dict, dict]] = []  # steps not yet known to be finite
-        spec = registry.spec(exp.config.model.name)
-        prepare = functools.partial(normalize, mean=spec.mean, std=spec.std)
+        scale = statistics(registry.spec(exp.config.model.name), exp.config.data)
+        prepare = functools.partial(normalize, **scale)
         across = exp.config.parallel.mode == "pmap"  # there, a batch is one host's
         self.precise_bn = make_precise_bn(exp.model, prepare, across)
 

@@ -1,6 +1,6 @@
 """Reference implementations to record from, a file per source and family. All of them need PyTorch.
 
-Each file fills `CASES`, {name of our model: Case}.
+Each file fills `CASES`, {name of our model or, with `Case.model`, of the recording: Case}.
 """
 
 import dataclasses
@@ -44,6 +44,7 @@ class Case:
       package: whose version is recorded.
       full: (classes, frames, size) -> the reference at full size for timing, where `build` makes a small one.
       tolerance: relative to the largest value; 1e-5 unless float32 cannot, as the case says.
+      model: the registered name, where the case's is another.
     """
 
     build: Callable[[int], torch.nn.Module]
@@ -57,6 +58,7 @@ class Case:
     package: str = "torchvision"
     full: Callable[[int, int, int], torch.nn.Module] | None = None
     tolerance: float = 1e-5
+    model: str = ""
 
 
 def cases() -> dict[str, Case]:

@@ -40,14 +40,37 @@ BOTH = {
 } | {"blocks.5": "pre_logits"}
 
 
-def _two_rates(x, alpha):
+def _strided(x, alpha):
     return [channels_first(x[:, ::alpha]), channels_first(x)]
 
 
-def _slowfast(build, alpha, input_shape=(1, 16, 64, 64, 3), live=LONGER):
-    to_input = partial(_two_rates, alpha=alpha)
+def _packed(x, alpha):
+    """As the published weights were trained and measured: transforms/functional.py's
+    uniform_temporal_subsample, whose module does not import with this torchvision."""
+    frames = channels_first(x)
+    indices = torch.linspace(0, x.shape[1] - 1, x.shape[1] // alpha).long()
+    return [torch.index_select(frames, 2, indices), frames]
+
+
+def _slowfast(build, alpha, input_shape=(1, 16, 64, 64, 3), live=LONGER, rule="stride", model=""):
+    to_input = partial({"stride": _strided, "linspace": _packed}[rule], alpha=alpha)
     call = lambda model, x: model(list(x))  # noqa: E731  the model overwrites its list
-    return Case(build, input_shape, BOTH, live, to_input=to_input, call=call, package="pytorchvideo")
+    return Case(
+        build,
+        input_shape,
+        BOTH,
+        live,
+        options={"slow_frames": rule} if rule == "stride" else {},
+        to_input=to_input,
+        call=call,
+        package="pytorchvideo",
+        model=model,
+    )
+
+
+def _linspace(build, alpha, model):
+    """The pathways as pytorchvideo packs them; the origin of the weights alone sets the rule."""
+    return _slowfast(build, alpha, live=LONGER[:1], rule="linspace", model=model)
 
 
 def _resnet(build, stages, input_shape=(1, 4, 64, 64, 3), **options):
@@ -71,6 +94,8 @@ CASES = {
     ),
     "slowfast_r50_4x16": _slowfast(_slowfast_4x16, 8),
     "slowfast_r50_8x8": _slowfast(partial(_build, "slowfast_r50"), 4),
+    "slowfast_r50_4x16_packed": _linspace(_slowfast_4x16, 8, "slowfast_r50_4x16"),
+    "slowfast_r50_8x8_packed": _linspace(partial(_build, "slowfast_r50"), 4, "slowfast_r50_8x8"),
     "slowfast_r101_8x8": _slowfast(partial(_build, "slowfast_r101"), 4, live=LONGER[1:]),
     "slowfast_r101_16x8": _slowfast(partial(_build, "slowfast_16x8_r101_50_50"), 4, live=LONGER[1:]),
 }

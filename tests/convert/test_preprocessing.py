@@ -1,0 +1,223 @@
+"""Weights carry the preprocessing that their accuracy was published with, and everything follows it."""
+
+import pathlib
+import sys
+
+import av
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+import vidjax
+from vidjax.analysis.params import abstract_variables
+from vidjax.checkpoint_io import load_variables
+from vidjax.config import resolve, schema
+from vidjax.convert import convert_file
+from vidjax.convert.engine import export
+from vidjax.convert.load import ORIGINS
+from vidjax.convert.preprocessing import DECLARED, SSV2_CLASSES, preprocessing
+from vidjax.convert.table import END, START, table
+from vidjax.data import sampling
+from vidjax.data.pipeline import clip_moments, eval_views
+from vidjax.data.record import Record
+from vidjax.data.transforms import resize_short_side
+from vidjax.data.transforms import test_crops as crops_of
+from vidjax.data.transforms import test_views as views_of
+from vidjax.errors import UserError
+from vidjax.layers.preprocess import normalize, statistics
+from vidjax.predict import predict_videos
+from vidjax.registry import KINETICS_MEAN, KINETICS_STD
+from vidjax.train.experiment import build_model, evaluation_data
+
+DATASET = dict(epochs=1.0, data=dict(name="video_folder"))
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+sys.path.append(str(GOLDEN))
+from record_preprocessing import SAMPLES, SIZES, WEIGHTS, clip  # noqa: E402
+from weights import sample  # noqa: E402
+
+
+def data_of(origin, name):
+    """The resolved data section of a checkpoint, with the size of a test crop."""
+    sections = preprocessing(origin, name).sections(vidjax.spec(name))
+    data = ConfigDict(schema().data.to_dict() | sections["data"])
+    data.size = sections["evals"].get("size", data.size)
+    return data
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_torchvisions_presets_are_matched_pixel_by_pixel(name, size):
+    """Its rounding to bytes included. Both interpolate in float32, in another order, so one value in a
+    thousand may round to the next level, which is 1 / (255 std) <= 0.0182."""
+    data = data_of("torchvision", name)
+    (view,) = views_of(clip(*size), data, 1)
+    ours = sample(np.asarray(normalize(view, **statistics(vidjax.spec(name), data))), SAMPLES)
+    with np.load(GOLDEN / "preprocessing/torchvision.npz") as file:
+        want = file["{} {}x{}".format(name, *size)]
+    off = np.abs(ours - want)
+    assert (off > 1e-6).mean() < 1e-3 and off.max() < 0.0182
+
+
+def test_every_model_of_every_origin_has_a_preprocessing():
+    assert set(DECLARED) == {(origin, name) for origin, models in ORIGINS.items() for name in models}
+    different = {repr(p): (name, p) for (_, name), p in DECLARED.items()}
+    for name, p in different.values():
+        assert p.source and p.options.keys() <= vidjax.registry.fields(vidjax.spec(name).module), name
+        sections = p.of_classes(SSV2_CLASSES).sections(vidjax.spec(name))
+        sections["data"]["name"] = "video_folder"
+        resolve(sections | dict(epochs=1.0))
+
+
+def test_the_table_in_the_docs_is_current():
+    text = (pathlib.Path(__file__).parents[2] / "docs/preprocessing.md").read_text()
+    written = text.split(START)[1].split(END)[0].strip()
+    assert written == table(), "run `python -m vidjax.convert.table`"
+
+
+@pytest.mark.parametrize(
+    "origin, name, frames, rate, clips",
+    [
+        ("pytorchvideo", "slow_r50_8x8", 8, 8, 10),
+        ("pyslowfast", "slowfast_r50_4x16", 32, 2, 10),
+        ("pytorchvideo", "x3d_s", 13, 6, 10),
+        ("timesformer", "timesformer_b_8x32", 8, 32, 1),
+    ],
+)
+def test_clips_are_pyslowfasts(origin, name, frames, rate, clips):
+    """slowfast/datasets/decoder.py, get_start_end_idx and temporal_sampling, of 300 frames at 30 fps."""
+    data, total = data_of(origin, name), 300
+    delta = total - frames * rate
+    starts = [delta * i / clips for i in range(clips)]
+    want = [np.linspace(s, s + frames * rate - 1, frames).clip(0, total - 1).astype(int) for s in starts]
+    ours = sampling.spread(total, 30 * clip_moments(data), clips, data.short, where=data.starts)
+    np.testing.assert_array_equal(ours, want)
+    short = sampling.spread(5, 30 * clip_moments(data), clips, data.short, where=data.starts)
+    held = np.linspace(0, frames * rate - 1, frames).clip(0, 4).astype(int)
+    np.testing.assert_array_equal(short, [held] * clips)
+
+
+def test_clips_of_video_swin_start_in_the_middle_of_their_parts():
+    """mmaction/datasets/pipelines/loading.py, SampleFrames: its room ends a frame earlier than ours."""
+    data = data_of("video_swin", "swin3d_t")
+    ours = sampling.spread(300, clip_moments(data), 4, data.short, where=data.starts)
+    interval = (300 - 64 + 1) / 4
+    want = [int(i * interval + interval / 2) for i in range(4)]
+    assert (np.diff(ours) == 2).all() and np.abs(ours[:, 0] - want).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "rule, longer, middle", [("torchvision", 85, 11), ("pyslowfast", 85, 11), ("mmaction", 86, 11)]
+)
+def test_rules_round_the_longer_side_and_the_middle_as_their_library(rule, longer, middle):
+    video = np.random.default_rng(0).integers(0, 256, (1, 70, 94, 3), np.uint8)
+    resized = resize_short_side(video, 64, rule)
+    assert resized.shape == (1, 64, longer, 3)  # 64 * 94 / 70 = 85.94
+    (crop,) = crops_of(resized, 63, 1, rule)
+    top = {"torchvision": 0, "pyslowfast": 1, "mmaction": 0}[rule]
+    np.testing.assert_array_equal(crop, resized[:, top : top + 63, middle : middle + 63])
+
+
+def foreign(name, origin, classes=3):
+    """Random weights of the tiny preset in an origin's names."""
+    s = vidjax.spec(name)
+    abstract = abstract_variables(vidjax.create_model(name, classes, tiny=True), s.tiny_input_shape)
+    rng = np.random.default_rng(0)
+    flat = {
+        k: rng.uniform(0.1, 0.2, x.shape).astype(np.float32)
+        for k, x in flatten_dict(abstract, sep="/").items()
+    }
+    return {k: x.copy() for k, x in export(flat, ORIGINS[origin][name]).items()}
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A file of 40 frames at 10 fps, 48 x 64."""
+    with av.open(str(tmp_path / "v.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 64, 48
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            pixels = np.kron(rng.integers(0, 255, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        out.mux(stream.encode())
+    return tmp_path / "v.mp4"
+
+
+def test_a_converted_checkpoint_predicts_with_its_sources_preprocessing(tmp_path, video):
+    """VMZ's CSN has other statistics than pytorchvideo's, which are the model's."""
+    save_file(foreign("csn_ir_50", "vmz"), tmp_path / "w.safetensors")
+    convert_file(tmp_path / "w.safetensors", "csn_ir_50", tmp_path / "ckpt", origin="vmz", tiny=True)
+    variables, meta = load_variables(tmp_path / "ckpt")
+    config = resolve(meta["config"])
+    assert tuple(config.data.mean) == KINETICS_MEAN != vidjax.spec("csn_ir_50").mean
+    assert (config.evals.clips, config.evals.crops, config.evals.size, config.data.resize) == (
+        10,
+        3,
+        36,
+        "opencv",
+    )
+    assert "av_input_op.h" in meta["source"]["preprocessing"]
+
+    views, _ = eval_views(Record(str(video), 0, "v"), evaluation_data(config), 10, 3)
+    assert views.shape[2:] == (36, 36, 3)
+    model = vidjax.create_model("csn_ir_50", 3, tiny=True)
+    scaled = (views / 255 - np.array(KINETICS_MEAN)) / np.array(KINETICS_STD)
+    logits = jax.jit(model.apply)(variables, scaled.astype(np.float32))[0]
+    want = np.asarray(jax.nn.softmax(logits)).mean(0)
+    (prediction,) = predict_videos([str(video)], tmp_path / "ckpt")
+    got = dict(prediction.top)
+    np.testing.assert_allclose([got[f"class {i}"] for i in range(3)], want, rtol=1e-4)
+
+
+def test_slowfast_takes_the_slow_frames_that_its_weights_were_trained_with(tmp_path):
+    name, source = "slowfast_r50_4x16", foreign("slowfast_r50_4x16", "pytorchvideo")
+    assert vidjax.load_pretrained(name, source, tiny=True)[0].slow_frames == "linspace"
+    assert vidjax.load_pretrained(name, source, tiny=True, slow_frames="stride")[0].slow_frames == "stride"
+    save_file(source, tmp_path / "w.safetensors")
+    convert_file(tmp_path / "w.safetensors", name, tmp_path / "ckpt", tiny=True)
+    config = resolve(load_variables(tmp_path / "ckpt")[1]["config"])
+    assert build_model(config)[0].slow_frames == "linspace"
+    assert vidjax.load_pretrained(name, tmp_path / "ckpt", tiny=True)[0].slow_frames == "linspace"
+    convert_file(tmp_path / "ckpt", name, tmp_path / "again", tiny=True)
+    assert load_variables(tmp_path / "again")[1]["config"] == load_variables(tmp_path / "ckpt")[1]["config"]
+
+
+def test_a_stored_config_without_the_rule_keeps_the_old_one():
+    old = dict(model=dict(name="slowfast_r50_8x8", tiny=True), **DATASET)
+    assert build_model(resolve(old))[0].slow_frames == "stride"
+
+
+def test_training_from_weights_names_what_the_model_does_otherwise():
+    found = preprocessing("pytorchvideo", "slowfast_r50_8x8")
+    model = vidjax.create_model("slowfast_r50_8x8")
+    (note,) = found.differences(model, found.mean, found.std)
+    assert "slow_frames=linspace, and the model has slow_frames=stride: set model.options.slow_frames" in note
+    (note,) = preprocessing("vtn", "vtn_vit_b_16").differences(None, (0.5,) * 3, (0.5,) * 3)
+    assert "mean (0.45, 0.45, 0.45)" in note and "set data.mean and data.std" in note
+
+
+def test_174_classes_are_something_something_v2():
+    p = preprocessing("videomae", "videomae_b")
+    assert p.of_classes(400) is p and p.of_classes(174).sampling == "uniform"
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("data.mean=(0.5,0.5,0.5)", "data.mean and data.std go together"),
+        ("data.resize=bicubic", "unknown value of data.resize"),
+        ("data.starts=end", "did you mean ends"),
+        ("data.resize_to=64", r"data.resize_to is \(height, width\), not 64"),
+    ],
+)
+def test_a_wrong_preprocessing_is_one_line(override, message):
+    with pytest.raises(UserError, match=message):
+        resolve(dict(model=dict(name="r3d_18"), **DATASET), [override])
+
+
+def test_statistics_have_one_value_for_each_channel():
+    with pytest.raises(UserError, match=r"data\.mean of data\.modality=rgb has one value for each of the 3"):
+        resolve(dict(model=dict(name="r3d_18"), **DATASET), ["data.std=(1.0,1.0,1.0)", "data.mean=(0.5,)"])

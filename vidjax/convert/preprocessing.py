@@ -1,0 +1,141 @@
+"""The frames, sizes and statistics that the published accuracy of a source's weights was measured with.
+
+The rules of each source declare it beside their names, by `declare`; `vidjax convert` writes it into the
+checkpoint, so that evaluation and prediction follow it. `python -m vidjax.convert.table` writes the
+table in docs/preprocessing.md.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from vidjax.registry import ModelSpec
+
+SSV2_CLASSES = 174  # of Something-Something V2, whose clips span the video
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a source's weights were evaluated. What is None is as the model's spec has it.
+
+    Attributes:
+      source: file, paper or page that states it.
+      unverified: what no source states, in words; "" where all is.
+      frames: of a clip.
+      stride: frames of the video from one of a clip to the next, at `target_fps`, or of the video's own where
+        that is None.
+      linspace: the clip's frames are spread evenly from the first to the last of frames x stride, and so are
+        (frames * stride - 1) / (frames - 1) apart (PySlowFast, slowfast/datasets/decoder.py,
+        temporal_sampling).
+      sampling, starts, short: see `config.schema`.
+      short_side, resize_to, resize: of the test resize, see `config.schema`.
+      size: of a test crop, where it is not that of training.
+      clips, crops: test views.
+      mean, std: of each channel, on a scale of 0 to 1. All sources take RGB.
+      options: fields of the model.
+      ssv2: fields of this class that differ for weights of 174 classes, those of Something-Something V2.
+    """
+
+    source: str
+    unverified: str = ""
+    frames: int | None = None
+    stride: float | None = None
+    target_fps: float | None = None
+    linspace: bool = False
+    sampling: str = "window"
+    starts: str = "ends"
+    short: str = "loop"
+    short_side: int | None = None
+    resize_to: tuple[int, int] | None = None
+    resize: str = "area"
+    size: int | None = None
+    clips: int | None = None
+    crops: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ssv2: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def of_classes(self, classes: int | None) -> "Preprocessing":
+        """The same for weights of so many classes, see `ssv2`."""
+        return dataclasses.replace(self, **self.ssv2, ssv2={}) if classes == SSV2_CLASSES else self
+
+    def sections(self, s: ModelSpec, tiny: bool = False) -> dict[str, dict[str, Any]]:
+        """The sections `data`, `model` and `evals` of a config; sizes in proportion for the tiny preset."""
+        streams = {}
+        for name in ("input_shape", "tiny_input_shape"):
+            shape = getattr(s, name)
+            streams[name] = shape if isinstance(shape, Mapping) else {s.modality: shape}
+        published, ours = (next(iter(x.values())) for x in streams.values())
+        ours, flow = (ours if tiny else published), streams["tiny_input_shape" if tiny else "input_shape"]
+        scaled = lambda n: n * ours[-2] // published[-2]  # noqa: E731
+        frames = ours[0] if len(ours) == 4 else 1
+        if self.frames and not tiny:
+            frames = self.frames
+        stride = float(s.stride if self.stride is None else self.stride)
+        if self.linspace and frames > 1:
+            stride = (frames * stride - 1) / (frames - 1)
+        views = s.results[0].views.split("x") if s.results else ()
+        clips, crops = map(int, views if len(views) == 2 else (1, 1))
+        return {
+            "data": {
+                "frames": frames,
+                "stride": stride,
+                "target_fps": self.target_fps,
+                "sampling": self.sampling,
+                "starts": self.starts,
+                "short": self.short,
+                "size": ours[-2],
+                "short_side": scaled(self.short_side or published[-2] * 8 // 7),  # 256 for 224, 128 for 112
+                "resize_to": self.resize_to and tuple(map(scaled, self.resize_to)),
+                "resize": self.resize,
+                "crop": "center",
+                "mean": self.mean,
+                "std": self.std,
+                "grey": ours[-1] == 1,
+                "modality": s.modality,
+                "flow": {"frames": flow["flow"][0]} if "flow" in flow and len(flow) > 1 else {},
+            },
+            "model": {"name": s.name, "tiny": tiny, "options": dict(self.options)},
+            "evals": {"clips": self.clips or clips, "crops": self.crops or crops}
+            | ({"size": scaled(self.size)} if self.size else {}),
+        }
+
+    def differences(self, model: nn.Module, mean: Any, std: Any) -> tuple[str, ...]:
+        """What a model does otherwise than the weights expect, in sentences that say what to set."""
+        found = []
+        for key, value in self.options.items():
+            if (ours := getattr(model, key)) != value:
+                found.append(
+                    f"the weights were trained with {key}={value}, and the model has {key}={ours}: set "
+                    f"model.options.{key}={value} to keep to that"
+                )
+        if self.mean is not None and (tuple(self.mean), tuple(self.std)) != (tuple(mean), tuple(std)):
+            found.append(
+                f"the weights were trained on clips of mean {self.mean} and deviation {self.std}, not of "
+                f"{mean} and {std}: set data.mean and data.std to those of the weights"
+            )
+        return tuple(found)
+
+
+DECLARED: dict[tuple[str, str], Preprocessing] = {}
+
+
+def declare(origin: str, names: str | Iterable[str], **fields: Any) -> None:
+    """Adds the `Preprocessing` of `fields` for models of an origin. Raises ValueError where there is one."""
+    for name in (names,) if isinstance(names, str) else tuple(names):
+        if (origin, name) in DECLARED:
+            raise ValueError(f"preprocessing declared twice: {name} of {origin}")
+        DECLARED[origin, name] = Preprocessing(**fields)
+
+
+def preprocessing(origin: str, name: str) -> Preprocessing | None:
+    """The declared one of an origin ("torchvision or timm" is the first that has any), or None."""
+    return next((p for o in origin.split(" or ") if (p := DECLARED.get((o, name)))), None)
+
+
+def of_spec(s: ModelSpec) -> Preprocessing:
+    """That of a model whose weights come from no known source: what its spec publishes."""
+    return Preprocessing(source=f"arXiv:{s.arxiv}", target_fps=s.fps)
