@@ -68,7 +68,7 @@ def whole_clip(model, variables, path, indices, data):
 
 
 class Data:
-    size, short_side = 32, 36
+    size, short_side, resize, resize_to = 32, 36, "area", None
 
 
 def test_answers_on_the_way_are_those_of_the_clip_so_far(movinet, video):

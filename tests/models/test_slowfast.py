@@ -8,7 +8,7 @@ import pytest
 from vidjax.analysis.macs import model_cost
 from vidjax.errors import UserError
 from vidjax.models import create_model
-from vidjax.models.slowfast import Lateral, slow_indices
+from vidjax.models.slowfast import SLOW_FRAMES, Lateral, slow_indices
 
 
 def tiny(**options):
@@ -140,5 +140,6 @@ def test_the_rule_of_the_slow_frames_moves_the_slow_pathway_only():
     np.testing.assert_allclose(packed["stage2"], linspace["stage2"], rtol=1e-6)
     with pytest.raises(UserError, match="did you mean linspace"):
         slow_indices(8, 4, "linspac")
-    with pytest.raises(UserError, match="at least alpha=4 frames, not 3"):
-        slow_indices(3, 4, "linspace")
+    for rule in SLOW_FRAMES:
+        with pytest.raises(UserError, match="a clip of 3 frames is too short for SlowFast of alpha=4"):
+            slow_indices(3, 4, rule)

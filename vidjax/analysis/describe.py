@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vidjax.analysis import graph
+from vidjax.analysis.clips import check_endpoints, check_patches, refusing
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.memory import activation_bytes, compiled_bytes
 from vidjax.analysis.params import count_params, params_by_module
@@ -71,11 +72,11 @@ def describe(
         raise UserError("frames, size and depth must be at least 1")
     shape = _input_shape(s, frames, size)
     model = create_model(name, num_classes)
-    try:
+    check_patches(name, model, shape)
+    refusal = f"{name} does not take an input of {shape_text(shape)}"
+    with refusing(refusal):
         g = graph.trace(model, shape)
-    except (TypeError, ValueError, ZeroDivisionError) as e:
-        why = str(e).strip().splitlines()[0]
-        raise UserError(f"{name} does not take an input of {shape_text(shape)}: {why}") from None
+    check_endpoints(refusal, {k: g.shape(k) for k in g.endpoints})
     cost, params = jaxpr_cost(g.jaxpr), g.variables["params"]
     modules, by_module = cost.by_module(depth), params_by_module(params, depth)
     # A model on tokens says so by an endpoint "tokens", [B, N, D]; its stages may have had more.

@@ -39,14 +39,16 @@ def slow_indices(frames: int, alpha: int, rule: str) -> slice | np.ndarray:
     pack_pathway_output; pytorchvideo, transforms/functional.py, uniform_temporal_subsample_repeated).
 
     Raises:
-      UserError: unknown rule, or fewer frames than `alpha` for "linspace".
+      UserError: unknown rule, or fewer frames than `alpha`.
     """
     if rule not in SLOW_FRAMES:
         raise unknown("slow_frames of SlowFast", rule, SLOW_FRAMES)
+    if frames < alpha:
+        raise UserError(
+            f"a clip of {frames} frames is too short for SlowFast of alpha={alpha}: give it {alpha}"
+        )
     if rule == "stride":
         return slice(None, None, alpha)
-    if frames < alpha:
-        raise UserError(f"slow_frames=linspace needs at least alpha={alpha} frames, not {frames}")
     return np.linspace(0, frames - 1, frames // alpha).astype(np.int64)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vidjax import registry
+from vidjax.analysis.clips import check_endpoints, check_patches, refusing
 from vidjax.analysis.params import abstract_variables
 from vidjax.convert import read_weights
 from vidjax.data.datasets import ListSource, Source, load_source
@@ -119,7 +120,7 @@ def build(config: ConfigDict) -> Experiment:
     devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
     mesh = create_mesh(**parallel.mesh, devices=devices)
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
-    check_patches(config, model)
+    check_patches(config.model.name, model, clip_shape(config.data), "data.")
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
@@ -191,22 +192,6 @@ def memory_hint(config: ConfigDict) -> str:
         now = config.model.options.get("remat", "none")
         hint += f", or set model.options.remat=full (now {now})"
     return f"{hint}; for an evaluation, lower evals.batch"
-
-
-def check_patches(config: ConfigDict, model: nn.Module) -> None:
-    """Raises `UserError` where a clip does not fill a transformer's patches: the rest would not be seen."""
-    if not hasattr(model, "token_grid") or config.data.modality == "features":
-        return
-    patch = model.patch if isinstance(model.patch, Sequence) else (getattr(model, "tubelet", 1), model.patch)
-    for key, what, p in (("frames", "tubelets", patch[0]), ("size", "patches", patch[1])):
-        n = config.data[key]
-        if n % p:
-            unit = "frames" if key == "frames" else "pixels"
-            good = [str(m) for m in (n // p * p, (n // p + 1) * p) if m]
-            raise UserError(
-                f"data.{key}={n} does not divide into the {what} of {p} {unit} of {config.model.name}: set "
-                f"it to {' or '.join(good)}"
-            )
 
 
 def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
@@ -346,13 +331,9 @@ def _abstract(config: ConfigDict, model: nn.Module, init: Callable[[], State]) -
     options = ", ".join(f"{k}={v}" for k, v in config.model.options.items())
     shape = clip_shape(config.data)
     refusal = f"{config.model.name}({options}) does not take clips of {registry.shape_text(shape)}"
-    try:
+    with refusing(refusal):
         abstract = jax.eval_shape(init)
         variables = {"params": abstract.params, **abstract.model_state}
         _, endpoints = jax.eval_shape(model.apply, variables, registry.dummy_input(shape))
-    except (TypeError, ValueError, ZeroDivisionError) as e:
-        raise UserError(f"{refusal}: {str(e).strip().splitlines()[0]}") from None
-    for name, x in endpoints.items():
-        if x.size == 0:
-            raise UserError(f"{refusal}: nothing is left of them at {name}, whose shape is {x.shape[1:]}")
+    check_endpoints(refusal, {name: x.shape for name, x in endpoints.items()})
     return abstract
