@@ -46,6 +46,12 @@ def test_every_config_loads_and_its_smoke_form_dry_runs(file, cache, monkeypatch
         ("optimizer.lr=fast", "wants float, got 'fast'"),
         ("batch=2.5", "wants int"),
         ("batch=0", "'batch' must be positive"),
+        ("data.threads=none", "'data.threads' must be positive, got None"),
+        ("data.workers=-1", "'data.workers' must be 0 or more, got -1"),
+        ("data.scale=(0.5,)", "'data.scale' must be two positive numbers in order"),
+        ("data.ratio=(2, 1)", "'data.ratio' must be two positive numbers in order"),
+        ("data.target_fps=fast", "'data.target_fps' must be frames per second or None, got 'fast'"),
+        ("data.cache=maybe", "unknown value of data.cache 'maybe': one of False, True, auto"),
         ("optimizer.name=adam", "did you mean adamw"),
         ("steps=10", "one of epochs and steps"),
         ("seed", "has no value"),
@@ -55,6 +61,14 @@ def test_slips_are_named(override, message):
     with pytest.raises(UserError) as e:
         resolve(BASE, [override])
     assert message in str(e.value)
+
+
+@pytest.mark.parametrize("text, value", [("auto", "auto"), ("True", True), ("false", False)])
+def test_the_cache_is_automatic_or_a_switch_as_in_older_configs(text, value):
+    config = resolve({**BASE, "data": {**BASE["data"], "cache": value}})
+    for cache in (config.data.cache, resolve(BASE, [f"data.cache={text}"]).data.cache):
+        assert cache == value and type(cache) is type(value)
+    assert not differences(config, resolve(BASE, ["data.cache_gb=1"]))  # a resumed run may change it
 
 
 def test_overrides_take_the_type_of_the_default():

@@ -60,7 +60,8 @@ def schema() -> ConfigDict:
                 std=None,  # what it is divided by; the model's where None
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
-                cache=False,  # decoded frames stay on disk, in $VIDJAX_CACHE: for small datasets read often
+                cache="auto",  # auto | True | False: keep decoded frames on disk, in $VIDJAX_CACHE
+                cache_gb=4.0,  # auto: where all frames of a split take no more than this
                 prefetch=2,  # batches kept ready on the device
                 modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: what a clip is made of
                 feature_width=None,  # features: D, of a row of the dataset "features"
@@ -273,6 +274,8 @@ def _typed(what: str, value: Any, default: Any) -> Any:
         return None
     if default is None or value is None:
         return value
+    if default == "auto" and isinstance(value, bool):
+        return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, tuple) and isinstance(value, list | tuple):
@@ -309,6 +312,7 @@ _CHOICES = {
     "data.modality": ("rgb", "flow", "rgb+flow", "features"),
     "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
+    "data.cache": ("auto", "True", "False"),
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": ("sgd", "adamw", "rmsprop"),
     "optimizer.nonfinite": ("stop", "skip"),
@@ -320,6 +324,7 @@ _POSITIVE = (
     "data.frames",
     "data.stride",
     "data.size",
+    "data.short_side",
     "data.threads",
     "data.prefetch",
     "data.repeats",
@@ -334,16 +339,35 @@ _POSITIVE = (
     "checkpoint.keep",
     "log_every",
 )
+_NOT_NEGATIVE = (
+    "seed",
+    "data.workers",
+    "data.cache_gb",
+    "data.bad_limit",
+    "data.color_jitter",
+    "data.rand_augment",
+)
+_RANGES = ("data.scale", "data.ratio", "data.short_side_range")
 
 
 def _check(config: ConfigDict) -> None:
     flat = flatten(config)
     for key, choices in _CHOICES.items():
-        if flat[key] not in choices:
+        if str(flat[key]) not in choices:
             raise unknown(f"value of {key}", str(flat[key]), choices)
     for key in _POSITIVE:
-        if flat[key] <= 0:
+        if flat[key] is None or flat[key] <= 0:
             raise UserError(f"config key '{key}' must be positive, got {flat[key]}")
+    for key in _NOT_NEGATIVE:
+        if flat[key] is None or flat[key] < 0:
+            raise UserError(f"config key '{key}' must be 0 or more, got {flat[key]}")
+    for key in _RANGES:
+        numbers = [v for v in flat[key] or () if isinstance(v, int | float)]
+        if len(numbers) != 2 or len(flat[key]) != 2 or not 0 < numbers[0] <= numbers[1]:
+            raise UserError(f"config key '{key}' must be two positive numbers in order, got {flat[key]}")
+    fps = config.data.target_fps
+    if fps is not None and not (isinstance(fps, int | float) and fps > 0):
+        raise UserError(f"config key 'data.target_fps' must be frames per second or None, got {fps!r}")
     if bool(config.epochs > 0) == bool(config.steps > 0):
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
     if "flow" in config.data.modality and config.data.sampling != "window":

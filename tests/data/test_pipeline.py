@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vidjax.config import schema
 from vidjax.data.datasets import ListSource, load_source
 from vidjax.data.datasets.synthetic_motion import encode
-from vidjax.data.decode import Video
+from vidjax.data.decode import DecodeError, Video
 from vidjax.data.frame_cache import CachedVideo
 from vidjax.data.pipeline import _train_clips as train_clips
 from vidjax.data.pipeline import eval_batches, eval_views, prefetch_to_device, span, train_batches
@@ -465,5 +467,92 @@ def test_kept_frames_have_the_times_of_the_video(tmp_path, monkeypatch):
 def test_frames_that_cannot_be_kept_end_in_a_clear_line(good, tmp_path, monkeypatch):
     (tmp_path / "frames").write_text("in the way")
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"cannot keep decoded frames in .*see data.cache"):
+    with pytest.raises(UserError, match=r"cannot keep decoded frames in .*set data.cache"):
         next(train_batches(good, config(cache=True), 8, seed=1))
+
+
+@pytest.fixture
+def files(good, tmp_path):
+    """`good` as files in which seeking does not work, MPEG-4 with B-frames in AVI."""
+    records = []
+    for r in good:
+        with Video(r.video) as video, av.open(str(tmp_path / f"{r.id}.avi"), "w") as out:
+            stream = out.add_stream("mpeg4", rate=10, options={"bf": "2"})
+            stream.width, stream.height = W, H
+            for frame in video.frames(range(T)):
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(stream.encode(None))
+        records.append(Record(str(tmp_path / f"{r.id}.avi"), r.label, r.id))
+    return ListSource(tuple(records), good.class_names)
+
+
+def cached(folder):
+    return len([*folder.glob("frames/*.frames")])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_set_that_fits_is_cached_with_the_same_clips(files, tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+    gigabytes = 10 * T * H * W * 3 / 1e9
+    small = config(cache_gb=0.99 * gigabytes, workers=workers)
+    reference = take(train_batches(files, small, 5, seed=1), 4)
+    assert cached(tmp_path / "cache") == 0
+    fitting = config(cache_gb=1.01 * gigabytes, workers=workers)
+    for _ in range(2):
+        batches = train_batches(files, fitting, 5, seed=1)
+        assert f"{tmp_path}/cache, about {gigabytes:.2g} GB (data.cache=auto)" in batches.note
+        same(reference, take(batches, 4))
+        assert cached(tmp_path / "cache") == 10
+    views = [join([*eval_batches(files, cfg, 5, clips=2, crops=1)]) for cfg in (small, fitting)]
+    same(*views)
+    grey = config(cache_gb=0.5 * gigabytes, grey=True)  # a third of the bytes
+    assert train_batches(files, grey, 5, seed=1).note
+    off = train_batches(files, config(cache=False), 5, seed=1)
+    same(reference, take(off, 4))
+    assert off.note is None
+
+
+def test_encoded_bytes_are_not_cached_unasked(good, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
+    take(train_batches(good, config(), 5, seed=1), 1)
+    assert cached(tmp_path) == 0
+
+
+def test_without_room_in_the_cache_videos_are_decoded(files, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+    reference = take(train_batches(files, config(cache=False), 5, seed=1), 2)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    same(reference, take(train_batches(files, config(), 5, seed=1), 2))
+    assert cached(tmp_path / "cache") == 0
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["frames are not cached"]
+
+
+def test_a_video_that_cannot_be_decoded_whole_gives_the_clips_it_can(files, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DecodeError("damaged at the end")
+
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+    reference = take(train_batches(files, config(cache=False), 5, seed=1), 2)
+    monkeypatch.setattr("vidjax.data.frame_cache._write", refuse)
+    same(reference, take(train_batches(files, config(cache=True), 5, seed=1), 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_processor_time_is_counted_and_what_lowers_it_is_said(files, tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+    spent = {}
+    for name, changes in {
+        "off": {"cache": False}, "large": {"cache_gb": 1e-6}, "fits": {}
+    }.items():  # fmt: skip
+        batches = train_batches(files, config(workers=workers, **changes), 5, seed=1)
+        first = time.perf_counter()
+        for _ in range(2):
+            next(batches)
+        spent[name] = batches.cpu_seconds, batches.advice()
+        elapsed = time.perf_counter() - first
+        assert 0 < batches.cpu_seconds < 3 * elapsed
+        batches.close()
+    assert spent["off"][1] == f"data.cache=True keeps decoded frames in {tmp_path}/cache"
+    assert "frames, about 0.0013 GB, in" in spent["large"][1]
+    assert "data.short_side=20" in spent["fits"][1]

@@ -24,6 +24,7 @@ of whole frames once and stored it; here what happens outside of the crop is not
 import dataclasses
 import functools
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ from vidjax.data import sampling, transforms
 from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureSequence, StoredFeatures
-from vidjax.data.frame_cache import CachedVideo
+from vidjax.data.frame_cache import NO_CACHE, CachedVideo, CachePlan, cache_dir, plan
 from vidjax.data.record import Record
 from vidjax.data.workers import Workers
 from vidjax.errors import UserError
@@ -85,7 +86,8 @@ def train_batches(
         raise UserError(f"seed must be 0 or more, got {seed}")
     if batch_size % cfg.repeats:
         raise UserError(f"batch size {batch_size} does not divide by data.repeats={cfg.repeats}")
-    loader = _Loader(_TrainSample(source, cfg, seed), cfg, batch_size // cfg.repeats, host, hosts)
+    cache = plan(source, cfg, _grey(cfg))
+    loader = _Loader(_TrainSample(source, cfg, seed, cache), cfg, batch_size // cfg.repeats, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
 
@@ -112,7 +114,8 @@ def eval_batches(
     Raises:
       UserError: as `train_batches`.
     """
-    loader = _Loader(_EvalSample(source, cfg, clips, crops), cfg, batch_size, host, hosts)
+    cache = plan(source, cfg, _grey(cfg))
+    loader = _Loader(_EvalSample(source, cfg, clips, crops, cache), cfg, batch_size, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return EvalBatches(loader, bad, -(-len(source) // batch_size))
 
@@ -128,13 +131,16 @@ def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     return rgb if cfg.modality == "rgb" else {"rgb": rgb, "flow": (cfg.flow.frames, size, size, 2)}
 
 
-def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, np.ndarray]:
+def eval_views(
+    record: Record, cfg: Any, clips: int, crops: int, cache: CachePlan = NO_CACHE
+) -> tuple[Clip, np.ndarray]:
     """The test protocol's views of one video.
 
     Args:
       record: the video.
       cfg: the config's data section.
       clips, crops: how many clips in time, and crops in space of each.
+      cache: whether decoded frames are kept.
 
     Returns:
       Views uint8 [clips * crops, T, S, S, C], of each stream, clip by clip; and the times of the first and
@@ -143,7 +149,7 @@ def eval_views(record: Record, cfg: Any, clips: int, crops: int) -> tuple[Clip, 
     Raises:
       DecodeError: the video cannot be read.
     """
-    with _open(record, cfg) as video:
+    with _open(record, cache, _grey(cfg)) as video:
         first, total, _ = span(video, record, cfg)
         if cfg.sampling == "window":
             times = clock(video, first, total, cfg)
@@ -187,15 +193,21 @@ def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -
 
 
 class BatchIterator(Iterator[Batch]):
-    """Batches with a position that can be saved. `close` ends worker processes early."""
+    """Batches with a position that can be saved. `close` ends worker processes early.
+
+    Attributes:
+      cpu_seconds: processor time spent on making the batches that were taken, in threads and processes.
+    """
 
     def __init__(self, loader: "_Loader", bad: "BadVideos", start: int, stop: int):
         self._loader, self._bad = loader, bad
         self._next, self._stop = start, stop
         self._iterator = loader.batches(start, stop)
+        self.cpu_seconds = 0.0
 
     def __next__(self) -> Batch:
         batch = next(self._iterator)
+        self.cpu_seconds += batch.pop("cpu")
         self._bad.tell(batch.pop("bad"))
         self._next += 1
         return batch
@@ -212,6 +224,30 @@ class BatchIterator(Iterator[Batch]):
 
     def close(self) -> None:
         self._iterator.close()
+
+    @property
+    def note(self) -> str | None:
+        """A line about what is kept on disk without being asked for."""
+        cache = self._loader.sample.cache
+        if cache.use and cache.optional:
+            return (
+                f"decoded frames are kept in {cache_dir()}, about {cache.gigabytes:.2g} GB (data.cache=auto)"
+            )
+        return None
+
+    def advice(self) -> str | None:
+        """What lowers the processor time; None where nothing is known to, or it is too early to tell."""
+        cfg, sample = self._loader.cfg, self._loader.sample
+        if not sample.cache.use:
+            if not (sample.cache.gigabytes or cfg.cache is False):
+                return None
+            size = f", about {sample.cache.gigabytes:.2g} GB," if sample.cache.gigabytes else ""
+            return f"data.cache=True keeps decoded frames{size} in {cache_dir()}"
+        if self._next * self._loader.batch_size < len(sample.source):  # the cache is being filled
+            return None
+        if "flow" in cfg.modality:
+            return "flow is computed for every clip; a smaller data.size or fewer fields need less"
+        return f"videos stored at about data.short_side={cfg.short_side} pixels need less"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +338,9 @@ class _Loader:
         """Sample number i of those that are this host's."""
         local = self.batch_size // self.hosts
         batch, row = divmod(i, local)
-        return self.sample(batch * self.batch_size + self.host * local + row)
+        start = time.thread_time()
+        sample = self.sample(batch * self.batch_size + self.host * local + row)
+        return sample | {"cpu": time.thread_time() - start}
 
     def _batch(self, batch: int) -> Batch:
         local = self.batch_size // self.hosts
@@ -310,12 +348,10 @@ class _Loader:
 
 
 def _collate(samples: list[Batch]) -> Batch:
-    bad = [row for s in samples for row in s["bad"]]
+    about = {"bad": [row for s in samples for row in s["bad"]], "cpu": sum(s["cpu"] for s in samples)}
     if any(s["video"] is None for s in samples):  # no video left to take: `BadVideos.tell` will raise
-        return {"bad": bad}
-    return {"bad": bad} | {
-        k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k != "bad"
-    }
+        return about
+    return about | {k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k not in about}
 
 
 def _join(arrays: list[Clip], how: Callable = np.stack) -> Clip:
@@ -329,6 +365,7 @@ class _TrainSample:
     source: Source
     cfg: Any
     seed: int
+    cache: CachePlan
 
     def __call__(self, g: int) -> Batch:
         total = len(self.source)
@@ -338,7 +375,7 @@ class _TrainSample:
             record = self.source[i]
             rng = np.random.default_rng([_CLIP, self.seed, epoch, position, attempt])
             try:
-                video = _train_clips(record, self.cfg, rng, flip_ok=not self.source.directional)
+                video = _train_clips(record, self.cfg, rng, not self.source.directional, self.cache)
             except DecodeError as e:
                 bad.append(_bad(record, e))
                 if len(bad) > _allowed(self.cfg.bad_limit, total):
@@ -367,13 +404,14 @@ class _EvalSample:
     cfg: Any
     clips: int
     crops: int
+    cache: CachePlan
 
     def __call__(self, g: int) -> Batch:
         if g >= len(self.source):
             return self._sample(-1, -1, None, [])
         record = self.source[g]
         try:
-            views, _ = eval_views(record, self.cfg, self.clips, self.crops)
+            views, _ = eval_views(record, self.cfg, self.clips, self.crops, self.cache)
             return self._sample(g, record.label, views, [])
         except DecodeError as e:
             return self._sample(g, record.label, None, [_bad(record, e)])
@@ -393,10 +431,12 @@ def _bad(record: Record, error: DecodeError) -> BadVideo:
     return record.id, record.video if isinstance(record.video, str) else None, str(error)
 
 
-def _train_clips(record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> Clip:
+def _train_clips(
+    record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool, cache: CachePlan = NO_CACHE
+) -> Clip:
     """Random clips of the same frames, or of as many moments where `repeats_apart`, each with its own
     augmentation, uint8 [repeats, T, S, S, C]."""
-    with _open(record, cfg) as video:
+    with _open(record, cache, _grey(cfg)) as video:
         first, total, _ = span(video, record, cfg)
         times = clock(video, first, total, cfg)
         moments = cfg.repeats if cfg.repeats_apart else 1
@@ -431,10 +471,10 @@ def _train_frames(total: int, times: dict[str, Any], cfg: Any, rng: np.random.Ge
     return sampling.uniform(total, cfg.frames)
 
 
-def _open(record: Record, cfg: Any) -> Video | CachedVideo | FeatureSequence:
+def _open(record: Record, cache: CachePlan, grey: bool) -> Video | CachedVideo | FeatureSequence:
     if isinstance(record.video, StoredFeatures):
         return record.video.open()
-    return CachedVideo(record.video, _grey(cfg)) if cfg.cache else Video(record.video)
+    return cache.open(record.video, grey)
 
 
 def _grey(cfg: Any) -> bool:

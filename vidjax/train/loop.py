@@ -89,6 +89,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
         progress = stack.enter_context(Progress(name, exp.steps, start, active=lead))
         progress.say(batch_text(exp))
         progress.say(exp.groups)
+        if batches.note:
+            progress.say(batches.note)
         if start:
             progress.say(f"resuming from step {start} of {exp.steps}")
         run = _Run(exp, workdir, checkpoints, writer, progress, batches)
@@ -113,6 +115,7 @@ class _Run:
         self.progress: Progress = progress
         self.batches = batches
         self.skipped = 0
+        self.advised = False  # on what lowers the processor time of data
         self.recent: list[tuple[int, dict, dict]] = []  # steps not yet known to be finite
         scale = statistics(registry.spec(exp.config.model.name), exp.config.data)
         prepare = functools.partial(normalize, **scale)
@@ -129,7 +132,7 @@ class _Run:
         every_eval = round(config.evals.every_epochs * exp.steps_per_epoch) or total
         every_save = round(config.checkpoint.every_epochs * exp.steps_per_epoch) or total
         self.skipped = int(state.nonfinite)
-        result, interval, watch, stop = None, [], Stopwatch(), SharedFlag()
+        result, interval, watch, stop = None, [], Stopwatch(lambda: self.batches.cpu_seconds), SharedFlag()
         with contextlib.ExitStack() as saving:
             if evaluate_first or start == total:
                 saving.enter_context(interrupts.saving())
@@ -185,6 +188,9 @@ class _Run:
         values.update(watch.read(self.exp.config.batch))
         self.writer.write(step, "train", values, step / self.exp.steps_per_epoch)
         self.progress.report(step, values)
+        if values["decode_cpu"] > 0.2 and not self.advised and (advice := self.batches.advice()):
+            self.advised = True
+            self.progress.say(f"{values['decode_cpu']:.0%} of the processor time goes into data: {advice}")
 
     def check_finite(self, placed: Any, keep: int) -> None:
         """Looks at all but the newest `keep` steps; one step behind, the device is never kept waiting."""

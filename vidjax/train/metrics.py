@@ -2,10 +2,11 @@
 
 import json
 import math
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rich.console
@@ -58,9 +59,18 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class Stopwatch:
-    """Where the time of the training loop goes, since the last `read`."""
+    """Where the time of the training loop goes, since the last `read`.
 
-    def __init__(self):
+    Args:
+      cpu_seconds: returns the processor time that was spent on making batches so far.
+    """
+
+    def __init__(self, cpu_seconds: Callable[[], float]):
+        self._cpu_seconds = cpu_seconds
+        self._restart()
+
+    def _restart(self) -> None:
+        self._cpu_start = self._cpu_seconds()
         self.waited = 0.0
         self.steps = 0
         self._start = time.perf_counter()
@@ -76,7 +86,9 @@ class Stopwatch:
     def read(self, batch: int) -> dict[str, float]:
         """clips_per_s, step_time in seconds, data_wait as a share of the time; then starts again.
 
-        The wait is an upper bound of what data cost: the device may have been busy meanwhile.
+        The wait is an upper bound of what data cost in time: the device may have been busy meanwhile.
+        `decode_cpu` is what it cost in processor time, as a share of all processors that the run may use:
+        where the CPU also computes the model, steps are slower by about that.
         """
         elapsed = time.perf_counter() - self._start
         steps = max(self.steps, 1)
@@ -84,13 +96,19 @@ class Stopwatch:
             "clips_per_s": self.steps * batch / elapsed,
             "step_time": elapsed / steps,
             "data_wait": self.waited / elapsed,
+            "decode_cpu": min(1.0, (self._cpu_seconds() - self._cpu_start) / (elapsed * processors())),
         }
-        self.__init__()
+        self._restart()
         return values
 
     def pause(self) -> "_Pause":
         """A context whose time is not counted: evaluation, saving."""
         return _Pause(self)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Pause:
@@ -133,11 +151,13 @@ class Progress:
         self._bar.update(self._task, completed=step)
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows the newest averages: loss, accuracy, clips/s, step time, share of time waiting for data."""
+        """Shows the newest averages: loss, accuracy, clips/s, step time, share of time waiting for data, and
+        share of processor time spent on it."""
         accuracy = f"top-1 {values['top1']:.3f}  " if "top1" in values else ""
         text = (
             f"loss {values['loss']:.3f}  {accuracy}{values['clips_per_s']:.1f} clips/s  "
-            f"{values['step_time'] * 1e3:.0f} ms/step  data {values['data_wait']:.0%}"
+            f"{values['step_time'] * 1e3:.0f} ms/step  data {values['data_wait']:.0%} "
+            f"({values['decode_cpu']:.0%} CPU)"
         )
         self._bar.update(self._task, text=text)
         if self._lines:
