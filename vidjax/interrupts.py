@@ -39,10 +39,12 @@ class _Signals:
         self._wakeup = wakeup
         self._old = {s: signal.signal(s, self._on_main_thread) for s in (signal.SIGINT, signal.SIGTERM)}
         self._old_fd = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        self._old_hook, sys.unraisablehook = sys.unraisablehook, self._on_lost
         threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
+        sys.unraisablehook = self._old_hook
         signal.set_wakeup_fd(self._old_fd)
         for number, handler in self._old.items():
             signal.signal(number, handler)
@@ -53,6 +55,11 @@ class _Signals:
             self.requested = True
         else:
             raise Interrupted(number)
+
+    def _on_lost(self, lost: "sys.UnraisableHookArgs") -> None:
+        """Prints no traceback of an `Interrupted` raised in a callback; `_watch` ends the process."""
+        if not isinstance(lost.exc_value, Interrupted):
+            self._old_hook(lost)
 
     def _watch(self) -> None:
         count = 0
