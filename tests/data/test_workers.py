@@ -1,5 +1,6 @@
 """Worker processes: order, errors, and that none outlives the process that started it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,11 @@ def make(i):
     if i == 5:
         raise UserError("five")
     return {"x": np.full((i, 3), i), "scalar": np.float32(i), "pid": os.getpid(), "empty": np.zeros(0)}
+
+
+def count_up(i):
+    time.sleep(0.01)
+    return i
 
 
 def exit_at_2(i):
@@ -119,3 +125,46 @@ def test_workers_end_with_their_parent(tmp_path, how):
         assert run.wait(30) == {"wait": -signal.SIGKILL, "leave": 3, "end": 0}[how]
         assert len(pids) == 2 and all(ends(pid) for pid in pids)
         assert run.stderr.read() == ""  # neither a traceback nor a leaked object
+
+
+_INTERRUPTED = """
+import sys
+from tests.data.test_workers import Workers, count_up
+from vidjax import interrupts
+if __name__ == "__main__":
+    workers = Workers(count_up, 0, 1 << 40, 2, 2)
+    try:
+        with interrupts.handled():
+            print("starting", flush=True)
+            while True:
+                next(workers)
+    except interrupts.Interrupted as e:
+        if sys.argv[1] == "close":
+            workers.close()
+            sys.exit(e.code)
+        interrupts.leave(e.code)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
+@pytest.mark.parametrize("how", ["close", "leave"])
+def test_ctrl_c_while_they_start_is_quiet_and_leaves_none(tmp_path, how, delay):
+    (tmp_path / "run.py").write_text(_INTERRUPTED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "run.py"), how]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as run:
+        assert run.stdout.readline() == "starting\n"
+        time.sleep(delay)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(10) == 130
+        assert run.stderr.read() == {"close": "", "leave": "vidjax: interrupted\n"}[how]
+        assert all(ends(pid) for pid in group(run.pid))
+
+
+def group(leader):
+    """The processes of a process group."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if file.read_text().rsplit(")")[-1].split()[2] == str(leader):
+                yield int(file.parent.name)
