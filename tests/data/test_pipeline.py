@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -510,6 +511,20 @@ def test_a_set_that_fits_is_cached_with_the_same_clips(files, tmp_path, monkeypa
     off = train_batches(files, config(cache=False), 5, seed=1)
     same(reference, take(off, 4))
     assert off.note is None
+
+
+def test_parts_of_killed_processes_are_removed(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache/frames").mkdir(parents=True)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    kept, left = (
+        tmp_path / f"cache/frames/.x.frames.{host}.{pid}.1.part"
+        for host, pid in ((platform.node(), os.getpid()), (platform.node(), dead.pid))
+    )
+    kept.touch(), left.touch()
+    CachedVideo(files[0].video)
+    assert kept.exists() and not left.exists() and cached(tmp_path / "cache") == 1
 
 
 def test_encoded_bytes_are_not_cached_unasked(good, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import math
 import os
+import platform
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -187,15 +188,28 @@ def _check_room(folder: Path, size: int) -> None:
         raise CacheError(f"frames are not cached: {folder} has less than {_SPARE / 1e9:g} GB free")
 
 
+@functools.cache
+def _remove_parts(folder: Path) -> None:
+    """Removes what processes of this machine left that were killed while they wrote."""
+    for part in folder.glob(f".*.{platform.node()}.*.*.part"):
+        try:
+            os.kill(int(part.name.split(".")[-3]), 0)
+        except (ProcessLookupError, ValueError):
+            part.unlink(missing_ok=True)
+        except PermissionError:  # it runs, for another user
+            continue
+
+
 def _write(path: Path, source: str | os.PathLike | bytes, grey: bool, optional: bool) -> None:
     with Video(source) as video:
         if optional:
             _check_room(path.parent, math.prod(_shape(video, grey)))
         frames = video.frames(np.arange(video.num_frames), grey)
         clock, times = (video.fps, video.tolerance), video.times
-    part = path.with_name(f".{path.name}.{os.getpid()}.{id(frames)}.part")
+    part = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{id(frames)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(path.parent)
         with part.open("wb") as file:
             for array in ((*clock, *frames.shape), times):
                 file.write(np.asarray(array, np.float64).tobytes())
