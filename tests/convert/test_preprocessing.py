@@ -61,6 +61,17 @@ def test_torchvisions_presets_are_matched_pixel_by_pixel(name, size):
     assert (off > 1e-6).mean() < 1e-3 and off.max() < 0.0182
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_test_crops_of_pytorchvideo_are_matched_to_half_a_level(size):
+    """It normalizes before it resizes, without rounding to bytes: half a level is 0.5 / (255 * 0.225)."""
+    data = data_of("pytorchvideo", "slow_r50_8x8")
+    with np.load(GOLDEN / "preprocessing/pytorchvideo.npz") as file:
+        for i, view in enumerate(views_of(clip(*size), data, 3)):
+            ours = sample(np.asarray(normalize(view, data.mean, data.std)), SAMPLES)
+            want = file["{}x{} {}".format(*size, i)]
+            assert np.abs(ours - want).max() < 0.5 / (255 * 0.225) + 1e-4, i
+
+
 def test_every_model_of_every_origin_has_a_preprocessing():
     assert set(DECLARED) == {(origin, name) for origin, models in ORIGINS.items() for name in models}
     different = {repr(p): (name, p) for (_, name), p in DECLARED.items()}

@@ -1,13 +1,15 @@
-"""Records what the transforms of torchvision's video weights make of random clips, as preprocessing.npz.
+"""Records what the transforms of torchvision and pytorchvideo make of random clips, in preprocessing/.
 
   python tests/golden/record_preprocessing.py
 
-Needs PyTorch and torchvision. The clips are drawn from a seed (`clip`); of the outputs, samples are kept.
+Needs PyTorch, torchvision and pytorchvideo. The clips are drawn from a seed (`clip`); of the outputs, samples
+are kept.
 """
 
 import importlib.metadata
 import json
 import pathlib
+import sys
 
 import numpy as np
 from weights import sample
@@ -32,23 +34,46 @@ def clip(height: int, width: int) -> np.ndarray:
     return np.clip(slopes + rng.uniform(-60, 60, (2, height, width, 3)), 0, 255).astype(np.uint8)
 
 
+def torchvision_presets(frames) -> dict[str, np.ndarray]:
+    """The transforms of `WEIGHTS`: {"model height x width": float32 [T, H, W, C]}."""
+    from torchvision.models import video
+
+    transforms = {n: getattr(video, w).KINETICS400_V1.transforms() for n, w in WEIGHTS.items()}
+    return {
+        f"{name} {height}x{width}": transform(frames(height, width)).permute(1, 2, 3, 0)
+        for name, transform in transforms.items()
+        for height, width in SIZES
+    }
+
+
+def pytorchvideo_crops(frames) -> dict[str, np.ndarray]:
+    """The three test crops of 256 pixels: normalized, then scaled and cropped, as PySlowFast does it."""
+    import torchvision.transforms._functional_tensor as moved
+
+    sys.modules.setdefault("torchvision.transforms.functional_tensor", moved)  # where pytorchvideo looks
+    from pytorchvideo.transforms.functional import short_side_scale, uniform_crop
+
+    out = {}
+    for height, width in SIZES:
+        video = ((frames(height, width).float() / 255 - 0.45) / 0.225).transpose(0, 1)  # [C, T, H, W]
+        for i in range(3):
+            crop = uniform_crop(short_side_scale(video, 256), 256, i)
+            out[f"{height}x{width} {i}"] = crop.permute(1, 2, 3, 0)
+    return out
+
+
 def main() -> None:
     import oracles  # noqa: F401  declares the operators that the CPU build lacks
     import torch
-    from torchvision.models import video
 
-    arrays = {}
-    for name, weights in WEIGHTS.items():
-        transform = getattr(video, weights).KINETICS400_V1.transforms()
-        for height, width in SIZES:
-            frames = torch.from_numpy(clip(height, width)).permute(0, 3, 1, 2)
-            out = transform(frames).permute(1, 2, 3, 0).numpy()  # [C, T, H, W] -> [T, H, W, C]
-            arrays[f"{name} {height}x{width}"] = sample(out, SAMPLES)
-    made_with = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torchvision", "torch"))
-    path = pathlib.Path(__file__).with_name("preprocessing") / "torchvision.npz"
-    path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, about=json.dumps({"made_with": made_with}), **arrays)
-    print(f"{len(arrays)} outputs, {path.stat().st_size:,} bytes")
+    frames = lambda h, w: torch.from_numpy(clip(h, w)).permute(0, 3, 1, 2)  # noqa: E731
+    for package, record in (("torchvision", torchvision_presets), ("pytorchvideo", pytorchvideo_crops)):
+        arrays = {k: sample(v.numpy(), SAMPLES) for k, v in record(frames).items()}
+        made_with = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in (package, "torch"))
+        path = pathlib.Path(__file__).with_name("preprocessing") / f"{package}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(path, about=json.dumps({"made_with": made_with}), **arrays)
+        print(f"{path.name}: {len(arrays)} outputs, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
