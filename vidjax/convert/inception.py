@@ -155,7 +155,8 @@ declare(
 )
 _I3D = dict(
     source="github.com/google-deepmind/kinetics-i3d, README.md; arXiv:1705.07750, section 3.1",
-    unverified="the bilinear resize's library; the whole video (250 frames) is published, not clips of 64",
+    unverified="the bilinear resize's library; 250 frames: the whole video of ten seconds",
+    frames=250,
     target_fps=25,
     stride=1,
     short_side=256,

@@ -64,16 +64,12 @@ class Preprocessing:
 
     def sections(self, s: ModelSpec, tiny: bool = False) -> dict[str, dict[str, Any]]:
         """The sections `data`, `model` and `evals` of a config; sizes in proportion for the tiny preset."""
-        streams = {}
-        for name in ("input_shape", "tiny_input_shape"):
-            shape = getattr(s, name)
-            streams[name] = shape if isinstance(shape, Mapping) else {s.modality: shape}
-        published, ours = (next(iter(x.values())) for x in streams.values())
-        ours, flow = (ours if tiny else published), streams["tiny_input_shape" if tiny else "input_shape"]
+        shapes = (s.input_shape, s.tiny_input_shape)
+        full, own = (x if isinstance(x, Mapping) else {s.modality: x} for x in (shapes[0], shapes[tiny]))
+        published, ours = (next(iter(x.values())) for x in (full, own))
         scaled = lambda n: n * ours[-2] // published[-2]  # noqa: E731
-        frames = ours[0] if len(ours) == 4 else 1
-        if self.frames and not tiny:
-            frames = self.frames
+        chosen = None if tiny else self.frames
+        frames = chosen or (ours[0] if len(ours) == 4 else 1)
         stride = float(s.stride if self.stride is None else self.stride)
         if self.linspace and frames > 1:
             stride = (frames * stride - 1) / (frames - 1)
@@ -96,7 +92,7 @@ class Preprocessing:
                 "std": self.std,
                 "grey": ours[-1] == 1,
                 "modality": s.modality,
-                "flow": {"frames": flow["flow"][0]} if "flow" in flow and len(flow) > 1 else {},
+                "flow": {"frames": chosen or own["flow"][0]} if "flow" in own else {},
             },
             "model": {"name": s.name, "tiny": tiny, "options": dict(self.options)},
             "evals": {"clips": self.clips or clips, "crops": self.crops or crops}
