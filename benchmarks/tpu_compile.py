@@ -21,8 +21,7 @@ import optax
 from jax.experimental import topologies
 
 import vidjax
-from vidjax.layers.attention import forced_platform
-from vidjax.layers.conv import forced_lowering
+from vidjax.layers.lowering import lowering_platform
 from vidjax.objectives import create_objective
 from vidjax.registry import dummy_input
 from vidjax.train.sharding import JitRunner, create_mesh, state_shardings
@@ -54,7 +53,7 @@ def main() -> None:
             "label": jax.ShapeDtypeStruct((args.batch,), jnp.int32),
         }
         start = time.perf_counter()
-        with forced_lowering("native"), forced_platform("tpu"):  # what a TPU host would trace
+        with lowering_platform("tpu"):  # what a TPU host would trace
             compiled = runner.step.lower(state, batch).compile()
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
         print(

@@ -23,8 +23,8 @@ from jax.sharding import SingleDeviceSharding
 
 from vidjax.analysis.memory import activation_bytes
 from vidjax.analysis.params import abstract_variables
-from vidjax.layers.attention import attention, forced_platform
-from vidjax.layers.conv import forced_lowering
+from vidjax.layers.attention import attention
+from vidjax.layers.lowering import lowering_platform
 from vidjax.layers.transformer import REMAT
 from vidjax.models import create_model, spec
 
@@ -91,8 +91,7 @@ def main() -> None:
     sharding = SingleDeviceSharding(device)
     with contextlib.ExitStack() as stack:
         if platform == "tpu":
-            stack.enter_context(forced_lowering("native"))
-            stack.enter_context(forced_platform("tpu"))
+            stack.enter_context(lowering_platform("tpu"))
         attentions(args.tokens, dtype, sharding, backends)
         models(args.model, args.batch, dtype, sharding)
 

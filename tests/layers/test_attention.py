@@ -7,7 +7,9 @@ import pytest
 
 from vidjax.analysis.macs import function_cost
 from vidjax.layers import attention as module
-from vidjax.layers.attention import attention, attention_weights, choose, forced_platform
+from vidjax.layers.attention import attention, attention_weights
+from vidjax.layers.cpu import attention as cpu_attention
+from vidjax.layers.lowering import attention_backend, lowering_platform
 
 CPU_BACKENDS = ("plain", "heads", "blockwise")
 B, N, M, H, D = 4, 37, 29, 3, 8
@@ -54,8 +56,8 @@ EXTRAS = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks of queries, the last one filled up, at the sizes of a test."""
-    monkeypatch.setattr(module, "TILE", 0)
-    monkeypatch.setattr(module, "SMALLEST", 16)
+    monkeypatch.setattr(cpu_attention, "TILE", 0)
+    monkeypatch.setattr(cpu_attention, "MIN_QUERIES", 16)
     monkeypatch.setattr(module, "BLOCK", 16)
 
 
@@ -146,21 +148,21 @@ def test_every_backend_is_counted(backend):
 
 def test_auto_is_plain_where_a_computation_is_counted_and_a_kernel_where_there_is_one(monkeypatch):
     q = jax.ShapeDtypeStruct((1, 1568, 12, 64), jnp.bfloat16)
-    assert choose(q, q, False, False) == "heads"
-    assert choose(q, q, False, True) == "plain"
+    assert attention_backend(q, q, False, False) == "heads"
+    assert attention_backend(q, q, False, True) == "plain"
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    for platform, want in (("tpu", "flash"), ("gpu", "cudnn"), ("count", "plain")):
-        with forced_platform(platform):
-            assert choose(q, q, False, False) == want
-    with forced_platform("tpu"):
-        assert choose(q, q, True, False) == "plain"
+    for platform, want in (("tpu", "flash"), ("gpu", "cudnn"), ("reference", "plain")):
+        with lowering_platform(platform):
+            assert attention_backend(q, q, False, False) == want
+    with lowering_platform("tpu"):
+        assert attention_backend(q, q, True, False) == "plain"
         monkeypatch.undo()  # four devices
-        assert choose(q, q, False, False) == "plain"
+        assert attention_backend(q, q, False, False) == "plain"
         mesh = jax.sharding.AbstractMesh((4, 1), ("data", "tensor"))
         with jax.sharding.use_abstract_mesh(mesh):
-            assert choose(q, q, False, False) == "plain", "one sample does not divide over four"
+            assert attention_backend(q, q, False, False) == "plain", "one sample does not divide over four"
             four = jax.ShapeDtypeStruct((4, *q.shape[1:]), q.dtype)
-            assert choose(four, four, False, False) == "flash"
+            assert attention_backend(four, four, False, False) == "flash"
     x = jax.ShapeDtypeStruct((1, 130, 3, 8), jnp.float32)  # would be counted with what fills up the blocks
     assert function_cost(attention, x, x, x).macs == 2 * 3 * 130 * 130 * 8
 

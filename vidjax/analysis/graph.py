@@ -9,8 +9,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from vidjax.analysis.params import abstract_variables
-from vidjax.layers.attention import forced_platform
-from vidjax.layers.conv import forced_lowering
+from vidjax.layers.lowering import lowering_platform
 from vidjax.registry import InputShape, dummy_input
 
 
@@ -81,7 +80,7 @@ def make_jaxpr(fn: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
     """The jaxpr of `fn` and the shapes of its output, with every convolution as the one that is meant: on
     the CPU `vidjax.layers.conv` would trace a 3D convolution as several operations, and
     `vidjax.layers.attention` loops over its heads."""
-    with forced_lowering("native"), forced_platform("count"):
+    with lowering_platform("reference"):
         return jax.make_jaxpr(fn, return_shape=True)(*args)
 
 

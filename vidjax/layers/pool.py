@@ -1,18 +1,16 @@
-"""Pooling over any number of spatial dimensions, lowered to what the backend differentiates fast.
-
-XLA's CPU takes 3 to 13 times longer over forward and backward of its own maximum pooling (select-and-scatter)
-than over those of shifted slices, taken axis by axis.
-"""
+"""Max and average pooling over any number of spatial dimensions."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vidjax.layers.conv import Padding, forced_lowering
+from vidjax.layers.conv import Padding
+from vidjax.layers.cpu.pool import max_pool_by_slices
+from vidjax.layers.lowering import max_pool_lowering
+from vidjax.layers.native import max_window
 
 Window = int | Sequence[int]
 Pads = tuple[tuple[int, int], ...]
@@ -36,10 +34,8 @@ def max_pool(
       The output, [B, *spatial, C].
     """
     window, strides, pads = _geometry(x, window, strides, padding, ceil_mode)
-    if jax.default_backend() != "cpu" or forced_lowering.value == "native":
-        return _native_max(x, window, strides, pads)
-    # Without strides the slices win forwards as well.
-    return (_sliced_max if set(strides) == {1} else _mixed_max)(x, window, strides, pads)
+    lower = max_window if max_pool_lowering() == "native" else max_pool_by_slices
+    return lower(x, window, strides, pads)
 
 
 def avg_pool(
@@ -102,48 +98,3 @@ def _geometry(x, window, strides, padding, ceil_mode) -> tuple[tuple[int, ...], 
             high += over if starts < size + low else 0
         pads.append((low, high))
     return window, strides, tuple(pads)
-
-
-def _native_max(x, window, strides, pads):
-    return lax.reduce_window(
-        x, np.array(-np.inf, x.dtype)[()], lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
-    )
-
-
-def _sliced_max(x, window, strides, pads):
-    """From the last axis to the first, so that the first of equal elements is that of the whole window."""
-    for axis in range(len(window), 0, -1):
-        (low, high), k, step = pads[axis - 1], window[axis - 1], strides[axis - 1]
-        if low or high:
-            config = [(0, 0, 0)] * x.ndim
-            config[axis] = (low, high, 0)
-            x = lax.pad(x, np.array(-np.inf, x.dtype)[()], config)
-        last = x.shape[axis] - k
-        parts = [lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in range(k)]
-        x = parts[0]
-        for part in parts[1:]:
-            x = _first_max(x, part)
-    return x
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-def _mixed_max(x, window, strides, pads):
-    """XLA's own where nothing is differentiated, slices where something is."""
-    return _native_max(x, window, strides, pads)
-
-
-@_mixed_max.defjvp
-def _(window, strides, pads, primals, tangents):
-    return jax.jvp(lambda x: _sliced_max(x, window, strides, pads), primals, tangents)
-
-
-@jax.custom_jvp
-def _first_max(a, b):
-    """The maximum, whose gradient goes to `a` where both are equal."""
-    return jnp.maximum(a, b)
-
-
-@_first_max.defjvp
-def _(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    return jnp.maximum(a, b), jnp.where(b > a, db, da)

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from vidjax.layers.attention import attention, attention_weights, forced_platform
+from vidjax.layers.attention import attention, attention_weights
 from vidjax.layers.conv import Conv, conv
+from vidjax.layers.lowering import platform
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.pool import max_pool
 from vidjax.layers.transformer import KERNEL_INIT, REMAT, DropPath, Mlp
@@ -199,7 +200,7 @@ def with_positions(q: jax.Array, k: jax.Array, positions: list[jax.Array] | None
     keys = [p.shape[1] for p in positions]
     grid = q[:, 1:].reshape(b, *(p.shape[0] for p in positions), heads, d)
     own = [jnp.einsum(f"bthwnd,{axis}kd->bthwnk", grid, p) for axis, p in zip("thw", positions)]
-    if forced_platform.value == "count":  # as the paper has it
+    if platform() == "reference":  # the sum as the paper writes it
         t, h, w = (x.transpose(0, 4, 1, 2, 3, 5) for x in own)
         bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
         bias = bias.reshape(b, heads, -1, math.prod(keys))

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vidjax.layers.lowering import platform
+
 Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], ...]
 
@@ -49,7 +51,7 @@ def _backward(strides, pads, dilation, saved, dy):
     dy = _stored(dy)
     dx = _input_gradient(dy, kernel, x.shape, strides, dilation)
     dx = dx[:, *(slice(before, n - after) for n, (before, after) in zip(x.shape[1:], pads))]
-    sums = _kernel_sums if jax.default_backend() == "cpu" else _kernel_sums_at_once
+    sums = _kernel_sums if platform() == "cpu" else _kernel_sums_at_once
     return dx, sums(x, dy, kernel.shape[:3], strides, dilation).reshape(kernel.shape).astype(kernel.dtype)
 
 
