@@ -166,53 +166,69 @@ _GRU = dict(
     year=2014,
     arxiv="1406.1078",
 )
-# name: class, fields, frames, stride, temporal mechanism, paper
+# Class, its fields, the clip, the temporal mechanism and the paper.
 _VARIANTS = {
-    "lrcn_resnet50": (
-        CNNLSTM,
-        dict(trunk="resnet50", readout="every", dropout=0.5, feature_dropout=0.9),
-        16,
-        1,
-        "LSTM on frame features, a label for every frame",
-        _LRCN,
+    "lrcn_resnet50": dict(
+        module=CNNLSTM,
+        fields=dict(trunk="resnet50", readout="every", dropout=0.5, feature_dropout=0.9),
+        frames=16,
+        stride=1,
+        temporal="LSTM on frame features, a label for every frame",
+        paper=_LRCN,
     ),
-    "lrcn_cnn_m": (
-        CNNLSTM,
-        dict(trunk="cnn_m_2048", readout="every", dropout=0.5, feature_dropout=0.9),
-        16,
-        1,
-        "LSTM on frame features, a label for every frame",
-        _LRCN,
+    "lrcn_cnn_m": dict(
+        module=CNNLSTM,
+        fields=dict(trunk="cnn_m_2048", readout="every", dropout=0.5, feature_dropout=0.9),
+        frames=16,
+        stride=1,
+        temporal="LSTM on frame features, a label for every frame",
+        paper=_LRCN,
     ),
-    "cnn_lstm_resnet18": (CNNLSTM, dict(trunk="resnet18"), 16, 2, "LSTM on frame features", _LRCN),
-    "cnn_gru_resnet18": (CNNGRU, dict(trunk="resnet18"), 16, 2, "GRU on frame features", _GRU),
-    "cnn_bilstm_resnet18": (
-        CNNLSTM,
-        dict(trunk="resnet18", bidirectional=True, readout="mean"),
-        16,
-        2,
-        "LSTMs forwards and backwards on frame features",
-        _LRCN,
+    "cnn_lstm_resnet18": dict(
+        module=CNNLSTM,
+        fields=dict(trunk="resnet18"),
+        frames=16,
+        stride=2,
+        temporal="LSTM on frame features",
+        paper=_LRCN,
+    ),
+    "cnn_gru_resnet18": dict(
+        module=CNNGRU,
+        fields=dict(trunk="resnet18"),
+        frames=16,
+        stride=2,
+        temporal="GRU on frame features",
+        paper=_GRU,
+    ),
+    "cnn_bilstm_resnet18": dict(
+        module=CNNLSTM,
+        fields=dict(trunk="resnet18", bidirectional=True, readout="mean"),
+        frames=16,
+        stride=2,
+        temporal="LSTMs forwards and backwards on frame features",
+        paper=_LRCN,
     ),
 }
 
-for _name, (_module, _preset, _frames, _stride, _temporal, _paper) in _VARIANTS.items():
-    _size = 64 if _preset["trunk"] == "cnn_m_2048" else 32  # whose pooling leaves nothing of 32 pixels
+for _name, _preset in _VARIANTS.items():
+    _size = (
+        64 if _preset["fields"]["trunk"] == "cnn_m_2048" else 32
+    )  # whose pooling leaves nothing of 32 pixels
     register_model(
         ModelSpec(
             name=_name,
             family="cnn_rnn",
-            module=_module,
-            preset=_preset,
+            module=_preset["module"],
+            preset=_preset["fields"],
             tiny=dict(trunk_options=dict(tiny=True), width=16, feature_dropout=0.0),
-            input_shape=(_frames, 224, 224, 3),
+            input_shape=(_preset["frames"], 224, 224, 3),
             tiny_input_shape=(4, _size, _size, 3),
-            stride=_stride,
+            stride=_preset["stride"],
             num_classes=101,
-            temporal=_temporal,
+            temporal=_preset["temporal"],
             order_aware=True,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            **_paper,
+            **_preset["paper"],
         )
     )

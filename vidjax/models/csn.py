@@ -60,37 +60,39 @@ _VMZ = "arXiv:1904.02811, from scratch, 32 frames x stride 2, 256x256"
 # name: (fields, parameters, GMACs, results, where the weights are)
 _152 = dict(stage_sizes=(3, 8, 36, 3), bn_epsilon=1e-3)
 PRESETS = {
-    "csn_ir_50": (dict(stage_sizes=(3, 4, 6, 3)), 13_131_152, 42.3, None, ""),
-    "csn_ir_101": (
-        dict(stage_sizes=(3, 4, 23, 3)),
-        22_213_776,
-        56.5,
-        Result("kinetics400", 77.0, 92.9, "10x3", _ZOO),
-        "pytorchvideo model zoo, CSN_32x2_R101",
+    "csn_ir_50": dict(
+        fields=dict(stage_sizes=(3, 4, 6, 3)), params=13_131_152, gmacs=42.3, result=None, weights=""
     ),
-    "csn_ir_152": (
-        _152,
-        29_703_568,
-        74.05,
-        Result("kinetics400", 76.5, None, "10x3", _VMZ),
-        "VMZ model zoo, ir_csn_152",
+    "csn_ir_101": dict(
+        fields=dict(stage_sizes=(3, 4, 23, 3)),
+        params=22_213_776,
+        gmacs=56.5,
+        result=Result("kinetics400", 77.0, 92.9, "10x3", _ZOO),
+        weights="pytorchvideo model zoo, CSN_32x2_R101",
     ),
-    "csn_ip_152": (
-        dict(**_152, preserved=True),
-        33_016_592,
-        83.3,
-        Result("kinetics400", 77.8, None, "10x3", _VMZ),
-        "VMZ model zoo, ip_csn_152",
+    "csn_ir_152": dict(
+        fields=_152,
+        params=29_703_568,
+        gmacs=74.05,
+        result=Result("kinetics400", 76.5, None, "10x3", _VMZ),
+        weights="VMZ model zoo, ir_csn_152",
+    ),
+    "csn_ip_152": dict(
+        fields=dict(**_152, preserved=True),
+        params=33_016_592,
+        gmacs=83.3,
+        result=Result("kinetics400", 77.8, None, "10x3", _VMZ),
+        weights="VMZ model zoo, ip_csn_152",
     ),
 }
 
-for _name, (_fields, _params, _gmacs, _result, _weights) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="csn",
             module=CSN,
-            preset=dict(stem_pool=True, zero_init=True, **_fields),
+            preset=dict(stem_pool=True, zero_init=True, **_preset["fields"]),
             tiny=dict(
                 stage_sizes=(1, 1),
                 width=4,
@@ -107,11 +109,11 @@ for _name, (_fields, _params, _gmacs, _result, _weights) in PRESETS.items():
             temporal="channel-wise 3D convolutions",
             order_aware=True,
             stride=2,
-            params=_params,
-            gmacs=_gmacs,
-            results=(_result,) if _result else (),
-            weights=_weights,
-            licence="Apache-2.0" if _weights else "",
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(_preset["result"],) if _preset["result"] else (),
+            weights=_preset["weights"],
+            licence="Apache-2.0" if _preset["weights"] else "",
             **GREY,
         )
     )

@@ -195,30 +195,38 @@ _KARPATHY = dict(
     year=2014,
     arxiv="",
 )
-# name: class, temporal mechanism, whether the order of frames matters
+# Class, temporal mechanism and whether the order of frames matters, by name with {} for the backbone.
 _VARIANTS = {
-    "single_frame_{}": (SingleFrame, "none: the middle frame", False),
-    "early_fusion_{}": (EarlyFusion, "frames stacked in the first convolution's channels", True),
-    "late_fusion_{}": (LateFusion, "average of frame features", False),
-    "late_fusion_{}_max": (LateFusionMax, "maximum of frame features", False),
-    "late_fusion_{}_attention": (LateFusionAttention, "attention over frame features", False),
-    "late_fusion_{}_vlad": (LateFusionVLAD, "VLAD of features of all frames and places", False),
-    "late_fusion_{}_mlp": (LateFusionMLP, "MLP on concatenated frame features", True),
+    "single_frame_{}": dict(module=SingleFrame, temporal="none: the middle frame", order_aware=False),
+    "early_fusion_{}": dict(
+        module=EarlyFusion, temporal="frames stacked in the first convolution's channels", order_aware=True
+    ),
+    "late_fusion_{}": dict(module=LateFusion, temporal="average of frame features", order_aware=False),
+    "late_fusion_{}_max": dict(module=LateFusionMax, temporal="maximum of frame features", order_aware=False),
+    "late_fusion_{}_attention": dict(
+        module=LateFusionAttention, temporal="attention over frame features", order_aware=False
+    ),
+    "late_fusion_{}_vlad": dict(
+        module=LateFusionVLAD, temporal="VLAD of features of all frames and places", order_aware=False
+    ),
+    "late_fusion_{}_mlp": dict(
+        module=LateFusionMLP, temporal="MLP on concatenated frame features", order_aware=True
+    ),
 }
 
 for _trunk in ("resnet18", "resnet50"):
-    for _name, (_module, _temporal, _order_aware) in _VARIANTS.items():
+    for _name, _preset in _VARIANTS.items():
         register_model(
             ModelSpec(
                 name=_name.format(_trunk),
                 family="fusion",
-                module=_module,
+                module=_preset["module"],
                 preset=dict(trunk=_trunk),
                 tiny=dict(trunk_options=dict(tiny=True)),
                 input_shape=(8, 224, 224, 3),
                 tiny_input_shape=(4, 32, 32, 3),
-                temporal=_temporal,
-                order_aware=_order_aware,
+                temporal=_preset["temporal"],
+                order_aware=_preset["order_aware"],
                 mean=IMAGENET_MEAN,
                 std=IMAGENET_STD,
                 **_KARPATHY,

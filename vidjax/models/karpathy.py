@@ -194,55 +194,74 @@ class LectureConv3D(LectureLateFusion):
 
 _TABLE = "CVPR 2014, Table 1"
 _TINY = dict(widths=(8, 8, 8, 8, 8), hidden=16)
-# name: class, frames, stride, temporal mechanism, order matters, hit@1 and hit@5 of a video in percent, and
-# frames and more fields of the tiny preset
+# Class, clip and temporal mechanism; hit@1 and hit@5 per video in percent (Table 1); the tiny preset.
 PRESETS = {
-    "karpathy_single_frame": (SingleFrame, 1, 1, "none: the middle frame", False, 59.3, 77.7, 1, {}),
-    "karpathy_early_fusion": (EarlyFusion, 10, 1, "all frames in the first filters", True, 57.7, 76.8, 4, {}),
-    "karpathy_late_fusion": (
-        LateFusion,
-        2,
-        15,
-        "two towers meet in the first fully connected layer",
-        True,
-        59.3,
-        78.7,
-        4,
-        {},
+    "karpathy_single_frame": dict(
+        module=SingleFrame,
+        frames=1,
+        stride=1,
+        temporal="none: the middle frame",
+        order_aware=False,
+        hit1=59.3,
+        hit5=77.7,
+        tiny_frames=1,
+        tiny_fields={},
     ),
-    "karpathy_slow_fusion": (
-        SlowFusion,
-        10,
-        1,
-        "windows in time in three convolutions",
-        True,
-        60.9,
-        80.2,
-        8,
-        dict(time=(2, 2, 2, 2, 2, 2)),
+    "karpathy_early_fusion": dict(
+        module=EarlyFusion,
+        frames=10,
+        stride=1,
+        temporal="all frames in the first filters",
+        order_aware=True,
+        hit1=57.7,
+        hit5=76.8,
+        tiny_frames=4,
+        tiny_fields={},
+    ),
+    "karpathy_late_fusion": dict(
+        module=LateFusion,
+        frames=2,
+        stride=15,
+        temporal="two towers meet in the first fully connected layer",
+        order_aware=True,
+        hit1=59.3,
+        hit5=78.7,
+        tiny_frames=4,
+        tiny_fields={},
+    ),
+    "karpathy_slow_fusion": dict(
+        module=SlowFusion,
+        frames=10,
+        stride=1,
+        temporal="windows in time in three convolutions",
+        order_aware=True,
+        hit1=60.9,
+        hit5=80.2,
+        tiny_frames=8,
+        tiny_fields=dict(time=(2, 2, 2, 2, 2, 2)),
     ),
 }
 
-for _name, (_module, _frames, _stride, _time, _order, _hit1, _hit5, _few, _more) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="karpathy",
-            module=_module,
+            module=_preset["module"],
             preset={},
-            tiny=_TINY | _more,
-            input_shape=(_frames, 170, 170, 3),
-            tiny_input_shape=(_few, 48, 48, 3),
+            tiny=_TINY | _preset["tiny_fields"],
+            input_shape=(_preset["frames"], 170, 170, 3),
+            tiny_input_shape=(_preset["tiny_frames"], 48, 48, 3),
             num_classes=487,
             paper="Large-scale Video Classification with Convolutional Neural Networks",
             year=2014,
             arxiv="",
-            temporal=_time,
-            order_aware=_order,
-            stride=_stride,
+            temporal=_preset["temporal"],
+            order_aware=_preset["order_aware"],
+            stride=_preset["stride"],
             mean=(117 / 255,) * 3,
             std=(1 / 255,) * 3,
-            results=(Result("sports1m", _hit1, _hit5, "20x4", _TABLE),),
+            results=(Result("sports1m", _preset["hit1"], _preset["hit5"], "20x4", _TABLE),),
         )
     )
 

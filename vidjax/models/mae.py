@@ -237,40 +237,112 @@ _V2 = dict(
 )
 _ST = dict(paper="Masked Autoencoders As Spatiotemporal Learners", year=2022, arxiv="2205.09113")
 _DUAL = dict(decoder_mask="running_cell")
-# name: class, encoder, (decoder width, depth, heads), other fields, parameters, paper
+# Class, encoder (a preset of `vidjax.models.videomae`), decoder and other fields; parameters; paper.
 _PRESETS = {
-    "videomae_s_pretrain": (VideoMAEPretraining, "s", (192, 4, 3), {}, 24_028_608, _VIDEOMAE),
-    "videomae_b_pretrain": (VideoMAEPretraining, "b", (384, 4, 6), {}, 94_209_408, _VIDEOMAE),
-    "videomae_l_pretrain": (VideoMAEPretraining, "l", (512, 4, 8), {}, 317_779_968, _VIDEOMAE),
-    "videomae_h_pretrain": (VideoMAEPretraining, "h", (640, 12, 8), {}, 692_484_736, _VIDEOMAE),
-    "videomae_v2_b_pretrain": (VideoMAEPretraining, "b", (384, 4, 6), _DUAL, 94_209_408, _V2),
-    "videomae_v2_g_pretrain": (VideoMAEPretraining, "v2_g", (512, 4, 8), _DUAL, 1_025_541_144, _V2),
-    "mae_st_b_pretrain": (MAESTPretraining, "b", (512, 4, 16), {}, None, _ST),
-    "mae_st_l_pretrain": (MAESTPretraining, "l", (512, 4, 16), {}, None, _ST),
-    "mae_st_h_pretrain": (MAESTPretraining, "h", (512, 4, 16), {}, None, _ST),
+    "videomae_s_pretrain": dict(
+        module=VideoMAEPretraining,
+        encoder="s",
+        decoder_width=192,
+        decoder_depth=4,
+        decoder_heads=3,
+        fields={},
+        params=24_028_608,
+        paper=_VIDEOMAE,
+    ),
+    "videomae_b_pretrain": dict(
+        module=VideoMAEPretraining,
+        encoder="b",
+        decoder_width=384,
+        decoder_depth=4,
+        decoder_heads=6,
+        fields={},
+        params=94_209_408,
+        paper=_VIDEOMAE,
+    ),
+    "videomae_l_pretrain": dict(
+        module=VideoMAEPretraining,
+        encoder="l",
+        decoder_width=512,
+        decoder_depth=4,
+        decoder_heads=8,
+        fields={},
+        params=317_779_968,
+        paper=_VIDEOMAE,
+    ),
+    "videomae_h_pretrain": dict(
+        module=VideoMAEPretraining,
+        encoder="h",
+        decoder_width=640,
+        decoder_depth=12,
+        decoder_heads=8,
+        fields={},
+        params=692_484_736,
+        paper=_VIDEOMAE,
+    ),
+    "videomae_v2_b_pretrain": dict(
+        module=VideoMAEPretraining,
+        encoder="b",
+        decoder_width=384,
+        decoder_depth=4,
+        decoder_heads=6,
+        fields=_DUAL,
+        params=94_209_408,
+        paper=_V2,
+    ),
+    "videomae_v2_g_pretrain": dict(
+        module=VideoMAEPretraining,
+        encoder="v2_g",
+        decoder_width=512,
+        decoder_depth=4,
+        decoder_heads=8,
+        fields=_DUAL,
+        params=1_025_541_144,
+        paper=_V2,
+    ),
+    "mae_st_b_pretrain": dict(
+        module=MAESTPretraining,
+        encoder="b",
+        decoder_width=512,
+        decoder_depth=4,
+        decoder_heads=16,
+        fields={},
+        params=None,
+        paper=_ST,
+    ),
+    "mae_st_l_pretrain": dict(
+        module=MAESTPretraining,
+        encoder="l",
+        decoder_width=512,
+        decoder_depth=4,
+        decoder_heads=16,
+        fields={},
+        params=None,
+        paper=_ST,
+    ),
+    "mae_st_h_pretrain": dict(
+        module=MAESTPretraining,
+        encoder="h",
+        decoder_width=512,
+        decoder_depth=4,
+        decoder_heads=16,
+        fields={},
+        params=None,
+        paper=_ST,
+    ),
 }
 
-for _name, (_module, _encoder, _decoder, _fields, _params, _paper) in _PRESETS.items():
-    _width, _depth, _heads, _mlp, _patch, *_ = videomae.PRESETS[f"videomae_{_encoder}"]
+for _name, _preset in _PRESETS.items():
+    _encoder = videomae.encoder_fields(f"videomae_{_preset['encoder']}")
+    _decoder = {k: _preset[k] for k in ("decoder_width", "decoder_depth", "decoder_heads")}
     _tiny = dict(width=16, depth=2, heads=2, mlp_width=32, patch=(2, 8, 8))
     _tiny |= dict(decoder_width=12, decoder_depth=1, decoder_heads=2, mask_ratio=0.75)
     register_model(
         ModelSpec(
             name=_name,
             family="mae",
-            module=_module,
-            preset=dict(
-                width=_width,
-                depth=_depth,
-                heads=_heads,
-                mlp_width=_mlp,
-                patch=(2, _patch, _patch),
-                decoder_width=_decoder[0],
-                decoder_depth=_decoder[1],
-                decoder_heads=_decoder[2],
-                **_fields,
-            ),
-            tiny=_tiny | (dict(frames=8, size=32) if _module is MAESTPretraining else {}),
+            module=_preset["module"],
+            preset=dict(**_encoder, **_decoder, **_preset["fields"]),
+            tiny=_tiny | (dict(frames=8, size=32) if _preset["module"] is MAESTPretraining else {}),
             input_shape=(16, 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),
             temporal="joint space-time attention over visible tokens",
@@ -281,7 +353,7 @@ for _name, (_module, _encoder, _decoder, _fields, _params, _paper) in _PRESETS.i
             fps=30,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            params=_params,
-            **_paper,
+            params=_preset["params"],
+            **_preset["paper"],
         )
     )

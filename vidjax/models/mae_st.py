@@ -137,13 +137,12 @@ class MAEST(nn.Module):
 
 
 for _name, _top1 in (("b", 81.3), ("l", 84.8), ("h", 85.1)):
-    _width, _depth, _heads, _mlp, _patch, *_ = videomae.PRESETS[f"videomae_{_name}"]
     register_model(
         ModelSpec(
             name=f"mae_st_{_name}",
             family="mae_st",
             module=MAEST,
-            preset=dict(width=_width, depth=_depth, heads=_heads, mlp_width=_mlp, patch=(2, _patch, _patch)),
+            preset=videomae.encoder_fields(f"videomae_{_name}"),
             tiny=dict(width=16, depth=2, heads=2, mlp_width=32, patch=(2, 8, 8), frames=8, size=32),
             input_shape=(16, 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),

@@ -282,11 +282,11 @@ def _stages(*rows: str) -> tuple:
     return tuple(parsed)
 
 
-# Appendix C: channels of the first and the last convolution, and the stages.
-A0 = (
-    8,
-    480,
-    _stages(
+# Appendix C.
+A0 = dict(
+    stem_width=8,
+    final_width=480,
+    stages=_stages(
         "8 15:24",
         "32 33:80 33:80 33:80",
         "56 53:184 33:112 33:184",
@@ -294,10 +294,10 @@ A0 = (
         "104 53:384 15:280 15:280 15:344",
     ),
 )
-A1 = (
-    16,
-    600,
-    _stages(
+A1 = dict(
+    stem_width=16,
+    final_width=600,
+    stages=_stages(
         "16 15:40 33:40",
         "40 33:96 33:120 33:96 33:96",
         "64 53:216 33:128 33:216 33:168 33:216",
@@ -305,10 +305,10 @@ A1 = (
         "136 53:456 15:360 15:360 15:360 15:456 33:456 13:544",
     ),
 )
-A2 = (
-    16,
-    640,
-    _stages(
+A2 = dict(
+    stem_width=16,
+    final_width=640,
+    stages=_stages(
         "16 15:40 33:40 33:64",
         "40 33:96 33:120 33:96 33:96 33:120",
         "72 53:240 33:160 33:240 33:192 33:240",
@@ -316,10 +316,10 @@ A2 = (
         "144 53:480 15:384 15:384 15:480 15:480 33:480 13:576",
     ),
 )
-A3 = (
-    16,
-    744,
-    _stages(
+A3 = dict(
+    stem_width=16,
+    final_width=744,
+    stages=_stages(
         "16 15:40 33:40 33:64 33:40",
         "48 33:112 33:144 33:112 15:112 33:144 33:144",
         "80 53:240 33:152 33:240 33:192 33:240",
@@ -327,10 +327,10 @@ A3 = (
         "168 53:560 15:448 15:448 15:560 15:560 33:560 15:448 15:448 33:560 13:672",
     ),
 )
-A4 = (
-    24,
-    856,
-    _stages(
+A4 = dict(
+    stem_width=24,
+    final_width=856,
+    stages=_stages(
         "24 15:64 33:64 33:96 33:64 33:96 33:64",
         "56 33:168 33:168 33:136 33:136 33:168 33:168 33:168 15:136 33:136",
         "96 53:320 33:160 33:320 33:192 33:320 33:160 33:320 33:256 33:320",
@@ -338,10 +338,10 @@ A4 = (
         "192 53:640 15:512 15:512 15:640 15:640 33:640 15:512 15:512 15:640 15:768 15:640 33:640 33:768",
     ),
 )
-A5 = (
-    24,
-    992,
-    _stages(
+A5 = dict(
+    stem_width=24,
+    final_width=992,
+    stages=_stages(
         "24 15:64 15:64 33:96 33:64 33:96 33:64",
         "64 53:192 33:152 33:152 33:152 33:192 33:192 33:192 33:152 33:152 33:192 33:192",
         "112 53:376 33:224 33:376 33:376 33:296 33:376 33:224 33:376 33:376 33:296 33:376 33:376 33:376",
@@ -351,22 +351,65 @@ A5 = (
     ),
 )
 
-# name: network, frames, size, stride at 25 frames a second, then for base and stream: parameters (None where
-# only we count the scales of positions), GMACs, top-1 and top-5 on Kinetics-600 (the authors' release)
+# Network and clip at 25 fps; for base and stream, the authors' figures on Kinetics-600. `params` is None
+# where only this implementation counts the scales of the positional encoding.
 PRESETS = {
-    "a0": (A0, 50, 172, 5, (3_111_799, 2.63, 72.28, 90.92), (3_748_031, None, 72.05, 90.63)),
-    "a1": (A1, 50, 172, 5, (4_690_296, 5.87, 76.69, 93.40), (6_447_352, None, 76.45, 93.25)),
-    "a2": (A2, 50, 224, 5, (5_249_562, 11.56, 78.62, 94.17), (7_326_962, None, 78.40, 94.05)),
-    "a3": (A3, 120, 256, 2, (7_397_545, 55.6, 81.79, 95.67), (None, None, 80.09, 94.84)),
-    "a4": (A4, 80, 290, 3, (11_349_463, 103.3, 83.48, 96.16), (None, None, 81.49, 95.66)),
-    "a5": (A5, 120, 320, 2, (18_650_523, 276.3, 84.27, 96.39), (None, None, 82.37, 95.79)),
+    "a0": dict(
+        network=A0,
+        frames=50,
+        size=172,
+        stride=5,
+        base=dict(params=3_111_799, gmacs=2.63, top1=72.28, top5=90.92),
+        stream=dict(params=3_748_031, gmacs=None, top1=72.05, top5=90.63),
+    ),
+    "a1": dict(
+        network=A1,
+        frames=50,
+        size=172,
+        stride=5,
+        base=dict(params=4_690_296, gmacs=5.87, top1=76.69, top5=93.40),
+        stream=dict(params=6_447_352, gmacs=None, top1=76.45, top5=93.25),
+    ),
+    "a2": dict(
+        network=A2,
+        frames=50,
+        size=224,
+        stride=5,
+        base=dict(params=5_249_562, gmacs=11.56, top1=78.62, top5=94.17),
+        stream=dict(params=7_326_962, gmacs=None, top1=78.40, top5=94.05),
+    ),
+    "a3": dict(
+        network=A3,
+        frames=120,
+        size=256,
+        stride=2,
+        base=dict(params=7_397_545, gmacs=55.6, top1=81.79, top5=95.67),
+        stream=dict(params=None, gmacs=None, top1=80.09, top5=94.84),
+    ),
+    "a4": dict(
+        network=A4,
+        frames=80,
+        size=290,
+        stride=3,
+        base=dict(params=11_349_463, gmacs=103.3, top1=83.48, top5=96.16),
+        stream=dict(params=None, gmacs=None, top1=81.49, top5=95.66),
+    ),
+    "a5": dict(
+        network=A5,
+        frames=120,
+        size=320,
+        stride=2,
+        base=dict(params=18_650_523, gmacs=276.3, top1=84.27, top5=96.39),
+        stream=dict(params=None, gmacs=None, top1=82.37, top5=95.79),
+    ),
 }
 
 
-def _register(name: str, module: type[MoViNet], preset: dict, published: tuple, temporal: str) -> None:
-    (stem, final, stages), frames, size, stride, *_ = PRESETS[name]
-    params, gmacs, top1, top5 = published
+def _register(name: str, module: type[MoViNet], fields: dict, temporal: str) -> None:
+    preset = PRESETS[name]
+    frames, size = preset["frames"], preset["size"]
     form = "stream" if module is StreamMoViNet else "base"
+    published = preset[form]
     ported = form == "base" or name in ("a0", "a1", "a2")
     weights = f"MoViNet-pytorch, model{name.upper()}{'_stream' * (form == 'stream')}_statedict_v3" * ported
     source = f"TensorFlow Model Garden, MoViNet-{name.upper()}-{form.title()}, {frames}x{size}x{size}"
@@ -375,7 +418,7 @@ def _register(name: str, module: type[MoViNet], preset: dict, published: tuple, 
             name=f"movinet_{name}_{form}",
             family="movinet",
             module=module,
-            preset=dict(stages=stages, stem_width=stem, final_width=final, **preset),
+            preset=dict(**preset["network"], **fields),
             tiny=dict(
                 stages=_stages("8 15:8", "8 33:16 33:16"),
                 stem_width=8,
@@ -391,21 +434,21 @@ def _register(name: str, module: type[MoViNet], preset: dict, published: tuple, 
             temporal=temporal,
             order_aware=True,
             num_classes=600,
-            stride=stride,
+            stride=preset["stride"],
             fps=25,
             mean=(0.0, 0.0, 0.0),  # pixels from 0 to 1
             std=(1.0, 1.0, 1.0),
-            params=params,
-            gmacs=gmacs,
-            results=(Result("kinetics600", top1, top5, "1x1", source),),
+            params=published["params"],
+            gmacs=published["gmacs"],
+            results=(Result("kinetics600", published["top1"], published["top5"], "1x1", source),),
             weights=weights,
             licence="MIT, of weights under Apache-2.0" if weights else "",
         )
     )
 
 
-for _name, (*_, _base, _stream) in PRESETS.items():
-    _register(_name, MoViNet, {}, _base, "channel-wise 3D convolutions")
-    _places = _name in ("a3", "a4", "a5")
+for _name in PRESETS:
+    _register(_name, MoViNet, {}, "channel-wise 3D convolutions")
+    _positional = _name in ("a3", "a4", "a5")
     _causal = "causal channel-wise (2+1)D convolutions and running means"
-    _register(_name, StreamMoViNet, dict(positional=_places), _stream, _causal)
+    _register(_name, StreamMoViNet, dict(positional=_positional), _causal)

@@ -358,49 +358,110 @@ _V1 = "Multiscale Vision Transformers, Table 4"
 _V2 = "github.com/facebookresearch/SlowFast, MViTv2"
 _B = dict(depth=24, stages=(2, 5, 21))
 _L = dict(width=144, heads=2, depth=48, stages=(2, 8, 44))
-# name: class, fields, clip, stride, drop path, parameters, GMACs, top-1, top-5, views, source
+# Class, its fields and clip; parameters, GMACs and accuracy on Kinetics-400 as published.
 PRESETS = {
-    "mvit_v1_b_16x4": (MViT, {}, (16, 224, 224), 4, 0.2, 36_610_672, 70.60, 78.4, 93.5, "5x1", _V1),
-    "mvit_v1_b_32x3": (MViT, {}, (32, 224, 224), 3, 0.2, 36_611_440, 169.96, 80.2, 94.4, "5x1", _V1),
-    "mvit_v2_s_16x4": (MViTv2, {}, (16, 224, 224), 4, 0.2, 34_537_744, 64.22, 81.0, 94.6, "5x1", _V2),
-    "mvit_v2_b_32x3": (MViTv2, _B, (32, 224, 224), 3, 0.3, 51_230_128, 224.5, 82.9, 95.7, "5x1", _V2),
-    "mvit_v2_l_40x3": (MViTv2, _L, (40, 312, 312), 3, 0.75, 213_390_112, 2823.0, 86.1, 97.0, "5x3", _V2),
+    "mvit_v1_b_16x4": dict(
+        module=MViT,
+        fields={},
+        clip=(16, 224, 224),
+        stride=4,
+        drop_path=0.2,
+        params=36_610_672,
+        gmacs=70.60,
+        top1=78.4,
+        top5=93.5,
+        views="5x1",
+        source=_V1,
+    ),
+    "mvit_v1_b_32x3": dict(
+        module=MViT,
+        fields={},
+        clip=(32, 224, 224),
+        stride=3,
+        drop_path=0.2,
+        params=36_611_440,
+        gmacs=169.96,
+        top1=80.2,
+        top5=94.4,
+        views="5x1",
+        source=_V1,
+    ),
+    "mvit_v2_s_16x4": dict(
+        module=MViTv2,
+        fields={},
+        clip=(16, 224, 224),
+        stride=4,
+        drop_path=0.2,
+        params=34_537_744,
+        gmacs=64.22,
+        top1=81.0,
+        top5=94.6,
+        views="5x1",
+        source=_V2,
+    ),
+    "mvit_v2_b_32x3": dict(
+        module=MViTv2,
+        fields=_B,
+        clip=(32, 224, 224),
+        stride=3,
+        drop_path=0.3,
+        params=51_230_128,
+        gmacs=224.5,
+        top1=82.9,
+        top5=95.7,
+        views="5x1",
+        source=_V2,
+    ),
+    "mvit_v2_l_40x3": dict(
+        module=MViTv2,
+        fields=_L,
+        clip=(40, 312, 312),
+        stride=3,
+        drop_path=0.75,
+        params=213_390_112,
+        gmacs=2823.0,
+        top1=86.1,
+        top5=97.0,
+        views="5x3",
+        source=_V2,
+    ),
 }
 _TINY = dict(clip=(4, 32, 32), width=8, heads=1, depth=3, stages=(1,), stride_kv=(1, 4, 4), drop_path=0.0)
 _PAPERS = {
-    MViT: ("Multiscale Vision Transformers", 2021, "2104.11227", "pooling attention over space and time"),
-    MViTv2: (
-        "MViTv2: Improved Multiscale Vision Transformers for Classification and Detection",
-        2022,
-        "2112.01526",
-        "pooling attention with positions relative in space and time",
+    MViT: dict(
+        paper="Multiscale Vision Transformers",
+        year=2021,
+        arxiv="2104.11227",
+        temporal="pooling attention over space and time",
+    ),
+    MViTv2: dict(
+        paper="MViTv2: Improved Multiscale Vision Transformers for Classification and Detection",
+        year=2022,
+        arxiv="2112.01526",
+        temporal="pooling attention with positions relative in space and time",
     ),
 }
 _WEIGHTS = {"mvit_v1_b_16x4": "mvit_v1_b", "mvit_v2_s_16x4": "mvit_v2_s"}
 
-for _name, (_class, _fields, _clip, _stride, _drop, _params, _gmacs, *_result) in PRESETS.items():
-    _title, _year, _arxiv, _temporal = _PAPERS[_class]
+for _name, _preset in PRESETS.items():
     _large = _name == "mvit_v2_l_40x3"  # pretrained on ImageNet, and normalised as there
     register_model(
         ModelSpec(
             name=_name,
             family="mvit",
-            module=_class,
-            preset=dict(_fields, clip=_clip, drop_path=_drop),
+            module=_preset["module"],
+            preset=dict(_preset["fields"], clip=_preset["clip"], drop_path=_preset["drop_path"]),
             tiny=_TINY,
-            input_shape=(*_clip, 3),
+            input_shape=(*_preset["clip"], 3),
             tiny_input_shape=(4, 32, 32, 3),
-            paper=_title,
-            year=_year,
-            arxiv=_arxiv,
-            temporal=_temporal,
+            **_PAPERS[_preset["module"]],
             order_aware=True,
-            stride=_stride,
+            stride=_preset["stride"],
             mean=IMAGENET_MEAN if _large else (0.45,) * 3,
             std=IMAGENET_STD if _large else (0.225,) * 3,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", *_result),),
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("kinetics400", *(_preset[k] for k in ("top1", "top5", "views", "source"))),),
             weights=f"torchvision.models.video.{_WEIGHTS[_name]}, KINETICS400_V1"
             if _name in _WEIGHTS
             else "",

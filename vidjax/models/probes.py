@@ -101,21 +101,21 @@ class AttentiveProbe(nn.Module):
 
 
 _PROBES = {
-    "linear_probe": (
-        LinearProbe,
-        (1, 1024),
-        (1, 16),
-        "none: the mean of cached features",
-        {},
-        dict(paper="Masked Autoencoders Are Scalable Vision Learners", year=2022, arxiv="2111.06377"),
+    "linear_probe": dict(
+        module=LinearProbe,
+        input_shape=(1, 1024),
+        tiny_input_shape=(1, 16),
+        temporal="none: the mean of cached features",
+        tiny={},
+        paper=dict(paper="Masked Autoencoders Are Scalable Vision Learners", year=2022, arxiv="2111.06377"),
     ),
-    "attentive_probe": (
-        AttentiveProbe,
-        (1568, 1024),
-        (8, 16),
-        "a learned query attends to cached features",
-        dict(heads=2, mlp_ratio=2),
-        dict(
+    "attentive_probe": dict(
+        module=AttentiveProbe,
+        input_shape=(1568, 1024),
+        tiny_input_shape=(8, 16),
+        temporal="a learned query attends to cached features",
+        tiny=dict(heads=2, mlp_ratio=2),
+        paper=dict(
             paper="Revisiting Feature Prediction for Learning Visual Representations from Video",
             year=2024,
             arxiv="2404.08471",
@@ -123,19 +123,19 @@ _PROBES = {
     ),
 }
 
-for _name, (_module, _shape, _tiny_shape, _temporal, _tiny, _paper) in _PROBES.items():
+for _name, _preset in _PROBES.items():
     register_model(
         ModelSpec(
             name=_name,
             family="probes",
-            module=_module,
+            module=_preset["module"],
             preset={},
-            tiny=_tiny,
-            input_shape=_shape,
-            tiny_input_shape=_tiny_shape,
-            temporal=_temporal,
+            tiny=_preset["tiny"],
+            input_shape=_preset["input_shape"],
+            tiny_input_shape=_preset["tiny_input_shape"],
+            temporal=_preset["temporal"],
             order_aware=False,
             task="probe",
-            **_paper,
+            **_preset["paper"],
         )
     )

@@ -120,32 +120,40 @@ _R50 = dict(
     spatial_strides=(2, 2, 2, 2),
     zero_init=True,
 )
-# name: (fields, frames and side of the input, its step, parameters, GMACs, results)
+# Fields of the model, clip; parameters, GMACs and results as published.
 _PRESETS = {
-    "r2plus1d_18": (
-        dict(rule="torchvision"),
-        (16, 112),
-        1,
-        (31_505_325, 40.52),
-        (Result("kinetics400", 67.463, 86.175, "5x1", _TORCHVISION),),
+    "r2plus1d_18": dict(
+        fields=dict(rule="torchvision"),
+        frames=16,
+        size=112,
+        stride=1,
+        params=31_505_325,
+        gmacs=40.52,
+        results=(Result("kinetics400", 67.463, 86.175, "5x1", _TORCHVISION),),
     ),
-    "r2plus1d_18_paper": ({}, (16, 112), 1, (33_370_839, 41.5), ()),
-    "r2plus1d_34": (
-        dict(stage_sizes=(3, 4, 6, 3)),
-        (32, 112),
-        1,
-        (63_697_175, 152.4),
-        (
+    "r2plus1d_18_paper": dict(
+        fields={}, frames=16, size=112, stride=1, params=33_370_839, gmacs=41.5, results=()
+    ),
+    "r2plus1d_34": dict(
+        fields=dict(stage_sizes=(3, 4, 6, 3)),
+        frames=32,
+        size=112,
+        stride=1,
+        params=63_697_175,
+        gmacs=152.4,
+        results=(
             Result("kinetics400", 72.0, 90.0, "10x1", "arXiv:1711.11248, table 4, from scratch"),
             Result("kinetics400", 74.3, 91.4, "10x1", "arXiv:1711.11248, table 4, from Sports-1M"),
         ),
     ),
-    "r2plus1d_r50_16x4": (
-        _R50,
-        (16, 224),
-        4,
-        (28_107_600, 57.5),
-        (Result("kinetics400", 76.01, 92.23, "10x3", ZOO.format(16, 4)),),
+    "r2plus1d_r50_16x4": dict(
+        fields=_R50,
+        frames=16,
+        size=224,
+        stride=4,
+        params=28_107_600,
+        gmacs=57.5,
+        results=(Result("kinetics400", 76.01, 92.23, "10x3", ZOO.format(16, 4)),),
     ),
 }
 _WEIGHTS = {
@@ -155,25 +163,25 @@ _WEIGHTS = {
     "r2plus1d_r50_16x4": dict(weights="pytorchvideo model zoo, R2PLUS1D_16x4_R50", licence="Apache-2.0"),
 }
 
-for _name, (_fields, (_frames, _side), _stride, (_params, _gmacs), _results) in _PRESETS.items():
+for _name, _preset in _PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="r2plus1d",
             module=R2Plus1D,
-            preset=_fields,
+            preset=_preset["fields"],
             tiny=dict(stage_sizes=(1, 1, 1, 1), width=8, zero_init=False),
-            input_shape=(_frames, _side, _side, 3),
+            input_shape=(_preset["frames"], _preset["size"], _preset["size"], 3),
             tiny_input_shape=(8, 32, 32, 3),
-            stride=_stride,
+            stride=_preset["stride"],
             fps={"r2plus1d_18": 15, "r2plus1d_r50_16x4": 30}.get(_name),
             temporal="3D convolutions factorised into space and time",
             order_aware=True,
-            params=_params,
-            gmacs=_gmacs,
-            results=_results,
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=_preset["results"],
             **_WEIGHTS.get(_name, {}),
             **TRAN,
-            **(GREY if _fields is _R50 else {}),
+            **(GREY if _preset["fields"] is _R50 else {}),
         )
     )

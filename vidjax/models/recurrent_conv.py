@@ -228,32 +228,39 @@ class GRURecurrentConvNet(RecurrentConvNet):
     recurrent = ConvGRU
 
 
-# name: class, fields, temporal mechanism, UCF101 split 1 top-1 (the paper's table 1, RGB)
+# Class, its fields, temporal mechanism, and top-1 on split 1 of UCF101 (Table 1, RGB).
 _VARIANTS = {
-    "rcn_vgg16": (RecurrentConvNet, {}, "plain recurrence on the maps of five levels", None),
-    "gru_rcn_vgg16": (GRURecurrentConvNet, {}, "convolutional GRUs on the maps of five levels", 79.9),
-    "stacked_gru_rcn_vgg16": (
-        GRURecurrentConvNet,
-        dict(stacked=True),
-        "convolutional GRUs on five levels, each above the one below",
-        None,
+    "rcn_vgg16": dict(
+        module=RecurrentConvNet, fields={}, temporal="plain recurrence on the maps of five levels", top1=None
     ),
-    "bi_gru_rcn_vgg16": (
-        GRURecurrentConvNet,
-        dict(bidirectional=True),
-        "convolutional GRUs forwards and backwards on five levels",
-        80.7,
+    "gru_rcn_vgg16": dict(
+        module=GRURecurrentConvNet,
+        fields={},
+        temporal="convolutional GRUs on the maps of five levels",
+        top1=79.9,
+    ),
+    "stacked_gru_rcn_vgg16": dict(
+        module=GRURecurrentConvNet,
+        fields=dict(stacked=True),
+        temporal="convolutional GRUs on five levels, each above the one below",
+        top1=None,
+    ),
+    "bi_gru_rcn_vgg16": dict(
+        module=GRURecurrentConvNet,
+        fields=dict(bidirectional=True),
+        temporal="convolutional GRUs forwards and backwards on five levels",
+        top1=80.7,
     ),
 }
 
-for _name, (_module, _preset, _temporal, _top1) in _VARIANTS.items():
+for _name, _preset in _VARIANTS.items():
     _source = "Ballas et al., arXiv:1511.06432, table 1: RGB, split 1"
     register_model(
         ModelSpec(
             name=_name,
             family="recurrent_conv",
-            module=_module,
-            preset=dict(dropout=0.7, **_preset),
+            module=_preset["module"],
+            preset=dict(dropout=0.7, **_preset["fields"]),
             tiny=dict(
                 trunk_options=dict(tiny=True),
                 levels=(("pool3", 3), ("fc7", 4)),
@@ -264,11 +271,11 @@ for _name, (_module, _preset, _temporal, _top1) in _VARIANTS.items():
             paper="Delving Deeper into Convolutional Networks for Learning Video Representations",
             year=2016,
             arxiv="1511.06432",
-            temporal=_temporal,
+            temporal=_preset["temporal"],
             order_aware=True,
             num_classes=101,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            results=(Result("ucf101", _top1, None, "25x10", _source),) if _top1 else (),
+            results=(Result("ucf101", _preset["top1"], None, "25x10", _source),) if _preset["top1"] else (),
         )
     )

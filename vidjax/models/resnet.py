@@ -18,12 +18,12 @@ from vidjax.layers.norm import BatchNorm
 from vidjax.layers.pool import max_pool
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
-# name: blocks per stage, bottleneck, parameters at 1000 classes, GMACs at 224 (torchvision)
+# Blocks per stage; parameters at 1000 classes and GMACs at 224x224 as torchvision has them.
 PRESETS = {
-    "resnet18": ((2, 2, 2, 2), False, 11_689_512, 1.814),
-    "resnet34": ((3, 4, 6, 3), False, 21_797_672, 3.664),
-    "resnet50": ((3, 4, 6, 3), True, 25_557_032, 4.089),
-    "resnet101": ((3, 4, 23, 3), True, 44_549_160, 7.801),
+    "resnet18": dict(stage_sizes=(2, 2, 2, 2), bottleneck=False, params=11_689_512, gmacs=1.814),
+    "resnet34": dict(stage_sizes=(3, 4, 6, 3), bottleneck=False, params=21_797_672, gmacs=3.664),
+    "resnet50": dict(stage_sizes=(3, 4, 6, 3), bottleneck=True, params=25_557_032, gmacs=4.089),
+    "resnet101": dict(stage_sizes=(3, 4, 23, 3), bottleneck=True, params=44_549_160, gmacs=7.801),
 }
 
 # A video model's way into its trunk: the name of a residual block and its input -> the inputs of the block's
@@ -117,13 +117,13 @@ class ResNet(nn.Module):
         return x, endpoints
 
 
-for _name, (_stages, _bottleneck, _params, _gmacs) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="resnet",
             module=ResNet,
-            preset=dict(stage_sizes=_stages, bottleneck=_bottleneck),
+            preset=dict(stage_sizes=_preset["stage_sizes"], bottleneck=_preset["bottleneck"]),
             tiny=dict(stage_sizes=(1, 1, 1, 1), width=8),
             input_shape=(224, 224, 3),
             tiny_input_shape=(32, 32, 3),
@@ -135,8 +135,8 @@ for _name, (_stages, _bottleneck, _params, _gmacs) in PRESETS.items():
             num_classes=1000,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            params=_params,
-            gmacs=_gmacs,
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
             weights="torchvision",
             licence="BSD-3-Clause",
         )

@@ -256,39 +256,55 @@ ZOO = "pytorchvideo model zoo, Kinetics-400, {} frames x stride {}, 256x256"
 _TORCHVISION = "torchvision model zoo, Kinetics-400, 16 frames at 15 fps, 112x112"
 _MIXED = dict(temporal_kernels=(3, 1, 1, 1), temporal_strides=(1, 1, 1, 1))
 
-# name: (fields, temporal mechanism, parameters, GMACs, top-1, top-5)
+# Fields of the model and its temporal mechanism; parameters, GMACs and accuracy on Kinetics-400 as published.
 _18 = {
-    "r3d_18": ({}, "3D convolutions", 33_371_472, 40.697, 63.2, 83.479),
-    "mc3_18": (
-        _MIXED,
-        "3D convolutions in the stem and first stage, 2D after",
-        11_695_440,
-        43.343,
-        63.96,
-        84.13,
+    "r3d_18": dict(
+        fields={}, temporal="3D convolutions", params=33_371_472, gmacs=40.697, top1=63.2, top5=83.479
+    ),
+    "mc3_18": dict(
+        fields=_MIXED,
+        temporal="3D convolutions in the stem and first stage, 2D after",
+        params=11_695_440,
+        gmacs=43.343,
+        top1=63.96,
+        top5=84.13,
     ),
 }
 _50 = {
-    "c2d_r50_8x8": (C2D, "maximum over pairs of frames, average", 24_327_632, 19.49, 71.46, 89.68),
-    "i3d_r50_8x8": (I3D, "2D kernels inflated to 3 and 5 frames", 28_043_472, 28.41, 73.27, 90.7),
+    "c2d_r50_8x8": dict(
+        fields=C2D,
+        temporal="maximum over pairs of frames, average",
+        params=24_327_632,
+        gmacs=19.49,
+        top1=71.46,
+        top5=89.68,
+    ),
+    "i3d_r50_8x8": dict(
+        fields=I3D,
+        temporal="2D kernels inflated to 3 and 5 frames",
+        params=28_043_472,
+        gmacs=28.41,
+        top1=73.27,
+        top5=90.7,
+    ),
 }
 
-for _name, (_fields, _temporal, _params, _gmacs, _top1, _top5) in _18.items():
+for _name, _preset in _18.items():
     register_model(
         ModelSpec(
             name=_name,
             family="resnet3d",
             module=ResNet3D,
-            preset=_fields,
+            preset=_preset["fields"],
             tiny=TINY,
             input_shape=(16, 112, 112, 3),
             tiny_input_shape=(8, 32, 32, 3),
-            temporal=_temporal,
+            temporal=_preset["temporal"],
             order_aware=True,
             fps=15,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", _top1, _top5, "5x1", _TORCHVISION),),
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "5x1", _TORCHVISION),),
             weights=f"torchvision.models.video.{_name}, KINETICS400_V1",
             licence="BSD-3-Clause",
             **TRAN,
@@ -298,24 +314,24 @@ for _name, (_fields, _temporal, _params, _gmacs, _top1, _top5) in _18.items():
 # The mean and deviation that pytorchvideo and PySlowFast train with.
 GREY = dict(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 
-for _name, (_fields, _temporal, _params, _gmacs, _top1, _top5) in _50.items():
+for _name, _preset in _50.items():
     register_model(
         ModelSpec(
             name=_name,
             family="resnet3d",
             module=ResNet3D,
-            preset=_fields,
+            preset=_preset["fields"],
             tiny=TINY,
             input_shape=(8, 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),
             stride=8,
             fps=30,
             inflates="resnet50",
-            temporal=_temporal,
+            temporal=_preset["temporal"],
             order_aware=True,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", _top1, _top5, "10x3", ZOO.format(8, 8)),),
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "10x3", ZOO.format(8, 8)),),
             weights=f"pytorchvideo model zoo, {_name.split('_')[0].upper()}_8x8_R50",
             licence="Apache-2.0",
             **WANG,

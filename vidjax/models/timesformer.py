@@ -253,48 +253,110 @@ def _nearest(table: jax.Array, count: int, axis: int) -> jax.Array:
 
 _SOURCE = "arXiv:2102.05095, table {}"
 _ABLATION = _SOURCE.format(1)
-# name: (fields, clip, stride, parameters, GMACs, top-1 and top-5 on Kinetics-400, their table)
+# Fields of the model and its clip; parameters, GMACs and accuracy on Kinetics-400 as published.
 _PRESETS = {
-    "timesformer_b_8x32": ({}, (8, 224), 32, 121_566_352, 195.8, 78.0, 93.7, _SOURCE.format(5)),
-    "timesformer_hr_16x16": (
-        dict(frames=16, size=448), (16, 448), 16, 122_024_080, 1702.7, 79.7, 94.4, _SOURCE.format(5),
+    "timesformer_b_8x32": dict(
+        fields={},
+        frames=8,
+        size=224,
+        stride=32,
+        params=121_566_352,
+        gmacs=195.8,
+        top1=78.0,
+        top5=93.7,
+        source=_SOURCE.format(5),
     ),
-    "timesformer_l_96x4": (dict(frames=96), (96, 224), 4, 121_633_936, 2379.9, 80.7, 94.7, _SOURCE.format(5)),
-    "timesformer_b_8x32_joint": (
-        dict(scheme="joint"), (8, 224), 32, 86_112_400, 179.6, 77.4, None, _ABLATION,
+    "timesformer_hr_16x16": dict(
+        fields=dict(frames=16, size=448),
+        frames=16,
+        size=448,
+        stride=16,
+        params=122_024_080,
+        gmacs=1702.7,
+        top1=79.7,
+        top5=94.4,
+        source=_SOURCE.format(5),
     ),
-    "timesformer_b_8x32_space": (
-        dict(scheme="space"), (8, 224), 32, 86_106_256, 140.5, 76.9, None, _ABLATION,
+    "timesformer_l_96x4": dict(
+        fields=dict(frames=96),
+        frames=96,
+        size=224,
+        stride=4,
+        params=121_633_936,
+        gmacs=2379.9,
+        top1=80.7,
+        top5=94.7,
+        source=_SOURCE.format(5),
     ),
-    "timesformer_b_8x32_local_global": (
-        dict(scheme="local_global"), (8, 224), 32, None, None, 75.9, None, _ABLATION,
+    "timesformer_b_8x32_joint": dict(
+        fields=dict(scheme="joint"),
+        frames=8,
+        size=224,
+        stride=32,
+        params=86_112_400,
+        gmacs=179.6,
+        top1=77.4,
+        top5=None,
+        source=_ABLATION,
     ),
-    "timesformer_b_8x32_axial": (dict(scheme="axial"), (8, 224), 32, None, None, 73.5, None, _ABLATION),
-}  # fmt: skip
+    "timesformer_b_8x32_space": dict(
+        fields=dict(scheme="space"),
+        frames=8,
+        size=224,
+        stride=32,
+        params=86_106_256,
+        gmacs=140.5,
+        top1=76.9,
+        top5=None,
+        source=_ABLATION,
+    ),
+    "timesformer_b_8x32_local_global": dict(
+        fields=dict(scheme="local_global"),
+        frames=8,
+        size=224,
+        stride=32,
+        params=None,
+        gmacs=None,
+        top1=75.9,
+        top5=None,
+        source=_ABLATION,
+    ),
+    "timesformer_b_8x32_axial": dict(
+        fields=dict(scheme="axial"),
+        frames=8,
+        size=224,
+        stride=32,
+        params=None,
+        gmacs=None,
+        top1=73.5,
+        top5=None,
+        source=_ABLATION,
+    ),
+}
 
-for _name, (_fields, (_frames, _size), _stride, _params, _gmacs, _top1, _top5, _table) in _PRESETS.items():
+for _name, _preset in _PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="timesformer",
             module=TimeSformer,
-            preset=_fields,
+            preset=_preset["fields"],
             tiny=dict(frames=4, size=32, patch=8, width=16, depth=2, heads=2, mlp_width=32),
-            input_shape=(_frames, _size, _size, 3),
+            input_shape=(_preset["frames"], _preset["size"], _preset["size"], 3),
             tiny_input_shape=(4, 32, 32, 3),
             paper="Is Space-Time Attention All You Need for Video Understanding?",
             year=2021,
             arxiv="2102.05095",
-            temporal=f"attention: {' then '.join(SCHEMES[_fields.get('scheme', 'divided')])}",
-            order_aware=_fields.get("scheme") != "space",
-            stride=_stride,
+            temporal=f"attention: {' then '.join(SCHEMES[_preset['fields'].get('scheme', 'divided')])}",
+            order_aware=_preset["fields"].get("scheme") != "space",
+            stride=_preset["stride"],
             mean=(0.45, 0.45, 0.45),
             std=(0.225, 0.225, 0.225),
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", _top1, _top5, "1x3", _table),),
-            weights="transformers, facebook/timesformer-base-finetuned-k400" if not _fields else "",
-            licence="CC-BY-NC-4.0" if not _fields else "",
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "1x3", _preset["source"]),),
+            weights="transformers, facebook/timesformer-base-finetuned-k400" if not _preset["fields"] else "",
+            licence="CC-BY-NC-4.0" if not _preset["fields"] else "",
             inflates="vit_b_16",
         )
     )

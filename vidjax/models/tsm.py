@@ -106,38 +106,40 @@ _COMMON = dict(
     licence="BSD-3-Clause; MIT",
 )
 _ZOO = "authors' model zoo"
-# name: trunk, frames, parameters, GMACs, (dataset, top-1, views)
+# Backbone and frames; parameters, GMACs and results (dataset, top-1, views) as published.
 PRESETS = {
-    "tsm_resnet50_8f": (
-        "resnet50",
-        8,
-        24_327_632,
-        32.70,
-        (("kinetics400", 74.1, "10x3"), ("kinetics400", 71.2, "1x1"), ("ssv2", 61.2, "2x3")),
+    "tsm_resnet50_8f": dict(
+        trunk="resnet50",
+        frames=8,
+        params=24_327_632,
+        gmacs=32.70,
+        results=(("kinetics400", 74.1, "10x3"), ("kinetics400", 71.2, "1x1"), ("ssv2", 61.2, "2x3")),
     ),
-    "tsm_mobilenet_v2_8f": ("mobilenet_v2", 8, None, None, (("kinetics400", 69.5, "10x3"),)),
-    "tsm_resnet50_16f": (
-        "resnet50",
-        16,
-        24_327_632,
-        65.40,
-        (("kinetics400", 72.6, "1x1"), ("ssv2", 63.1, "2x3")),
+    "tsm_mobilenet_v2_8f": dict(
+        trunk="mobilenet_v2", frames=8, params=None, gmacs=None, results=(("kinetics400", 69.5, "10x3"),)
+    ),
+    "tsm_resnet50_16f": dict(
+        trunk="resnet50",
+        frames=16,
+        params=24_327_632,
+        gmacs=65.40,
+        results=(("kinetics400", 72.6, "1x1"), ("ssv2", 63.1, "2x3")),
     ),
 }
 
-for _name, (_trunk, _frames, _params, _gmacs, _results) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
-            preset=dict(trunk=_trunk),
+            preset=dict(trunk=_preset["trunk"]),
             # MobileNet's tiny preset is too narrow for an eighth.
-            tiny=dict(trunk_options=dict(tiny=True), n_div=8 if _trunk == "resnet50" else 2),
-            input_shape=(_frames, 224, 224, 3),
+            tiny=dict(trunk_options=dict(tiny=True), n_div=8 if _preset["trunk"] == "resnet50" else 2),
+            input_shape=(_preset["frames"], 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),
-            stride=64 / _frames,
-            params=_params,
-            gmacs=_gmacs,
-            results=tuple(Result(d, top1, None, views, _ZOO) for d, top1, views in _results),
+            stride=64 / _preset["frames"],
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=tuple(Result(d, top1, None, views, _ZOO) for d, top1, views in _preset["results"]),
             **_COMMON,
         )
     )

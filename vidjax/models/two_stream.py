@@ -216,59 +216,82 @@ def _ucf101(top1: float, views: str = "25x10", how: str = "") -> tuple[Result, .
 
 
 _STACK = dict(flow_frames=4)
-# Name: class, fields, fields of the tiny preset, size of its frames, paper, published accuracy (of the joint
-# CNN-M, for two networks trained apart).
+# Class, its fields, the tiny preset and its frame size, paper, and accuracy as published (of `cnn_m`: of two
+# networks trained separately).
 _MODELS = {
-    "cnn_m_spatial": (
-        SpatialStream,
-        dict(trunk="cnn_m_2048", trunk_options=dict(dropout=0.9), dropout=0.9),
-        dict(trunk_options=dict(tiny=True), dropout=0.0),
-        64,
-        _SIMONYAN,
-        _ucf101(73.0),
+    "cnn_m_spatial": dict(
+        module=SpatialStream,
+        fields=dict(trunk="cnn_m_2048", trunk_options=dict(dropout=0.9), dropout=0.9),
+        tiny=dict(trunk_options=dict(tiny=True), dropout=0.0),
+        size=64,
+        paper=_SIMONYAN,
+        results=_ucf101(73.0),
     ),
-    "cnn_m_temporal": (
-        TemporalStream,
-        dict(trunk="cnn_m_2048", trunk_options=dict(dropout=0.9, norms=1), dropout=0.9),
-        dict(trunk_options=dict(tiny=True, norms=1), dropout=0.0, flow_frames=4),
-        64,
-        _SIMONYAN,
-        _ucf101(83.7),
+    "cnn_m_temporal": dict(
+        module=TemporalStream,
+        fields=dict(trunk="cnn_m_2048", trunk_options=dict(dropout=0.9, norms=1), dropout=0.9),
+        tiny=dict(trunk_options=dict(tiny=True, norms=1), dropout=0.0, flow_frames=4),
+        size=64,
+        paper=_SIMONYAN,
+        results=_ucf101(83.7),
     ),
-    "cnn_m": (
-        TwoStream,
-        dict(
+    "cnn_m": dict(
+        module=TwoStream,
+        fields=dict(
             trunk="cnn_m_2048",
             trunk_options=dict(dropout=0.9),
             flow_trunk_options=dict(norms=1),
             dropout=0.9,
         ),
-        dict(trunk_options=dict(tiny=True), dropout=0.0, flow_frames=4),
-        64,
-        _SIMONYAN,
-        _ucf101(86.9, how=", fusion by averaging"),
+        tiny=dict(trunk_options=dict(tiny=True), dropout=0.0, flow_frames=4),
+        size=64,
+        paper=_SIMONYAN,
+        results=_ucf101(86.9, how=", fusion by averaging"),
     ),
 }
 for _trunk in ("resnet18", "resnet50"):
     _tiny = dict(trunk_options=dict(tiny=True))
     _MODELS |= {
-        f"{_trunk}_spatial": (SpatialStream, dict(trunk=_trunk), _tiny, 32, _SIMONYAN, ()),
-        f"{_trunk}_temporal": (TemporalStream, dict(trunk=_trunk), _tiny | _STACK, 32, _SIMONYAN, ()),
-        _trunk: (TwoStream, dict(trunk=_trunk), _tiny | _STACK, 32, _SIMONYAN, ()),
-        f"{_trunk}_fused": (FusedTwoStream, dict(trunk=_trunk), _tiny | _STACK, 32, _FEICHTENHOFER, ()),
+        f"{_trunk}_spatial": dict(
+            module=SpatialStream, fields=dict(trunk=_trunk), tiny=_tiny, size=32, paper=_SIMONYAN, results=()
+        ),
+        f"{_trunk}_temporal": dict(
+            module=TemporalStream,
+            fields=dict(trunk=_trunk),
+            tiny=_tiny | _STACK,
+            size=32,
+            paper=_SIMONYAN,
+            results=(),
+        ),
+        _trunk: dict(
+            module=TwoStream,
+            fields=dict(trunk=_trunk),
+            tiny=_tiny | _STACK,
+            size=32,
+            paper=_SIMONYAN,
+            results=(),
+        ),
+        f"{_trunk}_fused": dict(
+            module=FusedTwoStream,
+            fields=dict(trunk=_trunk),
+            tiny=_tiny | _STACK,
+            size=32,
+            paper=_FEICHTENHOFER,
+            results=(),
+        ),
     }
 
-for _name, (_module, _preset, _tiny, _size, _paper, _results) in _MODELS.items():
+for _name, _preset in _MODELS.items():
     register_model(
         ModelSpec(
             name=f"two_stream_{_name}",
             family="two_stream",
-            module=_module,
-            preset=_preset,
-            tiny=_tiny,
+            module=_preset["module"],
+            preset=_preset["fields"],
+            tiny=_preset["tiny"],
             num_classes=101,
-            results=_results,
-            **_about(_name.split("_")[-1], _size),
-            **_paper,
+            results=_preset["results"],
+            **_about(_name.split("_")[-1], _preset["size"]),
+            **_preset["paper"],
         )
     )

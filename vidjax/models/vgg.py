@@ -104,5 +104,5 @@ def _register(name: str, preset: dict, params: int, top1: float, top5: float):
     )
 
 
-_register("vgg16", {}, 138_357_544, 71.592, 90.382)
-_register("vgg16_bn", dict(norm=True), 138_365_992, 73.36, 91.516)
+_register("vgg16", {}, params=138_357_544, top1=71.592, top5=90.382)
+_register("vgg16_bn", dict(norm=True), params=138_365_992, top1=73.36, top5=91.516)

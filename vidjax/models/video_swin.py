@@ -24,12 +24,52 @@ from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import KERNEL_INIT, REMAT, DropPath, Mlp, PatchEmbed
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
-# name: width, depths, heads, drop path, parameters, GMACs, top-1, top-5, pretraining
+# Table 1; parameters, GMACs, and accuracy on Kinetics-400 as published.
 PRESETS = {
-    "swin3d_t": (96, (2, 2, 6, 2), (3, 6, 12, 24), 0.1, 28_158_070, 87.76, 78.8, 93.6, "ImageNet-1K"),
-    "swin3d_s": (96, (2, 2, 18, 2), (3, 6, 12, 24), 0.2, 49_816_678, 165.68, 80.6, 94.5, "ImageNet-1K"),
-    "swin3d_b": (128, (2, 2, 18, 2), (4, 8, 16, 32), 0.3, 88_048_984, 281.33, 82.7, 95.5, "ImageNet-21K"),
-    "swin3d_l": (192, (2, 2, 18, 2), (6, 12, 24, 48), 0.4, 196_953_916, 603.3, 83.1, 95.9, "ImageNet-21K"),
+    "swin3d_t": dict(
+        width=96,
+        depths=(2, 2, 6, 2),
+        heads=(3, 6, 12, 24),
+        drop_path=0.1,
+        params=28_158_070,
+        gmacs=87.76,
+        top1=78.8,
+        top5=93.6,
+        pretraining="ImageNet-1K",
+    ),
+    "swin3d_s": dict(
+        width=96,
+        depths=(2, 2, 18, 2),
+        heads=(3, 6, 12, 24),
+        drop_path=0.2,
+        params=49_816_678,
+        gmacs=165.68,
+        top1=80.6,
+        top5=94.5,
+        pretraining="ImageNet-1K",
+    ),
+    "swin3d_b": dict(
+        width=128,
+        depths=(2, 2, 18, 2),
+        heads=(4, 8, 16, 32),
+        drop_path=0.3,
+        params=88_048_984,
+        gmacs=281.33,
+        top1=82.7,
+        top5=95.5,
+        pretraining="ImageNet-21K",
+    ),
+    "swin3d_l": dict(
+        width=192,
+        depths=(2, 2, 18, 2),
+        heads=(6, 12, 24, 48),
+        drop_path=0.4,
+        params=196_953_916,
+        gmacs=603.3,
+        top1=83.1,
+        top5=95.9,
+        pretraining="ImageNet-21K",
+    ),
 }
 Size = tuple[int, int, int]
 
@@ -279,13 +319,18 @@ class VideoSwin(nn.Module):
 _AUTHORS = "github.com/SwinTransformer/Video-Swin-Transformer, Kinetics-400"
 _TINY = dict(width=8, depths=(2, 2), heads=(1, 2), window=(2, 3, 3), drop_path=0.0)
 
-for _name, (_width, _depths, _heads, _drop, _params, _gmacs, _top1, _top5, _source) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="video_swin",
             module=VideoSwin,
-            preset=dict(width=_width, depths=_depths, heads=_heads, drop_path=_drop),
+            preset=dict(
+                width=_preset["width"],
+                depths=_preset["depths"],
+                heads=_preset["heads"],
+                drop_path=_preset["drop_path"],
+            ),
             tiny=_TINY,
             input_shape=(32, 224, 224, 3),
             tiny_input_shape=(8, 32, 32, 3),
@@ -297,9 +342,17 @@ for _name, (_width, _depths, _heads, _drop, _params, _gmacs, _top1, _top5, _sour
             stride=2.0,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", _top1, _top5, "4x3", f"{_AUTHORS}, pretrained on {_source}"),),
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(
+                Result(
+                    "kinetics400",
+                    _preset["top1"],
+                    _preset["top5"],
+                    "4x3",
+                    f"{_AUTHORS}, pretrained on {_preset['pretraining']}",
+                ),
+            ),
             weights=f"torchvision.models.video.{_name}, KINETICS400_V1" if _name != "swin3d_l" else "",
             licence="BSD-3-Clause" if _name != "swin3d_l" else "",
         )

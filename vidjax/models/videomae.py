@@ -10,6 +10,7 @@ configuration has 1e-12 in the blocks (`epsilon`) and 1e-5 in the last norm (`he
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,14 +21,71 @@ from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import Block, PatchEmbed, TokenGrid, apply_blocks, sincos_positions
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
-# name: width, depth, heads, MLP width, patch, parameters at 400 classes, GMACs, Kinetics-400 top-1, top-5
+# The encoders; parameters at 400 classes, GMACs, and accuracy on Kinetics-400.
 PRESETS = {
-    "videomae_s": (384, 12, 6, 1536, 16, 22_033_936, 56.88, 79.0, 93.8),
-    "videomae_b": (768, 12, 12, 3072, 16, 86_534_800, 180.35, 81.5, 95.1),
-    "videomae_l": (1024, 24, 16, 4096, 16, 304_270_736, 596.8, 85.2, 96.8),
-    "videomae_h": (1280, 32, 16, 5120, 16, 632_119_440, 1191.0, 86.6, 97.1),
-    "videomae_v2_g": (1408, 40, 16, 6144, 14, 1_012_174_352, 2542.8, 88.4, 98.0),
+    "videomae_s": dict(
+        width=384,
+        depth=12,
+        heads=6,
+        mlp_width=1536,
+        patch=16,
+        params=22_033_936,
+        gmacs=56.88,
+        top1=79.0,
+        top5=93.8,
+    ),
+    "videomae_b": dict(
+        width=768,
+        depth=12,
+        heads=12,
+        mlp_width=3072,
+        patch=16,
+        params=86_534_800,
+        gmacs=180.35,
+        top1=81.5,
+        top5=95.1,
+    ),
+    "videomae_l": dict(
+        width=1024,
+        depth=24,
+        heads=16,
+        mlp_width=4096,
+        patch=16,
+        params=304_270_736,
+        gmacs=596.8,
+        top1=85.2,
+        top5=96.8,
+    ),
+    "videomae_h": dict(
+        width=1280,
+        depth=32,
+        heads=16,
+        mlp_width=5120,
+        patch=16,
+        params=632_119_440,
+        gmacs=1191.0,
+        top1=86.6,
+        top5=97.1,
+    ),
+    "videomae_v2_g": dict(
+        width=1408,
+        depth=40,
+        heads=16,
+        mlp_width=6144,
+        patch=14,
+        params=1_012_174_352,
+        gmacs=2542.8,
+        top1=88.4,
+        top5=98.0,
+    ),
 }
+
+
+def encoder_fields(name: str) -> dict[str, Any]:
+    """Returns the fields of the encoder that `name` of `PRESETS` describes."""
+    preset = PRESETS[name]
+    sizes = {k: preset[k] for k in ("width", "depth", "heads", "mlp_width")}
+    return dict(**sizes, patch=(2, preset["patch"], preset["patch"]))
 
 
 class VideoMAE(nn.Module):
@@ -119,7 +177,7 @@ _PAPERS = {
     ),
 }
 
-for _name, (_width, _depth, _heads, _mlp, _patch, _params, _gmacs, _top1, _top5) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     _second = _name == "videomae_v2_g"
     _source = "VideoMAE V2, labelled Kinetics-710 between" if _second else "VideoMAE, 1600 epochs"
     register_model(
@@ -127,7 +185,7 @@ for _name, (_width, _depth, _heads, _mlp, _patch, _params, _gmacs, _top1, _top5)
             name=_name,
             family="videomae",
             module=VideoMAE,
-            preset=dict(width=_width, depth=_depth, heads=_heads, mlp_width=_mlp, patch=(2, _patch, _patch)),
+            preset=encoder_fields(_name),
             tiny=dict(width=16, depth=2, heads=2, mlp_width=32, patch=(2, 8, 8)),
             input_shape=(16, 224, 224, 3),
             tiny_input_shape=(4, 16, 16, 3),
@@ -137,9 +195,9 @@ for _name, (_width, _depth, _heads, _mlp, _patch, _params, _gmacs, _top1, _top5)
             fps=30,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("Kinetics-400", _top1, _top5, "5x3", _source),),
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("Kinetics-400", _preset["top1"], _preset["top5"], "5x3", _source),),
             **_PAPERS[_second],
         )
     )

@@ -24,12 +24,12 @@ from vidjax.layers.transformer import (
 )
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
-# name: width, depth, heads, patch, parameters at 1000 classes, GMACs at 224 (torchvision; S: timm)
+# Table 1; parameters at 1000 classes and GMACs at 224x224 (torchvision; S: timm).
 PRESETS = {
-    "vit_s_16": (384, 12, 6, 16, 22_050_664, None),
-    "vit_b_16": (768, 12, 12, 16, 86_567_656, 17.564),
-    "vit_b_32": (768, 12, 12, 32, 88_224_232, 4.409),
-    "vit_l_16": (1024, 24, 16, 16, 304_326_632, 61.555),
+    "vit_s_16": dict(width=384, depth=12, heads=6, patch=16, params=22_050_664, gmacs=None),
+    "vit_b_16": dict(width=768, depth=12, heads=12, patch=16, params=86_567_656, gmacs=17.564),
+    "vit_b_32": dict(width=768, depth=12, heads=12, patch=32, params=88_224_232, gmacs=4.409),
+    "vit_l_16": dict(width=1024, depth=24, heads=16, patch=16, params=304_326_632, gmacs=61.555),
 }
 
 
@@ -109,13 +109,15 @@ class VisionTransformer(nn.Module):
         return x, endpoints
 
 
-for _name, (_width, _depth, _heads, _patch, _params, _gmacs) in PRESETS.items():
+for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="vit",
             module=VisionTransformer,
-            preset=dict(width=_width, depth=_depth, heads=_heads, patch=_patch),
+            preset=dict(
+                width=_preset["width"], depth=_preset["depth"], heads=_preset["heads"], patch=_preset["patch"]
+            ),
             tiny=dict(width=16, depth=2, heads=2, patch=8, mlp_width=32),
             input_shape=(224, 224, 3),
             tiny_input_shape=(32, 32, 3),
@@ -127,8 +129,8 @@ for _name, (_width, _depth, _heads, _patch, _params, _gmacs) in PRESETS.items():
             num_classes=1000,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            params=_params,
-            gmacs=_gmacs,
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
             weights="timm" if _name == "vit_s_16" else "torchvision, timm",
             licence="Apache-2.0" if _name == "vit_s_16" else "BSD-3-Clause, Apache-2.0",
         )

@@ -330,18 +330,69 @@ class FactorisedHeads(ViViT):
 _B, _L = {}, dict(width=1024, depth=24, heads=16, mlp_width=4096)
 _TABLE = "arXiv:2103.15691, table {}"
 _FLAX = "scenic, projects/vivit"
-# name: (model, fields, parameters, GMACs, Kinetics-400: (top-1, top-5, its source), where weights are)
+# Class and its fields; parameters, GMACs and accuracy on Kinetics-400 as published; available weights.
 _PRESETS = {
-    "vivit_b_16x2": (
-        ViViT, _B, 88_954_000, 451.5, (79.9, None, _FLAX),
-        "transformers, google/vivit-b-16x2-kinetics400; scenic",
+    "vivit_b_16x2": dict(
+        module=ViViT,
+        fields=_B,
+        params=88_954_000,
+        gmacs=451.5,
+        top1=79.9,
+        top5=None,
+        source=_FLAX,
+        weights="transformers, google/vivit-b-16x2-kinetics400; scenic",
     ),
-    "vivit_b_16x2_fe": (FactorisedEncoder, _B, 115_062_928, None, (78.4, None, _FLAX), "scenic"),
-    "vivit_b_16x2_fsa": (FactorisedAttention, _B, 117_319_312, None, (77.4, None, _TABLE.format(1)), ""),
-    "vivit_b_16x2_fdp": (FactorisedHeads, _B, 88_952_464, None, (76.3, None, _TABLE.format(1)), ""),
-    "vivit_l_16x2": (ViViT, _L, 307_508_624, None, (80.6, 94.7, _TABLE.format("6a")), ""),
-    "vivit_l_16x2_fe": (FactorisedEncoder, _L, 354_903_440, None, (80.3, None, _FLAX), "scenic"),
-}  # fmt: skip
+    "vivit_b_16x2_fe": dict(
+        module=FactorisedEncoder,
+        fields=_B,
+        params=115_062_928,
+        gmacs=None,
+        top1=78.4,
+        top5=None,
+        source=_FLAX,
+        weights="scenic",
+    ),
+    "vivit_b_16x2_fsa": dict(
+        module=FactorisedAttention,
+        fields=_B,
+        params=117_319_312,
+        gmacs=None,
+        top1=77.4,
+        top5=None,
+        source=_TABLE.format(1),
+        weights="",
+    ),
+    "vivit_b_16x2_fdp": dict(
+        module=FactorisedHeads,
+        fields=_B,
+        params=88_952_464,
+        gmacs=None,
+        top1=76.3,
+        top5=None,
+        source=_TABLE.format(1),
+        weights="",
+    ),
+    "vivit_l_16x2": dict(
+        module=ViViT,
+        fields=_L,
+        params=307_508_624,
+        gmacs=None,
+        top1=80.6,
+        top5=94.7,
+        source=_TABLE.format("6a"),
+        weights="",
+    ),
+    "vivit_l_16x2_fe": dict(
+        module=FactorisedEncoder,
+        fields=_L,
+        params=354_903_440,
+        gmacs=None,
+        top1=80.3,
+        top5=None,
+        source=_FLAX,
+        weights="scenic",
+    ),
+}
 _TEMPORAL = {
     ViViT: "attention: all tubelets with all",
     FactorisedEncoder: "a transformer on the slices' class tokens",
@@ -349,30 +400,34 @@ _TEMPORAL = {
     FactorisedHeads: "attention: half of the heads over time",
 }
 
-for _name, (_module, _fields, _params, _gmacs, _result, _weights) in _PRESETS.items():
-    _small = dict(time_depth=1) if _module is FactorisedEncoder else {}
+for _name, _preset in _PRESETS.items():
+    _small = dict(time_depth=1) if _preset["module"] is FactorisedEncoder else {}
     register_model(
         ModelSpec(
             name=_name,
             family="vivit",
-            module=_module,
-            preset=_fields,
+            module=_preset["module"],
+            preset=_preset["fields"],
             tiny=dict(frames=4, size=32, patch=8, width=16, depth=2, heads=2, mlp_width=32, **_small),
             input_shape=(32, 224, 224, 3),
             tiny_input_shape=(4, 32, 32, 3),
             paper="ViViT: A Video Vision Transformer",
             year=2021,
             arxiv="2103.15691",
-            temporal=_TEMPORAL[_module],
+            temporal=_TEMPORAL[_preset["module"]],
             order_aware=True,
             stride=2,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", *_result[:2], "4x3", _result[2]),),
-            weights=_weights,
-            licence="MIT; Apache-2.0" if "transformers" in _weights else "Apache-2.0" if _weights else "",
-            inflates="vit_l_16" if _fields else "vit_b_16",
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "4x3", _preset["source"]),),
+            weights=_preset["weights"],
+            licence="MIT; Apache-2.0"
+            if "transformers" in _preset["weights"]
+            else "Apache-2.0"
+            if _preset["weights"]
+            else "",
+            inflates="vit_l_16" if _preset["fields"] else "vit_b_16",
         )
     )

@@ -150,16 +150,16 @@ def network(point: Expansion) -> dict:
     return dict(stage_sizes=point.stage_sizes, widths=point.widths, bottleneck=point.bottleneck)
 
 
-# name: parameters, GMACs, top-1 of 30 views (PySlowFast's model zoo), top-5 (pytorchvideo's)
+# Published figures: top-1 of 30 views from PySlowFast's model zoo, top-5 from pytorchvideo's.
 PRESETS = {
-    "x3d_xs": (3_794_274, 0.605, 69.5, 88.63),
-    "x3d_s": (3_794_274, 1.963, 73.5, 91.27),
-    "x3d_m": (3_794_274, 4.732, 76.2, 92.72),
-    "x3d_l": (6_153_384, 18.37, 77.5, 93.31),
+    "x3d_xs": dict(params=3_794_274, gmacs=0.605, top1=69.5, top5=88.63),
+    "x3d_s": dict(params=3_794_274, gmacs=1.963, top1=73.5, top5=91.27),
+    "x3d_m": dict(params=3_794_274, gmacs=4.732, top1=76.2, top5=92.72),
+    "x3d_l": dict(params=6_153_384, gmacs=18.37, top1=77.5, top5=93.31),
 }
 
 for _name, _point in family().items():
-    _params, _gmacs, _top1, _top5 = PRESETS[_name]
+    _published = PRESETS[_name]
     _source = f"PySlowFast and pytorchvideo model zoos, {_point.frames} frames x stride {_point.stride}"
     register_model(
         ModelSpec(
@@ -176,9 +176,9 @@ for _name, _point in family().items():
             temporal="channel-wise 3D convolutions",
             order_aware=True,
             stride=_point.stride,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("kinetics400", _top1, _top5, "10x3", _source),),
+            params=_published["params"],
+            gmacs=_published["gmacs"],
+            results=(Result("kinetics400", _published["top1"], _published["top5"], "10x3", _source),),
             weights=f"pytorchvideo model zoo, {_name.upper()}",
             licence="Apache-2.0",
             **GREY,
