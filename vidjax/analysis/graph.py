@@ -1,4 +1,4 @@
-"""The computation of a model as a jaxpr, the same on every backend. Nothing is computed or allocated."""
+"""Traces a model to a jaxpr that is the same on every backend; nothing is computed or allocated."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from vidjax.registry import InputShape, dummy_input
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set."""
+    """Returns the set of words of a text."""
     return frozenset(text.split())
 
 
@@ -30,7 +30,7 @@ COMPARISON = words(
     "eq ne lt le gt ge eq_to le_to lt_to select_n and or xor not is_finite shift_left "
     "shift_right_logical shift_right_arithmetic"
 )
-# No work: each output element is an input element, in another type or under another promise.
+# No arithmetic: each output element is an input element, possibly with another dtype or sharding.
 PASSED = words(
     "convert_element_type reduce_precision stop_gradient copy name sharding_constraint reshard pvary "
     "pbroadcast device_put optimization_barrier bitcast_convert_type real imag"
@@ -42,9 +42,9 @@ class Graph:
     """A traced model.
 
     Attributes:
-      jaxpr: of `apply(variables, video, train=False)`; the video is the last input variable, or its streams
-        are the last ones, in alphabetical order.
-      endpoints: name to position among the jaxpr's outputs, in the order of computation.
+      jaxpr: jaxpr of `apply(variables, video, train=False)`; the video is the last input variable, its
+        streams the last ones in alphabetical order.
+      endpoints: indices of the endpoints among the outputs, by name, in the order of computation.
       variables: shapes of the model's variables.
     """
 
@@ -53,7 +53,7 @@ class Graph:
     variables: dict[str, Any]
 
     def shape(self, endpoint: str) -> tuple[int, ...]:
-        """Shape of an endpoint, with the batch axis."""
+        """Returns the shape of an endpoint with the batch axis."""
         return self.jaxpr.outvars[self.endpoints[endpoint]].aval.shape
 
 
@@ -71,21 +71,23 @@ def trace(model: nn.Module, input_shape: InputShape, batch: int = 1) -> Graph:
 
 
 def flat(endpoints: dict[str, Any]) -> dict[str, Any]:
-    """Endpoints by name; the names of nested ones are joined by "/"."""
+    """Flattens endpoints to a dict by name; nested names are joined by "/"."""
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     return {"/".join(str(k.key) for k in path): x for path, x in leaves}
 
 
 def make_jaxpr(fn: Callable, *args: Any) -> tuple[ClosedJaxpr, Any]:
-    """The jaxpr of `fn` and the shapes of its output, with every convolution as the one that is meant: on
-    the CPU `vidjax.layers.conv` would trace a 3D convolution as several operations, and
-    `vidjax.layers.attention` loops over its heads."""
+    """Returns the jaxpr of `fn` and the shapes of its output, with reference lowerings.
+
+    The CPU lowering of `vidjax.layers.conv` traces a 3D convolution as several operations, and that of
+    `vidjax.layers.attention` loops over heads.
+    """
     with lowering_platform("reference"):
         return jax.make_jaxpr(fn, return_shape=True)(*args)
 
 
 def subjaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    """The jaxprs among the parameters of an equation: of a jit, a remat, a custom derivative, a branch."""
+    """Yields the jaxprs in the parameters of an equation: of jit, remat, custom derivatives and branches."""
     for value in eqn.params.values():
         for x in value if isinstance(value, tuple | list) else (value,):
             if isinstance(x, ClosedJaxpr):

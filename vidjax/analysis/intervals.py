@@ -1,8 +1,8 @@
-"""Which input positions each element of a computation depends on: interval arithmetic over a jaxpr.
+"""Interval arithmetic over a jaxpr: the input positions that each element depends on.
 
 An `Interval` holds the first and the last position on one axis of the input for every element of an array,
-as two integer arrays that broadcast to its shape: a length of 1 says that all elements along that axis agree.
-Elements that depend on no position, constants and padding, have the empty interval (NONE, -NONE).
+as two integer arrays that broadcast to its shape: a length of 1 means that all elements along that axis
+agree. Elements that depend on no position (constants, padding) have the empty interval (NONE, -NONE).
 """
 
 import math
@@ -23,7 +23,7 @@ _ELEMENTWISE = graph.ARITHMETIC | graph.TRANSCENDENTAL | graph.COMPARISON | grap
 
 
 def outputs(jaxpr: Jaxpr, axes: Iterable[int]) -> list[list[Interval]]:
-    """For each output of `jaxpr` its intervals on the given axes of the last input."""
+    """Returns the intervals of each output of `jaxpr` on the given axes of the last input."""
     shape = jaxpr.invars[-1].aval.shape
     per_axis = []
     for axis in axes:
@@ -35,7 +35,7 @@ def outputs(jaxpr: Jaxpr, axes: Iterable[int]) -> list[list[Interval]]:
 
 
 def empty(ndim: int) -> Interval:
-    """The interval of constants."""
+    """Returns the interval of constants."""
     return np.full((1,) * ndim, NONE), np.full((1,) * ndim, -NONE)
 
 
@@ -139,8 +139,10 @@ def _expand(interval: Interval, axis: int, n: int) -> Interval:
 
 
 def _pad(interval: Interval, axis: int, n: int, low: int, high: int, interior: int = 0) -> Interval:
-    """Puts empty elements before, after and between; negative numbers crop. An axis of n > 1 equal elements
-    stays one: whatever looks at padding there also looks at an element."""
+    """Inserts empty elements before, after and between; negative numbers crop.
+
+    An axis of n > 1 equal elements keeps length 1: a window over padding there also covers an element.
+    """
     if (low, high, interior) == (0, 0, 0) or (interval[0].shape[axis] == 1 and n > 1):
         return interval
     interval = _expand(interval, axis, n)
@@ -179,15 +181,15 @@ def _cumulate(interval: Interval, axis: int, reverse: bool) -> Interval:
 
 
 def _scan(args: list[Interval], p: dict[str, Any]) -> list[Interval]:
-    """Turn by turn, since the field of a recurrent network grows with every one."""
+    """Iterates over the steps, since the field of a recurrent network grows with each of them."""
     fixed, carried = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts, carry, inputs = args[:fixed], args[fixed:carried], args[carried:]
-    turns: list[list[Interval]] = [[]] * p["length"]
+    steps: list[list[Interval]] = [[]] * p["length"]
     for t in range(p["length"])[:: -1 if p["reverse"] else 1]:
         now = [_each(_take(x, 0, slice(t, t + 1)), lambda b, _: b[0]) for x in inputs]
         results = [_compress(r) for r in _run(p["jaxpr"].jaxpr, [*consts, *carry, *now])]
-        carry, turns[t] = results[: p["num_carry"]], results[p["num_carry"] :]
-    stacked = [_join([_each(y, lambda b, _: b[None]) for y in ys], 0) for ys in zip(*turns)]
+        carry, steps[t] = results[: p["num_carry"]], results[p["num_carry"] :]
+    stacked = [_join([_each(y, lambda b, _: b[None]) for y in ys], 0) for ys in zip(*steps)]
     return [*carry, *stacked]
 
 
@@ -215,8 +217,10 @@ def _broadcast(args, shapes, out, p):
 
 
 def _reshape(args, shapes, out, p):
-    """Axes whose lengths have a common product, such as (8, 4) and (2, 16), form a group; a group is written
-    out where its elements differ and stays of length 1 where they agree."""
+    """Groups axes whose lengths have a common product, such as (8, 4) and (2, 16).
+
+    A group is expanded if its elements differ and keeps length 1 if they agree.
+    """
     (interval,), (shape,) = args, shapes
     before, after = [], []
     i = j = 0
@@ -268,7 +272,7 @@ def _tile(args, shapes, out, p):
 
 
 def _dynamic_slice(args, shapes, out, p):
-    """Where it starts is not known, so it may be anywhere along the axes that it shortens."""
+    """The start is unknown, so the slice can be anywhere along the axes that it shortens."""
     cut = tuple(a for a, (n, m) in enumerate(zip(shapes[0], out)) if n != m)
     moved = _each(args[0], lambda b, hull: hull(b, cut, keepdims=True))
     return _union([moved, _everything(args[1:], len(out))])
@@ -281,7 +285,7 @@ def _dynamic_update_slice(args, shapes, out, p):
 
 
 def _gather(args, shapes, out, p):
-    """Axes taken whole keep their intervals; along the indexed ones an element may come from anywhere."""
+    """Full axes keep their intervals; along indexed axes an element can come from any position."""
     numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     cut = tuple(a for a, n in enumerate(shapes[0]) if a in gone or sizes[a] != n)

@@ -1,9 +1,9 @@
-"""Multiply-adds, counted from the jaxpr: nothing is computed or allocated.
+"""Multiply-add counts from the jaxpr; nothing is computed or allocated.
 
 Convention: one MAC is one multiply-add of a convolution, a matrix product or attention; times two gives
 FLOPs. Every published "GFLOPs" of video models that could be recomputed is this number. A convolution costs
-output elements x window x Cin / groups, so zeros of the padding count, as they do in fvcore and torchvision.
-Work on single elements (normalisation, activations, softmax, pooling) is counted apart.
+output elements x window x Cin / groups, so padding counts, as in fvcore and torchvision. Elementwise work
+(normalization, activations, softmax, pooling) is counted separately.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax.extend.core import Jaxpr, JaxprEqn
 from vidjax.analysis import graph
 from vidjax.registry import InputShape
 
-# Data is moved, ordered, sent or made: no arithmetic worth counting.
+# Data movement, sorting, communication and creation, which are not counted.
 _MOVED = graph.PASSED | graph.words(
     "reshape transpose broadcast_in_dim slice squeeze pad concatenate stack unstack split tile rev gather "
     "dynamic_slice dynamic_update_slice scatter sort top_k iota empty create_token axis_index psum pmax pmin "
@@ -34,15 +34,15 @@ _CLASSES = {
 
 @dataclasses.dataclass
 class Cost:
-    """What a computation costs.
+    """The cost of a computation.
 
     Attributes:
-      scopes: multiply-adds by path of modules, such as ("trunk", "stage1_block0", "conv1"), in the order of
-        computation; modules that only work on elements are there with 0.
-      elementwise: other work: output elements of "arithmetic", "transcendental" and "comparison" operations,
-        and elements read by "reduction" (sums, maxima, pooling windows).
-      loops: loops whose number of turns is not known before they run; each counts as one turn.
-      uncounted: operations that may multiply but for which there is no rule here, with their number.
+      scopes: multiply-adds by module path, such as ("trunk", "stage1_block0", "conv1"), in the order of
+        computation; modules with only elementwise work have 0.
+      elementwise: other work: number of output elements of "arithmetic", "transcendental" and "comparison"
+        operations, and elements read by "reduction" (sums, maxima, pooling windows).
+      loops: number of loops of unknown length; each counts as one iteration.
+      uncounted: number of operations without a rule, by name.
     """
 
     scopes: Counter[tuple[str, ...]] = dataclasses.field(default_factory=Counter)
@@ -52,19 +52,21 @@ class Cost:
 
     @property
     def macs(self) -> int:
-        """All multiply-adds."""
+        """Total multiply-adds."""
         return sum(self.scopes.values())
 
     def by_module(self, depth: int = 1) -> dict[str, int]:
-        """Multiply-adds of each module down to `depth` names, in the order of computation; those outside
-        any submodule are under "(model)"."""
+        """Returns multiply-adds per module down to `depth` names, in the order of computation.
+
+        Those outside any submodule are under "(model)".
+        """
         counts: Counter[str] = Counter()
         for path, n in self.scopes.items():
             counts["/".join(path[:depth]) or "(model)"] += n
         return dict(counts)
 
     def add(self, other: "Cost", times: int = 1) -> None:
-        """Adds `other`, done `times` times."""
+        """Adds `times` times the cost `other`."""
         for mine, theirs in ((self.scopes, other.scopes), (self.elementwise, other.elementwise)):
             for key, n in theirs.items():
                 mine[key] += n * times
@@ -73,18 +75,21 @@ class Cost:
 
 
 def model_cost(model: nn.Module, input_shape: InputShape, batch: int = 1) -> Cost:
-    """Cost of `apply(train=False)` on `batch` inputs of `input_shape`, (T, H, W, C) or (H, W, C)."""
+    """Returns the cost of `apply(train=False)` on `batch` inputs of shape (T, H, W, C) or (H, W, C)."""
     return jaxpr_cost(graph.trace(model, input_shape, batch).jaxpr)
 
 
 def function_cost(fn: Callable, *args: Any) -> Cost:
-    """Cost of `fn(*args)`; the arguments are arrays or `jax.ShapeDtypeStruct`s."""
+    """Returns the cost of `fn(*args)`; the arguments are arrays or `jax.ShapeDtypeStruct`s."""
     return jaxpr_cost(graph.make_jaxpr(fn, *args)[0].jaxpr)
 
 
 def jaxpr_cost(jaxpr: Jaxpr) -> Cost:
-    """Cost of a jaxpr. A scan costs its length times its body, a `while` one turn (see `Cost.loops`), a
-    branch the dearest of its sides, a shard_map the work of all shards."""
+    """Returns the cost of a jaxpr.
+
+    A scan costs its length times its body, a `while` one iteration (see `Cost.loops`), a `cond` its most
+    expensive branch, and a shard_map the work of all shards.
+    """
     return _cost(jaxpr, ())
 
 
@@ -113,14 +118,14 @@ def _cost(jaxpr: Jaxpr, outer: tuple[str, ...]) -> Cost:
             if name == "cond":
                 bodies = [max(bodies, key=lambda c: c.macs)]
             for body in bodies:
-                total.add(body, _turns(eqn))
+                total.add(body, _iterations(eqn))
             total.loops += name == "while"
         else:
             total.uncounted[name] += 1
     return total
 
 
-def _turns(eqn: JaxprEqn) -> int:
+def _iterations(eqn: JaxprEqn) -> int:
     if eqn.primitive.name == "scan":
         return eqn.params["length"]
     if eqn.primitive.name == "shard_map":
@@ -139,20 +144,22 @@ def _conv(eqn: JaxprEqn) -> int:
     numbers = eqn.params["dimension_numbers"]
     places = out[numbers.out_spec[0]]
     for a, b, dilation in zip(numbers.lhs_spec[2:], numbers.out_spec[2:], eqn.params["lhs_dilation"]):
-        # Of a transposed convolution the inputs are counted: the zeros between them are no work.
+        # A transposed convolution is counted by its inputs: the zeros between them cost nothing.
         places *= lhs[a] if dilation > 1 else out[b]
     return places * rhs.size
 
 
 def _names(eqn: JaxprEqn) -> tuple[str, ...]:
-    """The name stack of an equation; a transformation such as vmap is no name."""
+    """Returns the name stack of an equation without transformations such as vmap."""
     stack: Sequence[Any] = eqn.source_info.name_stack.stack
     return tuple(s.name for s in stack if type(s).__name__ == "Scope")
 
 
 def _modules(stack: tuple[str, ...]) -> tuple[str, ...]:
-    """("Net", "Net.classify", "head") -> ("head",): linen also names each method other than __call__, and
-    the outermost module by its class."""
+    """Returns the module path of a name stack: ("Net", "Net.classify", "head") -> ("head",).
+
+    Linen also names each method other than __call__, and the outermost module by its class.
+    """
     path: list[str] = []
     for name in stack:
         module, _, method = name.partition(".")

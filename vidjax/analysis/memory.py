@@ -1,11 +1,11 @@
-"""Memory that a training step needs for activations, by two measures.
+"""Activation memory of a training step, by two measures.
 
-`activation_bytes` counts what autodiff keeps between the forward and the backward pass. It is traced, which
-takes a second, and is the same on every backend. It is generous: XLA recomputes what is cheap (a ReLU's mask,
-a normalised input).
-`compiled_bytes` asks XLA, for the backend at hand; on the CPU that includes the patches that its convolutions
-are lowered to, and its scheduler frees little of what remat allows it to.
-Neither holds parameters, gradients, optimizer state or the input.
+`activation_bytes` counts the arrays saved for the backward pass. It is traced, which takes a second, and is
+the same on every backend. It is an upper estimate: XLA recomputes cheap arrays (the mask of a ReLU, a
+normalized input).
+`compiled_bytes` is reported by XLA for the default backend. On the CPU it includes the patches that
+convolutions are lowered to, and the scheduler frees little of the memory that remat allows it to.
+Neither includes parameters, gradients, optimizer state or the input.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ def activation_bytes(
     remat: bool = False,
     variables: dict[str, Any] | None = None,
 ) -> int:
-    """Bytes of the intermediate arrays that the backward pass of a training step reads.
+    """Returns the bytes of activations saved for the backward pass of a training step.
 
     Args:
-      model: the model, in the dtype it trains in.
-      input_shape: one input without the batch axis.
-      batch: inputs in the step.
-      remat: recompute each block (submodule with "block" in its name) in the backward pass and keep only its
+      model: the model, in its training dtype.
+      input_shape: shape of one input without the batch axis.
+      batch: number of inputs in the step.
+      remat: recompute each block (submodule with "block" in its name) in the backward pass and save only its
         input.
-      variables: shapes of the model's variables, where they are known already.
+      variables: shapes of the variables of the model; traced if None.
     """
     loss, params, state, video = _step(model, input_shape, batch, remat, variables)
 
@@ -44,13 +44,15 @@ def activation_bytes(
 
     jaxpr = graph.make_jaxpr(residuals, params, state, video)[0].jaxpr
     given = {*jaxpr.invars, *jaxpr.constvars}
-    kept = {v for v in jaxpr.outvars if not isinstance(v, Literal)} - given
-    return sum(v.aval.size * v.aval.dtype.itemsize for v in kept)
+    saved = {v for v in jaxpr.outvars if not isinstance(v, Literal)} - given
+    return sum(v.aval.size * v.aval.dtype.itemsize for v in saved)
 
 
 def compiled_bytes(model: nn.Module, input_shape: InputShape, batch: int = 1, remat: bool = False) -> int:
-    """Bytes of temporary buffers of the compiled gradient on the default backend: activations and scratch.
-    Compiles for seconds to minutes; computes nothing. See `activation_bytes` for the arguments."""
+    """Returns the bytes of temporary buffers of the compiled gradient on the default backend.
+
+    Compiling takes seconds to minutes; nothing is computed. See `activation_bytes` for the arguments.
+    """
     loss, params, state, video = _step(model, input_shape, batch, remat, None)
     compiled = jax.jit(jax.value_and_grad(loss)).lower(params, state, video).compile()
     return compiled.memory_analysis().temp_size_in_bytes

@@ -1,9 +1,8 @@
-"""Receptive fields: which frames, rows and columns of the input an element of an endpoint depends on.
+"""Receptive fields: the frames, rows and columns of the input that an element of an endpoint depends on.
 
-`computed` follows the jaxpr and computes nothing: every intermediate array carries, for each axis of the
-input, the interval of positions that each of its elements depends on. `measured` runs the model and looks
-where the gradient is not zero. For convolutional networks both give the same intervals.
-The element is the one in the middle of the endpoint, n // 2 on each axis, all channels together.
+`computed` propagates intervals of input positions through the jaxpr, without running the model. `measured`
+runs the model and finds the nonzero elements of the gradient. For convolutional networks both give the same
+intervals. The element is the middle one of the endpoint, n // 2 on each axis, over all channels.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from vidjax.analysis.intervals import Interval, outputs
 Intervals = dict[
     str, tuple[Interval, ...]
 ]  # endpoint -> (first, last) position on each axis; last < first: none
-PROBE = (1024, 4096, 4096)  # T, H, W at least this large show a field whole
+PROBE = (1024, 4096, 4096)  # T, H, W that contain an unclipped field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Field:
 
     Attributes:
       clipped: positions of the actual input that the middle element depends on.
-      unclipped: the same for an input without end, None on an axis where the field is as long as the input,
-        whatever it is (a global average, attention), "past" where it is all before the element as well (a
-        running average). None for a model whose size depends on its input.
+      unclipped: the same for an unbounded input; None on an axis where the field always spans the input
+        (global average, attention), "past" where it spans everything before the element (running average).
+        None for a model whose parameters depend on the input size.
     """
 
     clipped: tuple[int, ...]
@@ -42,14 +41,14 @@ class Field:
 def receptive_fields(
     model: nn.Module, input_shape: tuple[int, ...], g: graph.Graph | None = None, unclipped: bool = True
 ) -> dict[str, Field]:
-    """Field of each endpoint of `model` for an input of `input_shape`, (T, H, W, C) or (H, W, C).
+    """Returns the field of each endpoint of `model` for an input of `input_shape`, (T, H, W, C) or (H, W, C).
 
     Args:
-      model: a registered model, or any that returns logits and endpoints.
-      input_shape: one input without the batch axis.
-      g: the traced model, where it exists already.
-      unclipped: also trace the model on an input of at least `PROBE`. Not for models on tokens, whose cost
-        grows with the square of the input.
+      model: a registered model, or any model that returns logits and endpoints.
+      input_shape: shape of one input without the batch axis.
+      g: the traced model; traced here if None.
+      unclipped: also trace the model on an input of at least `PROBE`. Not for transformers, whose cost is
+        quadratic in the input.
     """
     inside = computed(model, input_shape, g)
     *axes, channels = input_shape
@@ -58,7 +57,7 @@ def receptive_fields(
     if unclipped:
         try:
             free = computed(model, (*large, channels))
-        except ValueError:  # made for its number of frames
+        except ValueError:  # the model requires its number of frames
             large = (axes[0], *large[1:])
             free = computed(model, (*large, channels))
     return {
@@ -71,16 +70,19 @@ def receptive_fields(
 
 
 def _endless(interval: Interval, size: int) -> int | str | None:
-    """What `Field.unclipped` says of an axis of `size`."""
+    """Returns the value of `Field.unclipped` for an axis of `size`."""
     if _length(interval) == size:
         return None
-    # Only a field without bound begins where an input as long as the probe does.
+    # Only an unbounded field starts at the start of an input as long as the probe.
     return "past" if size >= min(PROBE) and interval[0] == 0 < interval[1] else _length(interval)
 
 
 def computed(model: nn.Module, input_shape: tuple[int, ...], g: graph.Graph | None = None) -> Intervals:
-    """Intervals of each endpoint, from the graph `g` of the model (traced here if None). An operation without
-    a rule is taken to look at all of its inputs, so an interval can be too long, never too short."""
+    """Returns the intervals of each endpoint from the graph `g` of the model (traced here if None).
+
+    An operation without a rule is assumed to depend on all of its inputs, so an interval can be too long but
+    never too short.
+    """
     g = g or graph.trace(model, input_shape)
     found = outputs(g.jaxpr, axes=range(1, len(input_shape)))
     return {name: tuple(_middle(i, g.shape(name)) for i in found[k]) for name, k in g.endpoints.items()}
@@ -100,10 +102,14 @@ def _length(interval: Interval) -> int:
 
 
 def measured(model: nn.Module, input_shape: tuple[int, ...], seed: int = 0) -> Intervals:
-    """Intervals of each endpoint, from gradients of the model run with random positive weights, for which
-    nothing cancels and every ReLU is open. A maximum passes a gradient to the largest element only, so the
-    gradients of several inputs are joined: rising and falling ones, which reach both ends of a pooling
-    window, and spiky ones, which also do beside padding. Inputs are small, so that no sigmoid is flat."""
+    """Returns the intervals of each endpoint from gradients of the model with random positive weights.
+
+    With positive weights nothing cancels and every ReLU is active. Max pooling passes the gradient to the
+    largest
+    element only, so the gradients of several inputs are combined: increasing and decreasing ramps, which
+    reach both ends of a window, and noise, which does so next to padding. Inputs are small, so that no
+    sigmoid saturates.
+    """
     rng = np.random.default_rng(seed)
     shapes = graph.abstract_variables(model, input_shape)
     variables = jax.tree_util.tree_map_with_path(lambda path, x: _positive(path, x, rng), shapes)

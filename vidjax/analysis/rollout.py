@@ -1,21 +1,21 @@
-"""What the output tokens of a transformer are made of, through all of its layers."""
+"""Attention rollout through all layers of a transformer."""
 
 import jax
 import jax.numpy as jnp
 
 
 def attention_rollout(attention: jax.Array, residual: float = 0.5) -> jax.Array:
-    """Attention rollout (Abnar & Zuidema, "Quantifying Attention Flow in Transformers", arXiv:2005.00928).
+    """Computes attention rollout (Abnar & Zuidema, arXiv:2005.00928).
 
     Args:
       attention: [L, B, H, N, N], the endpoint `attention` of a model built with `return_attention=True`; the
         weights of a row are those of one query and sum to one.
-      residual: share of the shortcut beside each attention layer.
+      residual: weight of the residual connection of each attention layer.
 
     Returns:
-      [B, N, N], float32: row n says how much of each input token is in output token n; rows sum to one. Its
-      class token's row, or the mean of all rows for a model that pools by the mean, laid out by the model's
-      `token_grid`, is the usual picture.
+      [B, N, N], float32: row n holds the weights of the input tokens in output token n; rows sum to one. To
+      visualize it, take the row of the class token, or the mean of all rows for mean pooling, and unflatten
+      it with the `token_grid` of the model.
     """
     maps = attention.astype(jnp.float32).mean(2)  # [L, B, N, N]
     n = maps.shape[-1]

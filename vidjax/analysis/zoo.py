@@ -1,4 +1,4 @@
-"""The README's table of models, made from the registry."""
+"""Generates the table of models in the README from the registry."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ END = "<!-- end of zoo -->"
 
 
 def zoo_table() -> str:
-    """A Markdown table with a row per registered model; counts are this code's own, accuracies published."""
+    """Returns a Markdown table of registered models, with counts of this code and published accuracies."""
     rows = [
         "| model | paper | input | time | parameters | GMACs | published top-1 | weights from |",
         "|---|---|---|---|--:|--:|---|---|",
@@ -25,7 +25,7 @@ def zoo_table() -> str:
 
 
 def row(name: str, params: int, gmacs: float) -> str:
-    """A model's line of the table."""
+    """Returns one row of the table."""
     s = spec(name)
     cells = [
         f"`{name}`",
@@ -45,7 +45,7 @@ def _paper(s: ModelSpec) -> str:
 
 
 def update(text: str) -> str:
-    """The README's text with its table made anew."""
+    """Returns the text of the README with its table regenerated."""
     head, rest = text.split(START)
     _, tail = rest.split(END)
     return f"{head}{START}\n{zoo_table()}\n{END}{tail}"

@@ -37,34 +37,35 @@ def attention(
     dropout: float = 0.0,
     rng: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(scale q k^T + bias) v, over heads (Vaswani et al., arXiv:1706.03762, section 3.2).
+    """Computes softmax(scale q k^T + bias) v for every head (Vaswani et al., arXiv:1706.03762, section 3.2).
 
-    Scores and softmax are float32 whatever the inputs are.
+    Scores and softmax are computed in float32 for inputs of any dtype.
 
     Args:
-      q: [B, N, H, D].
-      k, v: [B, M, H, D]; v may have another D.
-      bias: added to the scores, [b, h, N, M] with h of 1 or H, and b a divisor of B: windows or clips in the
-        batch repeat the b patterns in turn.
-      mask: of the same shape or [b, h, 1, M]; False hides a key.
-      scale: D ** -0.5 where None.
-      backend: see the module.
-      dropout: rate at which weights are dropped, with the key `rng`; "plain" alone has it.
+      q: queries [B, N, H, D].
+      k, v: keys and values [B, M, H, D]; values may have another D.
+      bias: added to the scores, [b, h, N, M], where h is 1 or H and b divides B: the b patterns repeat along
+        the batch, one per window or clip.
+      mask: boolean [b, h, N, M] or [b, h, 1, M]; False hides a key.
+      scale: factor on the scores; D ** -0.5 if None.
+      backend: one of `BACKENDS`, see the module docstring.
+      dropout: dropout rate of the attention weights; only "plain" implements it.
+      rng: key of the dropout.
 
     Returns:
-      [B, N, H, D of v], of the dtype of v.
+      [B, N, H, D of v], in the dtype of v.
 
     Raises:
-      ValueError: an unknown backend, or dropout under another than "plain".
+      ValueError: `backend` is unknown, or does not implement dropout.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"attention backend {backend!r}: one of {', '.join(BACKENDS)}")
+        raise ValueError(f"unknown attention backend {backend!r}: use one of {', '.join(BACKENDS)}")
     if backend == "auto":
-        # The fused kernels take values of the queries' size alone.
+        # The fused kernels require values of the queries' width.
         special = bias is not None or mask is not None or q.shape[-1] != v.shape[-1]
         backend = attention_backend(q, k, special, dropout > 0)
     if dropout and backend != "plain":
-        raise ValueError(f"attention backend {backend!r} has no dropout, only 'plain' has")
+        raise ValueError(f"attention backend {backend!r} has no dropout; use 'plain'")
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
     if backend == "plain":
         return _plain(q, k, v, bias, mask, dropout, rng)
@@ -79,7 +80,7 @@ def attention_weights(
     mask: jax.Array | None = None,
     scale: float | None = None,
 ) -> jax.Array:
-    """The weights [B, H, N, M], float32, that `attention` averages the values with; its arguments."""
+    """Returns the attention weights [B, H, N, M], float32. Takes the arguments of `attention`."""
     return _weights(q * (q.shape[-1] ** -0.5 if scale is None else scale), k, bias, mask)
 
 
@@ -98,8 +99,10 @@ def _plain(q, k, v, bias, mask, dropout=0.0, rng=None):
 
 
 def _blockwise(q, k, v, bias, mask):
-    """`_plain` on equal blocks of queries, one after the other, recomputed in the backward pass. Each sees
-    every key, so its softmax is exact as it stands."""
+    """Runs `_plain` on equal blocks of queries in turn, recomputing each in the backward pass.
+
+    Every block attends to all keys, so its softmax is exact.
+    """
     n = q.shape[1]
     count = -(-n // BLOCK)
     if count == 1:
@@ -112,17 +115,17 @@ def _blockwise(q, k, v, bias, mask):
         x = jnp.pad(x, pad).reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
         return jnp.moveaxis(x, axis, 0)
 
-    whole = {}  # what is the same for every query
+    shared = {}  # inputs that are the same for every query
     parts = {"q": split(q, 1)}
     for name, x in (("bias", bias), ("mask", mask)):
         if x is None or x.shape[2] == 1:
-            whole[name] = x
+            shared[name] = x
         else:
             parts[name] = split(x, 2)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def run(parts):
-        given = whole | parts
+        given = shared | parts
         return _plain(given["q"], k, v, given["bias"], given["mask"])
 
     y = jnp.moveaxis(jax.lax.map(run, parts), 0, 1)
@@ -135,7 +138,10 @@ def _cudnn(q, k, v, bias, mask):
 
 
 def _flash(q, k, v, bias, mask):
-    """The compiler cannot split a kernel over devices: under a mesh each takes its samples and its heads."""
+    """Runs the Pallas kernel, under a mesh on each device's samples and heads.
+
+    XLA does not partition a Pallas kernel by itself.
+    """
     (b, n, h, _), m = q.shape, k.shape[1]
     if mask is not None:
         hidden = jnp.where(mask, 0.0, HIDDEN_SCORE)
@@ -155,15 +161,15 @@ def _flash(q, k, v, bias, mask):
 
 
 def _kernel(q, k, v, bias):
-    """The Pallas kernel, on multiples of 128 tokens; those that fill up are of another segment."""
+    """Runs the Pallas kernel on tokens padded to a multiple of 128; padding is another segment."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 
-    def fill(x, *axes):
+    def pad_to_128(x, *axes):
         return jnp.pad(x, [(0, -x.shape[i] % 128 if i in axes else 0) for i in range(x.ndim)])
 
     b, n, m = q.shape[0], q.shape[1], k.shape[1]
-    q, k, v = (fill(x.transpose(0, 2, 1, 3), 2) for x in (q, k, v))
-    bias = None if bias is None else fill(bias, 2, 3)
+    q, k, v = (pad_to_128(x.transpose(0, 2, 1, 3), 2) for x in (q, k, v))
+    bias = None if bias is None else pad_to_128(bias, 2, 3)
     real = [jnp.arange(x.shape[2]) < size for x, size in ((q, n), (k, m))]
     segments = pallas.SegmentIds(*(jnp.tile(x[None], (b, 1)).astype(jnp.int32) for x in real))
     y = pallas.flash_attention(q, k, v, bias, segments, sm_scale=1.0)
@@ -171,7 +177,7 @@ def _kernel(q, k, v, bias):
 
 
 def _tile(x: jax.Array, batch: int) -> jax.Array:
-    """[b, ...] -> [1 or batch, ...], the b patterns in turn."""
+    """Repeats the b patterns of `x` [b, ...] along the batch axis, unless b is 1 or `batch`."""
     return x if x.shape[0] in (1, batch) else jnp.tile(x, (batch // x.shape[0], *(1,) * (x.ndim - 1)))
 
 

@@ -1,4 +1,4 @@
-"""Convolution over one, two or three spatial dimensions, lowered to what the backend runs fast."""
+"""Convolution over one, two or three spatial dimensions."""
 
 from collections.abc import Sequence
 
@@ -33,18 +33,19 @@ def conv(
     Args:
       x: input with one, two or three spatial axes.
       kernel: the weights, of the same dtype.
-      strides: one step for all axes, or one per axis.
+      strides: one for all axes, or one per axis.
       padding: zeros on each side: one number for all, one per axis, (before, after) pairs, or "SAME".
       dilation: spacing of the window, one for all axes or one per axis.
-      groups: parts of the channels that are convolved apart.
-      lowering: "auto" picks by backend and shape, and is "native" everywhere but on the CPU and, for 3D
-        windows of single channels, on the GPU.
+      groups: number of channel groups that are convolved separately.
+      lowering: "auto" selects by platform and shape, see `vidjax.layers.lowering.conv_lowering`; it is
+        "native" except on the CPU and, for depthwise 3D kernels, on the GPU. All give the same result.
         "native": XLA's own convolution.
-        "taps" (2D, 3D): one 2D convolution of the folded frames per temporal offset, summed; of a pointwise
-        window, one matrix product, without a forward-mode derivative.
+        "taps" (2D, 3D): one 2D convolution of the folded frames per temporal offset, summed; for a pointwise
+        kernel, one matrix product, which has no forward-mode derivative.
         "winograd" (2D, 3D; float32; 3x3 in space, without strides, dilation or groups): see
-        `vidjax.layers.winograd`. It has no forward-mode derivative.
-        "shifts" (2D, 3D; one channel per group): see `vidjax.layers.depthwise`. No forward-mode derivative.
+        `vidjax.layers.cpu.winograd`. It has no forward-mode derivative.
+        "shifts" (2D, 3D; one channel per group): see `vidjax.layers.cpu.depthwise`. No forward-mode
+        derivative.
 
     Returns:
       The output, [B, *spatial, Cout].
@@ -59,7 +60,7 @@ def conv(
         lowering = conv_lowering(x, kernel, strides, dilation, groups)
     if lowering == "native":
         return convolve(x, kernel, strides, pads, dilation, groups)
-    if n == 2:  # images are the frames of one video under a window of one frame
+    if n == 2:  # treats images as frames of one video, with a kernel of one frame
         x, kernel = x[None], kernel[None]
         strides, pads, dilation = (1, *strides), [(0, 0), *pads], (1, *dilation)
     if lowering == "winograd":
@@ -86,8 +87,8 @@ class Conv(nn.Module):
     """A learned convolution. Kernel [*kernel_size, Cin / groups, features]; see `conv` for the arguments.
 
     Attributes:
-      kernel_init: initialiser; He et al.'s normal over the fan-out, the rule of the ResNets, by default.
-      dtype: dtype of the computation and output; that of input and parameters where None.
+      kernel_init: initializer; by default He et al.'s normal over the fan-out, as ResNets use.
+      dtype: dtype of the computation and output; inferred from input and parameters if None.
       param_dtype: dtype of kernel and bias.
     """
 

@@ -1,9 +1,9 @@
-"""The non-local block: every position of a clip looks at all others.
+"""The non-local block: attention from every position of a clip to all positions.
 
 Wang et al., "Non-local Neural Networks", CVPR 2018, arXiv:1711.07971. Equation 1 with the pairwise
-functions of equations 2 to 5, inside the residual of equation 6 (figure 2), sub-sampled as section 3.3 says.
-As in the published code, and unlike the paper, the maximum is taken before phi and g rather than after, and
-the exponent of the embedded Gaussian is divided by the root of the width.
+functions of equations 2 to 5, inside the residual of equation 6 (figure 2), with the subsampling of section
+3.3. As in the published code, and unlike the paper, the maximum is taken before phi and g rather than after,
+and the exponent of the embedded Gaussian is divided by the root of the width.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ class NonLocal(nn.Module):
     """A residual block of attention over space and time.
 
     Attributes:
-      form: how similar two positions are: "gaussian", exp(x_i . x_j); "embedded_gaussian",
+      form: pairwise function of two positions: "gaussian", exp(x_i . x_j); "embedded_gaussian",
         exp(theta(x_i) . phi(x_j) / sqrt(width)); "dot_product", theta(x_i) . phi(x_j); "concatenation",
-        relu(w . [theta(x_i), phi(x_j)]). The first two are normalised by their sum, the others by the number
+        relu(w . [theta(x_i), phi(x_j)]). The first two are normalized by their sum, the others by the number
         of positions.
-      pool: (T, H, W) window of the maximum that thins out the positions looked at.
-      zero_init: start as the identity, with the scale of the last norm at zero.
-      conv, norm: constructors of the convolutions and of the norm.
+      pool: (T, H, W) window of the max pooling of keys and values.
+      zero_init: initialize the scale of the last norm with zeros, so that the block starts as the identity.
+      conv, norm: constructors of convolution and norm modules.
     """
 
     form: str = "embedded_gaussian"
@@ -42,17 +42,17 @@ class NonLocal(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps `x` [B, T, H, W, C] to the same shape. Raises `UserError` for a form that is none."""
+        """Maps `x` [B, T, H, W, C] to the same shape. Raises `UserError` for an unknown form."""
         if self.form not in FORMS:
             raise unknown("form of the non-local block", self.form, FORMS)
         width = x.shape[-1] // 2
         embed = partial(self.conv, kernel_size=(1, 1, 1), use_bias=True)
-        seen = max_pool(x, self.pool, self.pool) if self.pool != (1, 1, 1) else x
-        g = _flat(embed(width, name="g")(seen))  # [B, M, width]
+        pooled = max_pool(x, self.pool, self.pool) if self.pool != (1, 1, 1) else x
+        g = _flat(embed(width, name="g")(pooled))  # [B, M, width]
         if self.form == "gaussian":
-            theta, phi = _flat(x), _flat(seen)
+            theta, phi = _flat(x), _flat(pooled)
         else:
-            theta, phi = _flat(embed(width, name="theta")(x)), _flat(embed(width, name="phi")(seen))
+            theta, phi = _flat(embed(width, name="theta")(x)), _flat(embed(width, name="phi")(pooled))
 
         if self.form == "concatenation":
             w = self.param("concatenation", nn.initializers.normal(0.01), (2, width, 1), jnp.float32)

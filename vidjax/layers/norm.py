@@ -1,17 +1,19 @@
-"""Normalisation: of batches, with a stated rule for whose statistics count, of vectors, of near channels."""
+"""Batch, layer and local response normalization."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-# `with statistics("stored"):` makes every BatchNorm traced inside normalise with its running statistics, in
-# training too, and leave them as they are; "measured" replaces them by those of the batch, for precise_bn.
+# `with statistics("stored"):` makes every BatchNorm traced inside normalize with its running statistics, also
+# in training, and not update them; "measured" replaces them by those of the batch, for `train.precise_bn`.
+# This is a context, as `lowering.lowering_platform` is: frozen BatchNorm and precise BatchNorm are properties
+# of a step, which would otherwise be an argument of every model's call.
 statistics = jax.make_user_context("batch")
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over every axis but the last (Ioffe & Szegedy, arXiv:1502.03167).
+    """Batch normalization over every axis but the last (Ioffe & Szegedy, arXiv:1502.03167).
 
     Under `jit` over a mesh the batch axis is global, so `groups=1` means statistics of the global batch.
     Most papers of this field used the statistics of each device; `groups=n` computes them for n equal parts
@@ -22,9 +24,9 @@ class BatchNorm(nn.Module):
       momentum: weight of the old running statistics (PyTorch's momentum is one minus this).
       epsilon: added to the variance.
       use_scale, use_bias: whether there is a learned scale, and a learned bias.
-      scale_init: its initialiser; zeros for the last layer of a residual branch.
-      groups: number of equal parts of the leading axis that are normalised apart.
-      dtype: dtype of the output; that of the input where None.
+      scale_init: initializer of the scale; zeros for the last layer of a residual branch.
+      groups: number of equal parts of the leading axis that are normalized separately.
+      dtype: dtype of the output; that of the input if None.
       param_dtype: dtype of scale and bias.
     """
 
@@ -39,7 +41,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises `x` [B, ..., C]. Raises ValueError where B is not divisible by `groups` in training."""
+        """Normalizes `x` [B, ..., C]. Raises ValueError if `groups` does not divide B in training."""
         channels = x.shape[-1]
         train = train and statistics.value != "stored"
         if train and x.shape[0] % self.groups:
@@ -53,15 +55,15 @@ class BatchNorm(nn.Module):
             scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
             gain = scale.astype(jnp.float32)[None]
 
-        # The spatial axes stay apart: XLA's CPU takes ten times longer over the gradient of flattened ones.
+        # Spatial axes are not flattened: the gradient would take ten times longer on XLA's CPU.
         grouped = x.reshape(self.groups if train else 1, -1, *x.shape[1:])
         if train:
-            # The variance is taken around the running mean, since E[x^2] - E[x]^2 in float32 loses that of a
-            # channel whose mean is large beside its deviation, and a second pass over x costs more.
+            # The variance is taken around the running mean: in float32, E[x^2] - E[x]^2 is inaccurate for a
+            # channel whose mean is much larger than its standard deviation; a second pass would cost more.
             axes = tuple(range(1, x.ndim))
-            centred = grouped.astype(jnp.float32) - self._spread(mean.value[None], x.ndim)
-            m = centred.mean(axes)  # [groups, C]
-            v = jnp.maximum((centred * centred).mean(axes) - m * m, 0.0)
+            centered = grouped.astype(jnp.float32) - self._spread(mean.value[None], x.ndim)
+            m = centered.mean(axes)  # [groups, C]
+            v = jnp.maximum((centered * centered).mean(axes) - m * m, 0.0)
             m += mean.value[None]
             if statistics.value == "measured":
                 mean.value, var.value = m.mean(0), v.mean(0) + m.var(0)
@@ -78,14 +80,14 @@ class BatchNorm(nn.Module):
 
     @staticmethod
     def _spread(per_group: jax.Array, ndim: int) -> jax.Array:
-        """[groups, C] to [groups, 1, ..., 1, C], beside an input of `ndim` axes split into groups."""
+        """Reshapes [groups, C] to [groups, 1, ..., 1, C], to broadcast with a grouped input."""
         return per_group.reshape(per_group.shape[0], *(1,) * (ndim - 1), per_group.shape[1])
 
 
 def local_response_norm(
     x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> jax.Array:
-    """x / (k + alpha / size * sum of squares over `size` neighbouring channels) ** beta.
+    """Computes x / (k + alpha / size * sum of squares over `size` neighboring channels) ** beta.
 
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012, section 3.3,
     with Caffe's and PyTorch's division of alpha by the size. Channels are the last axis; `size` is odd.
@@ -97,13 +99,13 @@ def local_response_norm(
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis (Ba et al., arXiv:1607.06450).
+    """Layer normalization over the last axis (Ba et al., arXiv:1607.06450).
 
     Mean and variance are float32, the variance around the mean.
 
     Attributes:
       epsilon: added to the variance.
-      dtype: dtype of the output; that of the input where None.
+      dtype: dtype of the output; that of the input if None.
       param_dtype: dtype of scale and bias.
     """
 
@@ -113,10 +115,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises each vector of `x` [..., C]."""
+        """Normalizes each vector of `x` [..., C]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        # Without axes of size one: XLA's CPU takes ten times longer over the gradient beside them.
+        # Axes of size one are removed: with them the gradient takes ten times longer on XLA's CPU.
         y = x.reshape([n for n in x.shape[:-1] if n > 1] + [x.shape[-1]]).astype(jnp.float32)
         scale, bias = (p.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,)) for p in (scale, bias))
         y = y - y.mean(-1, keepdims=True)

@@ -19,16 +19,16 @@ Pads = tuple[tuple[int, int], ...]
 def max_pool(
     x: jax.Array, window: Window, strides: Window, padding: Padding = 0, ceil_mode: bool = False
 ) -> jax.Array:
-    """The maximum over windows of `x` [B, *spatial, C]; padding never wins.
+    """Computes the maximum over windows of `x` [B, *spatial, C]; padding is minus infinity.
 
-    Of equal elements in a window the first in row-major order gets the whole gradient, as in XLA and PyTorch.
+    Among equal elements of a window the first in row-major order receives the gradient, as in XLA and
+    PyTorch.
 
     Args:
       x: input with at least one spatial axis.
       window, strides: one number for all spatial axes, or one per axis.
       padding: one number for all, one per axis, (before, after) pairs, or "SAME".
-      ceil_mode: PyTorch's: the last window may hang over the end as long as it starts before the padding
-        there.
+      ceil_mode: as in PyTorch, the last window may extend past the end if it starts before the end padding.
 
     Returns:
       The output, [B, *spatial, C].
@@ -46,10 +46,15 @@ def avg_pool(
     count_include_pad: bool = True,
     ceil_mode: bool = False,
 ) -> jax.Array:
-    """The average over windows of `x` [B, *spatial, C]; see `max_pool` for the other arguments.
+    """Computes the average over windows of `x` [B, *spatial, C].
 
-    `count_include_pad` counts the zeros of the padding as elements, as PyTorch does unless told otherwise;
-    TensorFlow never does. What hangs over in `ceil_mode` never counts.
+    Args:
+      x, window, strides, padding, ceil_mode: see `max_pool`; elements past the end in `ceil_mode` do not
+        count.
+      count_include_pad: count the zeros of the padding, as PyTorch does by default; TensorFlow never does.
+
+    Returns:
+      The output, [B, *spatial, C].
     """
     window, strides, plain = _geometry(x, window, strides, padding, False)
     _, _, pads = _geometry(x, window, strides, padding, ceil_mode)
@@ -66,14 +71,20 @@ def avg_pool(
 
 
 def max_over(x: jax.Array, axis: int) -> jax.Array:
-    """The maximum over an axis, found by index: the gradient of `x.max` divides by the number of values that
-    equal it, which is none where the compiler computes `x` again and rounds otherwise."""
+    """Computes the maximum over an axis by index.
+
+    The gradient of `x.max` divides by the number of elements equal to the maximum, which can be zero if the
+    compiler recomputes `x` with other rounding.
+    """
     return jnp.take_along_axis(x, x.argmax(axis, keepdims=True), axis).squeeze(axis)
 
 
 def adaptive_avg_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
-    """Averages `x` [B, *spatial, C] to [B, *size, C], whatever its size: cell i of an axis averages
-    floor(i n / size) to ceil((i + 1) n / size), as in PyTorch; cells of a larger size overlap."""
+    """Averages `x` [B, *spatial, C] to [B, *size, C].
+
+    As in PyTorch, cell i of an axis of n elements averages floor(i n / size) to ceil((i + 1) n / size); cells
+    overlap if `size` is larger than n.
+    """
     size = (size,) * (x.ndim - 2) if isinstance(size, int) else size
     for axis, (n, m) in enumerate(zip(x.shape[1:-1], size, strict=True), 1):
         if n != m:
@@ -83,7 +94,7 @@ def adaptive_avg_pool(x: jax.Array, size: int | Sequence[int]) -> jax.Array:
 
 
 def _geometry(x, window, strides, padding, ceil_mode) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
-    """Window, strides and (before, after) padding of each axis."""
+    """Returns window, strides and (before, after) padding per axis."""
     n = x.ndim - 2
     window, strides = ((v,) * n if isinstance(v, int) else tuple(v) for v in (window, strides))
     if isinstance(padding, str):
@@ -93,7 +104,7 @@ def _geometry(x, window, strides, padding, ceil_mode) -> tuple[tuple[int, ...], 
     for size, k, step, pad in zip(x.shape[1:], window, strides, padding, strict=False):
         low, high = (pad, pad) if isinstance(pad, int) else pad
         if ceil_mode and (rest := (size + low + high - k) % step):
-            over = step - rest  # from the end of the padding to that of one more window
+            over = step - rest  # elements of one more window past the end of the padding
             starts = size + low + high - k + over
             high += over if starts < size + low else 0
         pads.append((low, high))

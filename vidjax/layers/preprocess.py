@@ -1,4 +1,4 @@
-"""From bytes to floats, on the device."""
+"""Normalization of uint8 video to float, on the device."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +18,12 @@ def statistics(spec: ModelSpec, data: Any) -> dict[str, Any]:
 
 
 def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] | Mapping) -> Any:
-    """uint8 [..., C] -> float32 (video / 255 - mean) / std; one channel takes their averages. Where `video`
-    is a dict of streams, so are `mean` and `std`. What is float already stays as it is."""
+    """Converts uint8 video [..., C] to float32, (video / 255 - mean) / std.
+
+    Args:
+      video: an array, or a dict of streams; float arrays (cached features) are returned unchanged.
+      mean, std: per channel, on a scale of 0 to 1, averaged for one-channel video; dicts if `video` is one.
+    """
     if isinstance(video, Mapping):
         return {stream: normalize(x, mean[stream], std[stream]) for stream, x in video.items()}
     if jnp.issubdtype(video.dtype, jnp.floating):  # cached features
@@ -31,13 +35,13 @@ def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] 
 
 
 def denormalize(video: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
-    """float [..., C] as `normalize` made it -> float32, 0 to 1."""
+    """Inverts `normalize`: float [..., C] to float32 in 0 to 1."""
     mean, std = (x.astype(np.float32) for x in _statistics(video, mean, std))
     return video * std + mean
 
 
 def _statistics(video: Any, mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Both of as many axes as the video, the last one its channels."""
+    """Returns mean and std reshaped to broadcast with `video`."""
     mean, std = np.asarray(mean), np.asarray(std)
     if video.shape[-1] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)

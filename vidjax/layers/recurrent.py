@@ -1,8 +1,8 @@
-"""Recurrence over time: a scan with truncated back-propagation, LSTM and GRU layers, averaged decisions.
+"""Recurrence over time: a scan with truncated backpropagation, and LSTM and GRU layers.
 
-In every layer the product with the input is taken for all steps at once, before the scan; a step then has
-only the product with its state. The recurrence runs in float32 whatever the trunk computes in, since rounding
-adds up over steps.
+Every layer computes the product with its input for all steps at once before the scan; a step computes only
+the product with the state. The recurrence runs in float32 for any compute dtype of the backbone, since
+rounding errors accumulate over steps.
 """
 
 from collections.abc import Callable
@@ -27,22 +27,22 @@ def scan_time(
     """Runs `state, y = step(state, x[:, t])` over the time axis of `x` [B, T, ...].
 
     Args:
-      step: one turn.
-      state: where it begins.
-      x: the steps' inputs.
-      truncate: the gradient through the state is cut before every so many steps; never where None.
-      reverse: from the last step to the first.
+      step: function of one step.
+      state: initial state, a pytree.
+      x: inputs of all steps.
+      truncate: stop the gradient through the state every `truncate` steps; never if None.
+      reverse: run from the last step to the first.
 
     Returns:
-      The last state, and y [B, T, ...] in the order of `x`.
+      The final state, and y [B, T, ...] in the order of `x`.
 
     Raises:
-      UserError: `truncate` below 1.
+      UserError: `truncate` is less than 1.
     """
     if truncate is not None and truncate < 1:
         raise UserError(f"truncate must be at least 1 step, got {truncate}")
 
-    def turn(state, inputs):
+    def truncated_step(state, inputs):
         x, cut = inputs
         if truncate is not None:
             state = jax.tree.map(lambda s: jnp.where(cut, lax.stop_gradient(s), s), state)
@@ -50,12 +50,12 @@ def scan_time(
 
     count = jnp.arange(x.shape[1])
     cut = (count[::-1] if reverse else count) % (truncate or 1) == 0
-    state, y = lax.scan(turn, state, (x.swapaxes(0, 1), cut), reverse=reverse)
+    state, y = lax.scan(truncated_step, state, (x.swapaxes(0, 1), cut), reverse=reverse)
     return state, y.swapaxes(0, 1)
 
 
 class Recurrent(nn.Module):
-    """Base of the layers below: [B, T, D] and a state -> outputs [B, T, width] and the last state.
+    """Base of the layers below: maps [B, T, D] and a state to outputs [B, T, width] and the final state.
 
     Attributes:
       width: size of the state.
@@ -70,14 +70,14 @@ class Recurrent(nn.Module):
 
     @staticmethod
     def zeros(batch: int, width: int) -> Any:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return jnp.zeros((batch, width))
 
     def _parameters(self, gates: int, bias: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Input products [B, T, gates * width], with `bias` as their first bias, and the state's kernel."""
+        """Returns input products [B, T, gates * width] with initial bias `bias`, and the state's kernel."""
         n = gates * self.width
-        start = lambda key, shape, dtype: jnp.asarray(bias, dtype)  # noqa: E731
-        inputs = nn.Dense(n, bias_init=start, param_dtype=self.param_dtype, name="input")(
+        bias_init = lambda key, shape, dtype: jnp.asarray(bias, dtype)  # noqa: E731
+        inputs = nn.Dense(n, bias_init=bias_init, param_dtype=self.param_dtype, name="input")(
             x.astype(jnp.float32)
         )
         each = nn.initializers.orthogonal()
@@ -93,7 +93,8 @@ class LSTM(Recurrent):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with Gers' forget gate).
 
     i, f, o = sigmoid, g = tanh of W x_t + b + U h_{t-1};  c_t = f c_{t-1} + i g;  h_t = o tanh(c_t).
-    Columns are in the order i, f, g, o. The forget gate's bias starts at 1 (Jozefowicz et al. 2015).
+    Columns are in the order i, f, g, o. The bias of the forget gate is initialized with 1 (Jozefowicz et al.
+    2015).
     """
 
     @staticmethod
@@ -120,8 +121,9 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """Gated recurrent unit (Cho et al., arXiv:1406.1078), in cuDNN's form: one product with the state a step.
+    """Gated recurrent unit (Cho et al., arXiv:1406.1078), in cuDNN's form.
 
+    One step has one product with the state.
     r, z = sigmoid(W x_t + b + U h_{t-1});  n = tanh(W_n x_t + b_n + r (U_n h_{t-1} + c_n));
     h_t = (1 - z) n + z h_{t-1}. Columns are in the order r, z, n.
     """
@@ -145,9 +147,9 @@ class GRU(Recurrent):
 
 
 def log_mean_probability(logits: jax.Array, axis: int) -> jax.Array:
-    """Log of the softmax of `logits` [..., K] averaged over `axis`: several decisions as one.
+    """Returns the log of the softmax of `logits` [..., K] averaged over `axis`.
 
-    Logits again, whose softmax is the average.
+    The result can be used as logits: its softmax is the averaged probability.
     """
     logs = nn.log_softmax(logits.astype(jnp.float32))
     return jax.nn.logsumexp(logs, axis=axis) - jnp.log(logits.shape[axis])

@@ -1,4 +1,4 @@
-"""Equal blocks' parameters: apart (block0, block1, ...) or stacked for a scan (blocks, axis 0 by layer)."""
+"""Conversion between separate (block0, block1, ...) and stacked (blocks) parameters of equal blocks."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _NUMBERED = re.compile(r"(.*block)(\d+)")
 
 
 def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of arrays, or of their shapes, with every "...blocks" taken apart: "...block0", ..."""
+    """Splits every "...blocks" of nested dicts of arrays, or of shapes, into "...block0", "...block1", ..."""
     out: dict[str, Any] = {}
     for name, x in tree.items():
         if name.endswith("blocks") and isinstance(x, Mapping):
@@ -24,8 +24,11 @@ def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse: "...block0", "...block1", ... of any depth stacked as "...blocks". Raises ValueError where
-    the blocks of a name are not alike or not numbered from 0."""
+    """Stacks "...block0", "...block1", ... at any depth as "...blocks", inverting `unstack_blocks`.
+
+    Raises:
+      ValueError: the blocks of a name differ in structure or are not numbered from 0.
+    """
     out: dict[str, Any] = {}
     groups: dict[str, dict[int, Any]] = {}
     for name, x in tree.items():
@@ -41,7 +44,7 @@ def stack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def laid_out_as(model: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
-    """`tree` with the blocks stacked or apart as they are in `model`, name by name; all else as it is."""
+    """Returns `tree` with blocks stacked or separate as in `model`, by name; other entries are unchanged."""
     out = dict(tree)
     for name, x in model.items():
         if not isinstance(x, Mapping):

@@ -1,9 +1,9 @@
 """Pre-norm transformer encoders on tokens [B, N, D].
 
-What a model is built from, in the order it is met:
+Building blocks, in the order in which a model uses them:
 
     PatchEmbed(width, patch)            [B, (T,) H, W, C] -> [B, (T',) H', W', D]: patches or tubelets
-    TokenGrid(shape, prefix)            where the tokens lie, for pictures: (T', H', W') after `prefix` others
+    TokenGrid(shape, prefix)            the layout of the tokens: (T', H', W') after `prefix` others
     sincos_positions(count, width)      a fixed table [N, D]
     interpolate_positions(table, ...)   a learned table on another grid
     Attention, Mlp, DropPath, LayerScale, Block
@@ -12,9 +12,10 @@ What a model is built from, in the order it is met:
 Block's parameters are norm1, attn/{qkv, proj}, norm2, mlp/{fc1, fc2}, and ls1, ls2 with layer scale. `qkv` is
 one Dense of 3 D columns: q, k, v, each head by head.
 
-`apply_blocks` takes `scan` (one traced block, its parameters stacked under "blocks": compiles in the time of
-one layer) and `remat` ("none", "dots": keep the results of Dense layers only, "full": keep each block's input
-only). Neither changes what is computed. `vidjax.layers.stacking` turns one layout into the other.
+`apply_blocks` takes `scan` (one traced block with parameters stacked under "blocks", which compiles in the
+time of one layer) and `remat` ("none"; "dots": save only the outputs of Dense layers for the backward pass;
+"full": save only the input of each block). Neither changes the result. `vidjax.layers.stacking` converts
+between the two layouts of parameters.
 """
 
 import dataclasses
@@ -39,13 +40,15 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 KERNEL_INIT = nn.initializers.truncated_normal(0.02)
-XAVIER = nn.initializers.xavier_uniform()  # as the releases of ViT, ViViT and masked autoencoders start
+XAVIER = nn.initializers.xavier_uniform()  # as in the releases of ViT, ViViT and masked autoencoders
 
 
 @jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x), with the error function (Hendrycks & Gimpel, arXiv:1606.08415). Its derivative is one array,
-    made in the forward pass: autodiff's keeps several, and evaluates them again for each use."""
+    """Computes the exact GELU, x Phi(x) (Hendrycks & Gimpel, arXiv:1606.08415).
+
+    The custom derivative saves one array for the backward pass, computed in the forward pass.
+    """
     return x * _normal_cdf(x)
 
 
@@ -65,12 +68,12 @@ class Mlp(nn.Module):
     """Dense, GELU, Dense: [..., D] -> [..., out].
 
     Attributes:
-      width: of the hidden layer.
-      out: of the last layer; D where None.
-      tanh_gelu: GELU by its tanh approximation.
-      dropout: rate after each of the two layers.
-      dtype, param_dtype: of the computation and of the parameters.
-      kernel_init: of both kernels.
+      width: width of the hidden layer.
+      out: width of the last layer; D if None.
+      tanh_gelu: use the tanh approximation of GELU.
+      dropout: dropout rate after each of the two layers.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
+      kernel_init: initializer of both kernels.
     """
 
     width: int
@@ -95,12 +98,13 @@ class Attention(nn.Module):
     """Multi-head self-attention.
 
     Attributes:
-      heads: H; D / H is the size of a head.
-      qkv_bias: which of the projections have a bias: "qkv", "qv" (parameters q_bias and v_bias) or "".
-      dropout: rate after the last projection; attention_dropout: of the weights.
+      heads: H, number of heads of width D / H.
+      qkv_bias: which projections have a bias: "qkv", "qv" (parameters q_bias and v_bias) or "".
+      dropout: dropout rate after the output projection.
+      attention_dropout: dropout rate of the attention weights.
       backend: see `vidjax.layers.attention`.
-      return_attention: also return the weights, which takes memory quadratic in the tokens.
-      kernel_init: of both kernels.
+      return_attention: also return the weights, which takes memory quadratic in the number of tokens.
+      kernel_init: initializer of both kernels.
     """
 
     heads: int
@@ -122,10 +126,12 @@ class Attention(nn.Module):
         bias: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Tokens [B, N, D] -> [B, N, D] and the weights [B, H, N, N] where asked for, else None. `bias` and
-        `mask` are those of `attention`."""
+        """Maps tokens [B, N, D] to [B, N, D], and to weights [B, H, N, N] with `return_attention`, else None.
+
+        `bias` and `mask` are those of `attention`.
+        """
         if self.qkv_bias not in ("qkv", "qv", ""):
-            raise ValueError(f"qkv_bias {self.qkv_bias!r}: one of 'qkv', 'qv', ''")
+            raise ValueError(f"unknown qkv_bias {self.qkv_bias!r}: use 'qkv', 'qv' or ''")
         width = x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
         qkv = nn.Dense(3 * width, use_bias=self.qkv_bias == "qkv", name="qkv", **types)(x)
@@ -146,8 +152,11 @@ class Attention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves a residual branch out for whole samples and scales the others up (Huang et al., "Deep Networks
-    with Stochastic Depth", arXiv:1603.09382). `rate` may be an array, as under scan. rng: "dropout"."""
+    """Drops a residual branch for whole samples and scales up the others.
+
+    Huang et al., "Deep Networks with Stochastic Depth", arXiv:1603.09382. `rate` may be an array, as it is
+    under scan. Uses the rng stream "dropout".
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array, train: bool) -> jax.Array:
@@ -201,7 +210,7 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Tokens [B, N, D] -> the same shape, and {"attention": [B, H, N, N]} where asked for, else {}."""
+        """Maps tokens [B, N, D] to the same shape, and to {"attention": [B, H, N, N]} or {}."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         dense = types | dict(kernel_init=self.kernel_init)
 
@@ -237,23 +246,24 @@ def apply_blocks(
     remat: str = "none",
     name: str = "block",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Runs `depth` equal blocks; for use inside a compact method, whose submodules they become.
+    """Applies `depth` equal blocks as submodules of the calling compact method.
 
     Args:
-      block: makes one, `block(name=...)`; called as `Block` is, with (x, train, drop_path rate).
-      x: tokens [B, N, D], or whatever the block takes and gives back.
-      depth: L.
-      train: whether dropout and drop path act.
-      drop_path: rate of the last block; it rises linearly from 0 at the first.
+      block: constructor, `block(name=...)`; the module is called with (x, train, drop_path rate) as `Block`
+        is.
+      x: tokens [B, N, D], or any input of the block.
+      depth: L, the number of blocks.
+      train: whether dropout and drop path are active.
+      drop_path: rate of the last block, rising linearly from 0 at the first.
       scan: one scanned block with stacked parameters, named `name` + "s".
-      remat: what of a block is kept for the backward pass, see the module.
-      name: of the blocks, before their number.
+      remat: what a block saves for the backward pass, see the module docstring.
+      name: prefix of the names of the blocks.
 
     Returns:
-      The tokens, and what blocks return beside them, stacked over layers: {"attention": [L, B, H, N, N]}.
+      The tokens, and the extra outputs of the blocks stacked over layers: {"attention": [L, B, H, N, N]}.
     """
     if remat not in REMAT:
-        raise ValueError(f"remat {remat!r}: one of {', '.join(REMAT)}")
+        raise ValueError(f"unknown remat {remat!r}: use one of {', '.join(REMAT)}")
     rates = np.linspace(0.0, drop_path, depth) if train and drop_path else None
 
     def run(module: nn.Module, x: Any, rate: Any) -> tuple[Any, dict[str, jax.Array]]:
@@ -272,11 +282,11 @@ def apply_blocks(
 
 
 class PatchEmbed(nn.Module):
-    """Patches of an image or tubelets of a clip, each by the same linear layer.
+    """Embeds patches of an image or tubelets of a clip with a shared linear layer.
 
     Attributes:
       width: D.
-      patch: (p_h, p_w) for images, (p_t, p_h, p_w) for clips; what does not fill a patch is cut off.
+      patch: (p_h, p_w) for images, (p_t, p_h, p_w) for clips; incomplete patches are dropped.
     """
 
     width: int
@@ -287,9 +297,12 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
-        """[B, (T,) H, W, C] -> [B, (T / p_t,) H / p_h, W / p_w, D]; with `kept` int [B, N], numbers of
-        patches in row-major order, only those, [B, N, D]. The kernel is a convolution's, [*patch, C, D]; as a
-        matrix product on rearranged pixels it is faster than one."""
+        """Maps [B, (T,) H, W, C] to [B, (T / p_t,) H / p_h, W / p_w, D].
+
+        With `kept`, int [B, N], only the patches of these row-major indices are embedded, [B, N, D]. The
+        kernel has the shape of a convolution, [*patch, C, D]; a matrix product on rearranged pixels is
+        faster.
+        """
         patch = tuple(self.patch)
         shape = (*patch, x.shape[-1], self.width)
         size = math.prod(shape[:-1])
@@ -310,11 +323,11 @@ class PatchEmbed(nn.Module):
 
 
 def patches(x: jax.Array, patch: Sequence[int]) -> jax.Array:
-    """[B, (T,) H, W, C] -> [B, (T',) H', W', (p_t) p_h p_w C]; raises ValueError where none fits."""
+    """Maps [B, (T,) H, W, C] to [B, (T',) H', W', (p_t) p_h p_w C]; raises ValueError if no patch fits."""
     n = len(patch)
     grid = tuple(size // p for size, p in zip(x.shape[1 : n + 1], patch, strict=True))
     if x.ndim != n + 2 or 0 in grid:
-        raise ValueError(f"no patch of {tuple(patch)} fits an input of {x.shape[1:]}")
+        raise ValueError(f"no patch of size {tuple(patch)} fits an input of shape {x.shape[1:]}")
     x = x[(slice(None), *(slice(g * p) for g, p in zip(grid, patch)))]
     x = x.reshape(x.shape[0], *(size for pair in zip(grid, patch) for size in pair), x.shape[-1])
     order = (0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)
@@ -323,11 +336,11 @@ def patches(x: jax.Array, patch: Sequence[int]) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class TokenGrid:
-    """Where a model's tokens lie, for attention maps and pictures of features.
+    """The layout of the tokens of a model, for attention maps and feature maps.
 
     Attributes:
       shape: (T', H', W'); T' is 1 for images.
-      prefix: tokens before those of the grid, such as a class token.
+      prefix: number of tokens before the grid, such as a class token.
     """
 
     shape: tuple[int, int, int]
@@ -335,7 +348,7 @@ class TokenGrid:
 
     @property
     def count(self) -> int:
-        """N, all tokens."""
+        """N, the total number of tokens."""
         return self.prefix + math.prod(self.shape)
 
     def unflatten(self, x: jax.Array, axis: int = 1) -> jax.Array:
@@ -345,8 +358,11 @@ class TokenGrid:
 
 
 def sincos_positions(count: int, width: int) -> np.ndarray:
-    """The fixed table [count, width], float32: sin(n / 10000^(2i / width)) in column 2i, the cosine of it in
-    column 2i + 1 (Vaswani et al., arXiv:1706.03762, section 3.5)."""
+    """Returns the sine-cosine position table [count, width], float32.
+
+    Column 2i is sin(n / 10000^(2i / width)), column 2i + 1 the cosine (Vaswani et al., arXiv:1706.03762,
+    section 3.5).
+    """
     angle = np.arange(count)[:, None] / 10000 ** (np.arange(width) // 2 * 2 / width)[None]
     return np.where(np.arange(width)[None] % 2, np.cos(angle), np.sin(angle)).astype(np.float32)
 
@@ -354,15 +370,15 @@ def sincos_positions(count: int, width: int) -> np.ndarray:
 def interpolate_positions(
     table: jax.Array, grid: Sequence[int], new_grid: Sequence[int], prefix: int = 0
 ) -> jax.Array:
-    """A learned table of positions on another grid.
+    """Interpolates a learned position table to another grid.
 
     Args:
       table: [prefix + N, D], N rows over `grid` in row-major order.
       grid, new_grid: sizes per axis, such as (H', W') or (T', H', W').
-      prefix: rows before those of the grid, which stay as they are.
+      prefix: rows before the grid, which are returned unchanged.
 
     Returns:
-      [prefix + N', D], cubic between the old positions in float32, smoothed first where there are fewer now.
+      [prefix + N', D], by cubic interpolation in float32, antialiased when downsampling.
     """
     if tuple(grid) == tuple(new_grid):
         return table

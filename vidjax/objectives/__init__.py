@@ -11,18 +11,20 @@ OBJECTIVES = {"classify": Classify, "mae": MAE}
 
 
 def create_objective(name: str, **options: Any) -> Any:
-    """The objective called `name`; options of another objective are refused where they are set.
+    """Creates the objective `name`.
+
+    Options of other objectives are ignored at their default values.
 
     Raises:
-      UserError: an unknown objective, or an option that is not its own and is not at rest.
+      UserError: the objective or an option is unknown, or an option of another objective is set.
     """
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
     own = {f.name for f in dataclasses.fields(OBJECTIVES[name])}
-    resting = {f.name: f.default for o in OBJECTIVES.values() for f in dataclasses.fields(o)}
+    defaults = {f.name: f.default for o in OBJECTIVES.values() for f in dataclasses.fields(o)}
     for key in options.keys() - own:
-        if key not in resting:
+        if key not in defaults:
             raise unknown(f"option of the objective {name}", key, own)
-        if options[key] != resting[key]:
-            raise UserError(f"objective.{key} means nothing to the objective {name}: leave it out")
+        if options[key] != defaults[key]:
+            raise UserError(f"objective.{key} is not an option of the objective {name}: remove it")
     return OBJECTIVES[name](**{k: v for k, v in options.items() if k in own})

@@ -1,4 +1,4 @@
-"""Classification of labelled clips."""
+"""Classification of labeled clips."""
 
 import dataclasses
 from typing import Any
@@ -15,15 +15,15 @@ from vidjax.objectives.mixing import mix, random_erasing
 
 @dataclasses.dataclass(frozen=True)
 class Classify:
-    """Softmax cross-entropy.
+    """Softmax cross-entropy loss.
 
     Attributes:
-      mean, std: per-channel statistics that the model expects, on a scale of 0 to 1; dicts for several
-        streams.
-      label_smoothing: share of the target spread evenly over the classes (Szegedy et al., arXiv:1512.00567).
-      mixup, cutmix, random_erasing: in training only, see `vidjax.objectives.mixing`. Training's top1 is then
-        of mixed clips against the label that each began with.
-      per_frame: the loss and top1 are means over every frame's own decision, the endpoint frame_logits
+      mean, std: per-channel statistics that the model expects, on a scale of 0 to 1; dicts if the
+        input is a dict of streams.
+      label_smoothing: probability spread evenly over the classes (Szegedy et al., arXiv:1512.00567).
+      mixup, cutmix, random_erasing: in training only, see `vidjax.objectives.mixing`. The training
+        metric top1 then compares mixed clips with the label before mixing.
+      per_frame: average loss and top1 over the predictions of every frame, the endpoint frame_logits
         [B, T, K] (Donahue et al., arXiv:1411.4389, section 4).
     """
 
@@ -38,13 +38,13 @@ class Classify:
     def __call__(
         self, model: nn.Module, params: Any, model_state: Any, batch: dict, rng: jax.Array, train: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Mean loss of batch["video"] uint8 [B, T, H, W, C] with batch["label"] int [B], or [B, T].
+        """Returns the loss of batch["video"] uint8 [B, T, H, W, C] with batch["label"] int [B], or [B, T].
 
         Returns:
           The loss, and aux with `metrics` (loss, top1) and the new `model_state`.
 
         Raises:
-          UserError: `per_frame` with a model that has one decision for the whole clip.
+          UserError: `per_frame` is set and the model has no frame_logits.
         """
         video, labels = normalize(batch["video"], self.mean, self.std), batch["label"]
         targets = optax.smooth_labels(jax.nn.one_hot(labels, model.num_classes), self.label_smoothing)
@@ -64,7 +64,7 @@ class Classify:
         return loss, {"metrics": {"loss": loss, "top1": top1}, "model_state": model_state}
 
     def _mix(self, rng: jax.Array, video: Any, targets: jax.Array) -> tuple[Any, jax.Array]:
-        """Erases and mixes; streams of one clip are treated alike."""
+        """Applies random erasing and mixing, the same to all streams of a clip."""
         erasing, mixing = jax.random.split(rng)
         streams, structure = jax.tree.flatten(video)
         if self.random_erasing:
@@ -76,10 +76,10 @@ class Classify:
 def _every_frame(
     endpoints: dict[str, jax.Array], targets: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits [B, T, K], targets [B, T, K] and labels [B, T]; a clip's label is that of all its frames."""
+    """Returns logits [B, T, K], targets [B, T, K] and labels [B, T]; a clip's label applies to all frames."""
     if "frame_logits" not in endpoints:
         raise UserError(
-            "objective.per_frame needs a model with a decision for every frame: lrcn_resnet50, or another "
+            "objective.per_frame needs a model that classifies every frame: lrcn_resnet50, or another "
             "recurrent one with model.options.readout=every"
         )
     logits = endpoints["frame_logits"]

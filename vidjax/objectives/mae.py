@@ -20,14 +20,14 @@ from vidjax.objectives.masks import as_booleans, draw_mask
 
 @dataclasses.dataclass(frozen=True)
 class MAE:
-    """Mean squared error of the predicted masked tokens; the visible ones do not enter.
+    """Mean squared error of the predicted masked tokens; visible tokens are ignored.
 
-    How tokens are masked is the model's affair (its fields `mask`, `mask_ratio`, `decoder_mask`), and so is
-    whether a tubelet is predicted whole or by one of its frames.
+    The model defines the masks (fields `mask`, `mask_ratio`, `decoder_mask`) and whether a whole tubelet or
+    one of its frames is predicted.
 
     Attributes:
       mean, std: per-channel statistics that the model expects, on a scale of 0 to 1.
-      normalize_targets: pixels of a token less their mean, over their deviation.
+      normalize_targets: normalize the target pixels of each token by their mean and standard deviation.
     """
 
     mean: tuple[float, ...]
@@ -37,19 +37,19 @@ class MAE:
     def __call__(
         self, model: nn.Module, params: Any, model_state: Any, batch: dict, rng: jax.Array, train: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Loss of batch["video"] uint8 [B, T, H, W, C] under masks drawn from `rng`.
+        """Computes the loss of batch["video"] uint8 [B, T, H, W, C] under masks drawn from `rng`.
 
         Returns:
-          The loss, and aux with `metrics` (loss; feature_std, the spread of the clips' features: near 0 they
-          have collapsed to one) and the unchanged `model_state`.
+          The loss, and aux with `metrics` (loss; feature_std, the standard deviation of the clips' features,
+          which is near 0 if they have collapsed) and the unchanged `model_state`.
         """
         video = normalize(batch["video"], self.mean, self.std)
         drawn = draw(model, rng, video.shape)
         loss, endpoints = self.loss(model, params, video, *drawn, train)
         features = jax.lax.stop_gradient(endpoints["pre_logits"])
         features /= jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-12
-        spread = features.std(0).mean() * features.shape[-1] ** 0.5
-        return loss, {"metrics": {"loss": loss, "feature_std": spread}, "model_state": model_state}
+        feature_std = features.std(0).mean() * features.shape[-1] ** 0.5
+        return loss, {"metrics": {"loss": loss, "feature_std": feature_std}, "model_state": model_state}
 
     def loss(
         self,
@@ -61,7 +61,7 @@ class MAE:
         weight: jax.Array,
         train: bool = False,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Loss of a normalised video under a mask as `draw` gives it, and the model's endpoints."""
+        """Returns the loss of a normalized video under masks from `draw`, and the endpoints of the model."""
         error, weight, endpoints = self.clip_errors(model, params, video, visible, decoded, weight, train)
         return error.sum() / weight.sum(), endpoints
 
@@ -75,13 +75,13 @@ class MAE:
         weight: jax.Array,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        """Like `loss`, by clip: the weighted sum of its tokens' errors [B] and the sum of weights [B]."""
+        """Returns the weighted sum of token errors and sum of weights per clip, [B], and the endpoints."""
         predicted, endpoints = model.apply({"params": params}, video, train, visible, decoded)
         error = jnp.square(predicted - self.targets(model, video, decoded)).mean(-1)
         return (error * weight).sum(-1), weight.sum(-1), endpoints
 
     def targets(self, model: nn.Module, video: jax.Array, decoded: jax.Array) -> jax.Array:
-        """What should be predicted for the tokens `decoded` [B, Nd] of a normalised video: [B, Nd, P]."""
+        """Returns the targets [B, Nd, P] of the tokens `decoded` [B, Nd] of a normalized video."""
         if model.predicts_one_frame:
             return frame_targets(video, model.patch, decoded, self.normalize_targets)
         pixels = denormalize(video, self.mean, self.std)
@@ -89,11 +89,11 @@ class MAE:
 
 
 def draw(model: nn.Module, rng: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Masks for a batch of clips of `shape` [B, T, H, W, C].
+    """Draws masks for a batch of clips of `shape` [B, T, H, W, C].
 
     Returns:
-      Numbers of the visible tokens [B, Nv] and of those that the decoder predicts [B, Nd], and the weight of
-      each of the latter in the loss, float32 [B, Nd]: 0 for those that the encoder saw.
+      Indices of the visible tokens [B, Nv] and of the tokens that the decoder predicts [B, Nd], and the loss
+      weights of the latter, float32 [B, Nd]: 0 for tokens visible to the encoder.
     """
     first, second = jax.random.split(rng)
     grid = model.token_grid(shape[1:]).shape
@@ -108,9 +108,16 @@ def draw(model: nn.Module, rng: jax.Array, shape: Sequence[int]) -> tuple[jax.Ar
 def tubelet_targets(
     video: jax.Array, patch: Sequence[int], decoded: jax.Array, normalized: bool = True
 ) -> jax.Array:
-    """VideoMAE's: whole tubelets of pixels [0, 1], each channel by its own mean and unbiased deviation.
+    """Returns the targets of VideoMAE: tubelets normalized per channel by mean and standard deviation.
 
-    Video [B, T, H, W, C] and token numbers [B, Nd] -> [B, Nd, p_t p_h p_w C].
+    Args:
+      video: pixels in [0, 1], [B, T, H, W, C].
+      patch: (p_t, p_h, p_w).
+      decoded: token indices [B, Nd].
+      normalized: whether to normalize.
+
+    Returns:
+      [B, Nd, p_t p_h p_w C].
     """
     x = _gather(patches(video, patch), decoded)
     if not normalized:
@@ -124,9 +131,16 @@ def tubelet_targets(
 def frame_targets(
     video: jax.Array, patch: Sequence[int], decoded: jax.Array, normalized: bool = True
 ) -> jax.Array:
-    """MAE-ST's: of evenly spaced frames, one for each tubelet, whole patches by their mean and deviation.
+    """Returns the targets of MAE-ST: patches of one frame per tubelet, evenly spaced, normalized per patch.
 
-    Normalised video [B, T, H, W, C] and token numbers [B, Nd] -> [B, Nd, p_h p_w C].
+    Args:
+      video: normalized, [B, T, H, W, C].
+      patch: (p_t, p_h, p_w).
+      decoded: token indices [B, Nd].
+      normalized: whether to normalize patches by mean and unbiased standard deviation.
+
+    Returns:
+      [B, Nd, p_h p_w C].
     """
     frames = np.linspace(0, video.shape[1] - 1, video.shape[1] // patch[0]).astype(int)
     x = _gather(patches(video[:, frames], (1, *patch[1:])), decoded)

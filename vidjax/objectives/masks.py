@@ -1,16 +1,16 @@
-"""Which tokens a masked autoencoder sees: masks over a grid of tokens, drawn on the device.
+"""Masks over the token grid of masked autoencoders, drawn on the device.
 
-Every kind has one interface, `draw_mask(kind, rng, batch, grid, ratio)`, and an exact, static number of
-visible and of masked tokens, so that a jitted step has static shapes. Tokens are numbered time first, then
-rows, then columns.
+Every kind has the interface `draw_mask(kind, rng, batch, grid, ratio)` and an exact, static number of visible
+and masked tokens, so that a jitted step has static shapes. Token indices run over time first, then rows, then
+columns.
 
-  tube          the same places in every temporal slice (VideoMAE, arXiv:2203.12602, section 3.2)
-  random        any tokens, whatever their time or place (MAE-ST, arXiv:2205.09113, figure 3a)
+  tube          the same positions in every temporal slice (VideoMAE, arXiv:2203.12602, section 3.2)
+  random        tokens at any time and position (MAE-ST, arXiv:2205.09113, figure 3a)
   frame         whole temporal slices (MAE-ST, figure 3c)
   block         cuboids of tokens (MAE-ST, figure 3d)
   multi_block   several boxes in space, through all of time (V-JEPA, arXiv:2404.08471, section 3.2)
-  running_cell  of every 2 x 2 cell the same places, moving on by one from slice to slice (VideoMAE V2,
-                arXiv:2303.16727, section 3.2): what V2's decoder leaves out
+  running_cell  the same positions of every 2 x 2 cell, advancing by one per slice (VideoMAE V2,
+                arXiv:2303.16727, section 3.2); the decoder mask of V2
 """
 
 import dataclasses
@@ -22,29 +22,29 @@ import jax.numpy as jnp
 from vidjax.errors import UserError, unknown
 
 Grid = tuple[int, int, int]
-_BLOCKS = 64  # drawn per clip; those beyond the ratio are not used
+_BLOCKS = 64  # drawn per clip; those beyond the ratio are unused
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """Token numbers, ascending: `visible` int32 [B, Nv] and `masked` int32 [B, Nm]; Nv + Nm = N."""
+    """Ascending token indices: `visible` int32 [B, Nv] and `masked` int32 [B, Nm]; Nv + Nm = N."""
 
     visible: jax.Array
     masked: jax.Array
 
 
 def counts(kind: str, grid: Grid, ratio: float) -> tuple[int, int]:
-    """Visible and masked tokens of a grid (T, H, W).
+    """Returns the numbers of visible and masked tokens of a grid (T, H, W).
 
     Raises:
-      UserError: an unknown kind, a ratio that leaves no visible or no masked token, or a grid that has no
-        2 x 2 cells where those are needed.
+      UserError: `kind` is unknown, `ratio` leaves no visible or no masked token, or the grid is not divisible
+        into the 2 x 2 cells of "running_cell".
     """
     t, h, w = grid
     if kind not in KINDS:
         raise unknown("mask", kind, KINDS)
-    if kind == "tube":  # the references round down, each in its own place
+    if kind == "tube":  # the reference implementations round down, here the tokens per slice
         masked = t * int(ratio * h * w)
     elif kind == "frame":
         masked = int(ratio * t) * h * w
@@ -62,17 +62,17 @@ def counts(kind: str, grid: Grid, ratio: float) -> tuple[int, int]:
 
 
 def draw_mask(kind: str, rng: jax.Array, batch: int, grid: Grid, ratio: float) -> Mask:
-    """Draws a mask for each clip of a batch; see the top of this file for the kinds.
+    """Draws a mask for each clip of a batch; see the module docstring for the kinds.
 
     Args:
       kind: "tube", "random", "frame", "block", "multi_block" or "running_cell".
-      rng: key.
-      batch: clips.
+      rng: random key.
+      batch: number of clips.
       grid: (T, H, W) in tokens.
-      ratio: share of the tokens that is masked, rounded as `counts` says.
+      ratio: fraction of tokens to mask, rounded as in `counts`.
 
     Raises:
-      UserError: as `counts`.
+      UserError: see `counts`.
     """
     _, masked = counts(kind, grid, ratio)
     order = jax.vmap(lambda key: KINDS[kind](key, grid))(jax.random.split(rng, batch))
@@ -82,7 +82,7 @@ def draw_mask(kind: str, rng: jax.Array, batch: int, grid: Grid, ratio: float) -
 
 
 def as_booleans(mask: Mask) -> jax.Array:
-    """[B, N], True where masked."""
+    """Returns a boolean array [B, N], True for masked tokens."""
     batch, n = mask.masked.shape[0], mask.visible.shape[1] + mask.masked.shape[1]
     rows = jnp.arange(batch).reshape(-1, 1)
     return jnp.zeros((batch, n), bool).at[rows, mask.masked].set(True)
@@ -108,22 +108,22 @@ def _frame(rng, grid):
 def _running_cell(rng, grid):
     start = jax.random.randint(rng, (), 0, 4)
     time, row, column = jnp.meshgrid(*map(jnp.arange, grid), indexing="ij")
-    # The queue's masked places come first; the slice number and the start move its beginning.
+    # Masked positions have the lowest scores; slice index and random start rotate the cell.
     return ((row % 2 * 2 + column % 2 + start + time + 1) % 4).ravel()
 
 
 def _block(rng, grid):
-    """Half the grid along each axis, up to all of it."""
+    """Scores boxes of half the grid along each axis."""
     return _covered(rng, grid, 0.5, through_time=False)
 
 
 def _multi_block(rng, grid):
-    """15 % of the frame each, with sides of 0.75 to 1.5."""
+    """Scores boxes of 15% of the frame with aspect ratios of 0.75 to 1.5."""
     return _covered(rng, grid, 0.15, through_time=True)
 
 
 def _covered(rng, grid, scale, through_time):
-    """The number of the first random box that covers a token: boxes are masked one after the other."""
+    """Scores each token by the index of the first random box that covers it."""
     t, h, w = grid
     sides, places, ties = jax.random.split(rng, 3)
     aspect = jnp.exp(jax.random.uniform(sides, (_BLOCKS,), minval=math.log(0.75), maxval=math.log(1.5)))

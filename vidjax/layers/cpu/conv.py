@@ -13,13 +13,13 @@ from vidjax.layers.native import convolve
 
 
 def conv_by_taps(x, kernel, strides, pads, dilation, groups):
-    """One 2D convolution of the folded frames, or one matrix product, per temporal offset."""
+    """Sums one 2D convolution of the folded frames, or one matrix product, per temporal offset."""
     pointwise = kernel.shape[1:3] == (1, 1) and groups == 1
     x = jnp.pad(x, ((0, 0), pads[0], *(pads[1:] if pointwise else [(0, 0)] * 2), (0, 0)))
     if pointwise:
         x = x[:, :, :: strides[1], :: strides[2]]
         if kernel.shape[0] > 1 and strides[0] == 1 and kernel.shape[-1] <= x.shape[-1]:
-            return _shares(x, kernel[:, 0, 0], dilation[0])
+            return _shifted_products(x, kernel[:, 0, 0], dilation[0])
     b, frames = x.shape[:2]
     out_frames = _out_size(frames, kernel.shape[0], strides[0], dilation[0])
     taps = [_every(x, 1, k * dilation[0], out_frames, strides[0]) for k in range(kernel.shape[0])]
@@ -35,22 +35,24 @@ def conv_by_taps(x, kernel, strides, pads, dilation, groups):
     return y.reshape(b, out_frames, *y.shape[1:])
 
 
-def _shares(x, kernel, dilation):
-    """A window over time alone, [taps, Cin, Cout]: one matrix product of all taps, whose shares of the output
-    are shifted and summed. It moves less than shifted inputs do where fewer channels come out than go in."""
+def _shifted_products(x, kernel, dilation):
+    """Convolves over time with `kernel` [taps, Cin, Cout]: one matrix product, shifted and summed per tap.
+
+    With fewer output than input channels this moves less memory than shifting the inputs.
+    """
     taps, _, features = kernel.shape
-    shares = _product(x, kernel.swapaxes(0, 1).reshape(-1, taps * features))
-    shares = shares.reshape(*x.shape[:-1], taps, features)
+    products = _product(x, kernel.swapaxes(0, 1).reshape(-1, taps * features))
+    products = products.reshape(*x.shape[:-1], taps, features)
     frames = _out_size(x.shape[1], taps, 1, dilation)
-    return sum(_every(shares[..., k, :], 1, k * dilation, frames, 1) for k in range(taps))
+    return sum(_every(products[..., k, :], 1, k * dilation, frames, 1) for k in range(taps))
 
 
 @jax.custom_vjp
 def _product(x, weights):
-    """`x` [..., Cin] @ `weights` [Cin, Cout], whose gradient transposes the narrower of x and dy.
+    """Computes `x` [..., Cin] @ `weights` [Cin, Cout]; its gradient transposes the narrower of x and dy.
 
-    XLA's CPU transposes dy, whole, for the gradient of any product; of 24 to 54 channels that took four times
-    as long as all the rest.
+    XLA's CPU code transposes all of dy for the gradient of any product, which with 24 to 54 channels took
+    four times as long as everything else.
     """
     return x @ weights
 

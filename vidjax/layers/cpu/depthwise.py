@@ -1,10 +1,10 @@
-"""Convolutions of each channel by itself, in three dimensions: sums of shifted products.
+"""Depthwise convolutions in three dimensions, as sums of shifted products.
 
-A depthwise convolution has a product per input and tap and no matrix product to speak of, so memory bounds
-it: read the input once, keep every tap's shift of it close by, write the output once. XLA does that with a
-sum of shifted products, fused into one loop over channels-last data. XLA's own gradient of that sum makes a
-padded copy of dy and a pass over x and dy for every tap; here dx is again a sum of shifts, one for each phase
-of the strides, and the kernel's gradient goes over the frames one at a time, which a CPU's cache holds.
+A depthwise convolution has no large matrix product and is bound by memory. XLA fuses the sum of shifted
+products into one loop over channels-last data, which reads the input and writes the output once. XLA's own
+gradient of that sum makes a padded copy of dy and a pass over x and dy for every tap. Here dx is again a sum
+of shifts, one per phase of the strides, and the gradient of the kernel is summed over a few frames at a time,
+which fit a CPU's cache. On the GPU it also serves depthwise 3D kernels, which cuDNN lacks.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], ...]
 
 
-TERMS = 40  # products that one loop sums
+TERMS = 40  # products summed in one loop
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -33,7 +33,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, dila
     return _forward(x, kernel, strides, pads, dilation)[0]
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))  # traced once for all layers of a shape: there are many taps
+@partial(jax.jit, static_argnums=(2, 3, 4))  # traced once per shape, since there are many taps
 def _forward(x, kernel, strides, pads, dilation):
     x = _stored(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     sizes = [
@@ -77,14 +77,14 @@ def _input_gradient(dy, kernel, shape, strides, dilation):
 
 
 def _kernel_sums_at_once(x, dy, window, strides, dilation):
-    """The kernel's gradient [taps, C]."""
+    """Returns the gradient of the kernel, [taps, C]."""
     dy = dy.astype(jnp.float32)
     parts = (_shifted(x, np.multiply(t, dilation), dy.shape[1:4], strides) for t in np.ndindex(window))
     return jnp.stack([(part.astype(jnp.float32) * dy).sum((0, 1, 2, 3)) for part in parts])
 
 
 def _kernel_sums(x, dy, window, strides, dilation):
-    """The same in steps of a few frames and rows that stay in a CPU's cache.
+    """Returns the same as `_kernel_sums_at_once`, in steps of a few frames and rows that fit a CPU's cache.
 
     A row is W * C contiguous values; a loop over it sums the products of `TERMS` rows at once, for all taps
     of equal offset in W, as XLA's loops cost about the same for one term as for many.
@@ -123,12 +123,12 @@ def _kernel_sums(x, dy, window, strides, dilation):
 
 
 def _stored(x):
-    """`x`, computed once: XLA would fuse what makes it into the loop over taps, and make it for each anew."""
+    """Materializes `x`; XLA would otherwise fuse its computation into the loop, once per tap."""
     return lax.optimization_barrier(x)
 
 
 def _shifted(x, starts, counts, strides=(1, 1, 1)):
-    """`counts` places of the three axes after the first, from `starts` in steps of `strides`."""
+    """Slices the three axes after the first: `counts` elements from `starts` in steps of `strides`."""
     for axis, (start, count, step) in enumerate(zip(starts, counts, strides), 1):
         x = lax.slice_in_dim(x, int(start), int(start) + (count - 1) * step + 1, step, axis)
     return x

@@ -21,7 +21,7 @@ def max_pool_by_slices(x, window, strides, pads):
 
 
 def _sliced_max(x, window, strides, pads):
-    """From the last axis to the first, so that the first of equal elements is that of the whole window."""
+    """Reduces from the last axis to the first, so that ties go to the first element in row-major order."""
     for axis in range(len(window), 0, -1):
         (low, high), k, step = pads[axis - 1], window[axis - 1], strides[axis - 1]
         if low or high:
@@ -38,7 +38,7 @@ def _sliced_max(x, window, strides, pads):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _mixed_max(x, window, strides, pads):
-    """XLA's own where nothing is differentiated, slices where something is."""
+    """Uses XLA's max pooling, and the slices under differentiation."""
     return max_window(x, window, strides, pads)
 
 
@@ -49,7 +49,7 @@ def _(window, strides, pads, primals, tangents):
 
 @jax.custom_jvp
 def _first_max(a, b):
-    """The maximum, whose gradient goes to `a` where both are equal."""
+    """Computes the maximum; the gradient goes to `a` if both are equal."""
     return jnp.maximum(a, b)
 
 

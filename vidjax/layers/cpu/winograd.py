@@ -1,13 +1,14 @@
-"""Winograd's minimal filtering for convolutions whose window is 3x3 in space, of any length in time.
+"""Winograd convolution for kernels that are 3x3 in space and of any length in time.
 
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: F(4x4, 3x3), equation 12,
-makes 4x4 outputs from a 6x6 tile of the input with 36 multiplications per pair of channels, where the plain
-sum has 144. Frames are transformed one small block after another, so that a block stays in a CPU's cache, and
-the taps in time meet in the transform domain: for each of the 36 positions one matrix product,
+makes 4x4 outputs from a 6x6 tile of the input with 36 multiplications per pair of channels, where direct
+convolution needs 144. Frames are transformed in small blocks that fit a CPU's cache, and the temporal taps
+are
+summed in the transform domain: one matrix product per position,
 [tiles, taps * Cin] by [taps * Cin, Cout].
-The interpolation points are free (Toom and Cook). The usual 0, 1, -1, 2, -2 and infinity have more than twice
-the rounding error of 0, 2/3, -2/3, 3/2, -3/2 and infinity, which stay near 1e-6 of the output where the plain
-sum stays near 4e-7. Barabasz et al., arXiv:1803.10986, discuss the choice.
+The interpolation points can be chosen freely (Toom and Cook). The usual 0, 1, -1, 2, -2 and infinity have
+more than twice the rounding error of 0, 2/3, -2/3, 3/2, -3/2 and infinity, which stay near 1e-6 of the output
+where direct convolution stays near 4e-7. Barabasz et al., arXiv:1803.10986, discuss the choice.
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ Pads = tuple[tuple[int, int], ...]
 
 
 def _transforms(points: tuple[float, ...], out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Toom-Cook: kron'ed float32 (B^T, G, A^T) of F(out x out, 3x3); infinity is added to `points`."""
+    """Returns (B^T, G, A^T) of F(out x out, 3x3) as Kronecker products, float32, at `points` and infinity."""
     n = len(points) + 1
     norm = [np.prod([p - q for q in points if q != p]) for p in points]
     a_t = np.vander(points, out, increasing=True).T
@@ -37,7 +38,7 @@ def _transforms(points: tuple[float, ...], out: int) -> tuple[np.ndarray, np.nda
 TILE = 4  # outputs along an edge
 N = TILE + 2  # inputs along an edge
 B_T, G, A_T = _transforms((0, 2 / 3, -2 / 3, 3 / 2, -3 / 2), TILE)  # [36, 36], [36, 9], [16, 36]
-ROWS = 64  # tiles that one step of the scan takes at least: the smallest that keep the matrix products busy
+ROWS = 64  # fewest tiles per step of the scan; with fewer the matrix products are too small
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -95,7 +96,7 @@ def _kernel_gradient(x, dy, shape, pads):
 
 
 class _Blocks:
-    """An input cut along T into `count` blocks of output frames, and those into tiles."""
+    """Splits an input along T into `count` blocks of output frames, and each block into tiles."""
 
     def __init__(self, x, taps, pads):
         sizes = [n + sum(p) - k + 1 for n, p, k in zip(x.shape[1:4], pads, (taps, 3, 3))]
@@ -111,18 +112,18 @@ class _Blocks:
         self.x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
     def _transform(self, x):
-        """Frames [B, f, H, W, C] to their tiles in the transform domain, [36, B, f, rows * columns, C]."""
+        """Transforms frames [B, f, H, W, C] to tiles [36, B, f, rows * columns, C]."""
         b, f, channels, (rows, columns) = *x.shape[:2], x.shape[-1], self.shape[2:]
         height, width = TILE * (rows - 1) + 1, TILE * (columns - 1) + 1
         d = [x[:, :, i : i + height : TILE, j : j + width : TILE] for i in range(N) for j in range(N)]
         return (B_T @ jnp.stack(d).reshape(N * N, -1)).reshape(N * N, b, f, rows * columns, channels)
 
     def first(self):
-        """The transformed frames before the first block, which the scan carries along."""
+        """Returns the transformed frames before the first block, the first carry of the scan."""
         return self._transform(self.x[:, : self.taps - 1])
 
     def tiles(self, past, i):
-        """The frames that block i + 1 will need again, and block i's tiles, [36, B * f * tiles, taps * C]."""
+        """Returns the frames that block i + 1 reuses and block i's tiles, [36, B * f * tiles, taps * C]."""
         f = self.shape[1]
         new = lax.dynamic_slice_in_dim(self.x, i * f + self.taps - 1, f, axis=1)
         v = jnp.concatenate([past, self._transform(new)], axis=2)
@@ -130,7 +131,7 @@ class _Blocks:
         return v[:, :, f:], taps.reshape(N * N, -1, taps.shape[-1])
 
     def crop(self, y):
-        """One block's output tiles, [B, f, rows, 4, columns, 4, C], to its frames [B, f, H', W', C]."""
+        """Crops the output tiles of a block [B, f, rows, 4, columns, 4, C] to frames [B, f, H', W', C]."""
         b, f, rows, columns = self.shape
         y = y.reshape(b, f, rows * TILE, columns * TILE, -1)
         return y[:, :, : self.out[1], : self.out[2]]
@@ -139,7 +140,7 @@ class _Blocks:
         return jnp.pad(dy, self.spare)
 
     def output_tiles(self, dy, i):
-        """The padded output gradient's block i as [4, 4, B, f, rows, columns, C]."""
+        """Returns block i of the padded output gradient as [4, 4, B, f, rows, columns, C]."""
         b, f, rows, columns = self.shape
         dy = lax.dynamic_slice_in_dim(dy, i * f, f, axis=1)
         return dy.reshape(b, f, rows, TILE, columns, TILE, -1).transpose(3, 5, 0, 1, 2, 4, 6)
