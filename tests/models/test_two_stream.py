@@ -53,7 +53,7 @@ def test_the_spatial_stream_sees_the_middle_frame():
 
 
 def test_a_stack_of_another_depth_is_refused():
-    with pytest.raises(ValueError, match="a stack of 5 fields of flow, where flow_frames is 4"):
+    with pytest.raises(ValueError, match="the input has 5 flow fields, but flow_frames is 4"):
         create_model("two_stream_resnet18_temporal", tiny=True).init(
             jax.random.key(0), jnp.zeros((1, 5, 32, 32, 2))
         )
@@ -130,7 +130,7 @@ OTHER_KINDS = {
     "temporal of rgb": ("takes flow and data.modality is rgb: set data.modality=flow", {}),
     "image of flow": ("takes rgb and data.modality is flow", dict(modality="flow")),
     "joint of flow": ("takes rgb.flow and data.modality is flow", dict(modality="flow")),
-    "temporal of 8": ("a stack of 8 fields of flow, where flow_frames is 4", dict(modality="flow", frames=8)),
+    "temporal of 8": ("the input has 8 flow fields, but flow_frames is 4", dict(modality="flow", frames=8)),
     "joint of 10": ("a stack of 10 fields of flow", dict(modality="rgb+flow", frames=1)),
 }
 MODELS = dict(

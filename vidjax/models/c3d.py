@@ -1,13 +1,14 @@
-"""C3D: 3x3x3 convolutions all the way, and two hidden layers.
+"""C3D: 3x3x3 convolutions throughout, and two hidden layers.
 
 Paper: Tran et al., "Learning Spatiotemporal Features with 3D Convolutional Networks", ICCV 2015,
 arXiv:1412.0767, Figure 3. Input: 16 frames, 112x112. The first hidden layer, `fc6`, is the paper's feature
-of a clip (section 3.3, L2-normalised there).
+of a clip (section 3.3, where it is L2-normalized).
 
-The first pooling leaves time alone. The last one is padded in space, which makes the 7x7 map 4x4 and the
-first hidden layer's input 8192 long, as published: by a row and a column on each side, as PyTorch's versions
-have it, or with `last_pool="ceil"` at the end only, as the authors' Caffe rounds up.
-Deviation: other sizes of clip are pooled to the map that the first hidden layer takes.
+The first pooling is spatial only. The last one is padded in space, which makes the 7x7 map 4x4 and the input
+of
+the first hidden layer 8192 long, as published: by a row and a column on each side as in PyTorch ports, or
+with `last_pool="ceil"` at the end only, as the authors' Caffe rounds up.
+Deviation: clips of other sizes are pooled to the map that the first hidden layer requires.
 """
 
 import flax.linen as nn
@@ -27,14 +28,14 @@ class C3D(nn.Module):
     """C3D for clips.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the second hidden layer.
+      num_classes: number of classes K; 0 omits the classifier and returns the second hidden layer.
       convs: convolutions in each stage.
       widths: their channels.
       hidden: width of the two hidden layers.
-      map_size: frames, height and width of the map that the first hidden layer takes.
+      map_size: frames, height and width of the input map of the first hidden layer.
       last_pool: "padded" or "ceil", see above.
-      dropout: rate before the second hidden layer and before the classifier.
-      dtype, param_dtype: of the computation and of the parameters.
+      dropout: dropout rate before the second hidden layer and before the classifier.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -49,8 +50,8 @@ class C3D(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints: stage1-5, the maps before pooling
-        (stem is stage1); fc6 and fc7 [B, D]; pre_logits, the same as fc7."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints: stage1-5, the maps before
+        pooling (stem is stage1); fc6 and fc7 [B, D]; pre_logits, the same as fc7."""
         if self.last_pool not in LAST_POOLS:
             raise unknown("last pooling of C3D", self.last_pool, LAST_POOLS)
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
@@ -61,7 +62,7 @@ class C3D(nn.Module):
                 x = nn.relu(Conv(width, (3, 3, 3), 1, 1, use_bias=True, name=name, **types)(x))
                 endpoints.setdefault("stem", x)
             endpoints[f"stage{i}"] = x
-            time = 1 if i == 1 else min(2, x.shape[1])  # no frames are left to pool of a shorter clip
+            time = 1 if i == 1 else min(2, x.shape[1])  # a short clip can have one frame left
             padded = i == len(self.convs) and self.last_pool == "padded"
             ceil = i == len(self.convs) and not padded
             x = max_pool(x, (time, 2, 2), (time, 2, 2), (0, 1, 1) if padded else 0, ceil)

@@ -3,10 +3,10 @@
 Paper: Chatfield et al., "Return of the Devil in the Details: Delving Deep into Convolutional Nets", BMVC
 2014, arXiv:1405.3531, table 1: CNN-M, with a second hidden layer of 2048.
 Input: images [B, H, W, C], 224x224: the first hidden layer is as large as the 6x6 map of that size.
-As the authors released it, windows of pooling are 3x3 with stride 2, the last one hanging over the edge where
-it must, and responses are normalised over 5 channels with k = 2, alpha = 5e-4 and beta = 0.75. Deviation:
-weights are drawn as He et al. do (arXiv:1502.01852) in place of a fixed deviation of 0.01, under which a
-signal fades from layer to layer.
+As the authors released it, windows of pooling are 3x3 with stride 2, the last one extending past the edge
+if necessary, and local response normalization is over 5 channels with k = 2, alpha = 5e-4 and beta = 0.75.
+Deviation: He initialization (arXiv:1502.01852) in place of a fixed standard deviation of 0.01, with which
+activations vanish over the layers.
 """
 
 from functools import partial
@@ -28,13 +28,13 @@ class CNNM(nn.Module):
     """CNN-M.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the second hidden layer.
+      num_classes: number of classes K; 0 omits the classifier and returns the second hidden layer.
       widths: channels of the five convolutions.
       hidden: widths of the two hidden layers.
-      norms: after how many of the first two convolutions responses are normalised: 2, or 1 in the temporal
-        stream of a two-stream network (Simonyan & Zisserman, arXiv:1406.2199, figure 1).
-      dropout: rate before the second hidden layer and before the classifier.
-      dtype, param_dtype: of the computation and of the parameters.
+      norms: number of the first two convolutions followed by local response normalization: 2, or 1 in the
+        temporal stream of a two-stream network (Simonyan & Zisserman, arXiv:1406.2199, figure 1).
+      dropout: dropout rate before the second hidden layer and before the classifier.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -47,7 +47,8 @@ class CNNM(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Images [B, H, W, C] -> logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B, D])."""
+        """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B,
+        D])."""
         types = dict(kernel_init=HE, dtype=self.dtype, param_dtype=self.param_dtype)
         conv = partial(Conv, use_bias=True, **types)
         dense = partial(nn.Dense, **types)

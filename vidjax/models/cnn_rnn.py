@@ -1,10 +1,10 @@
-"""An image CNN on every frame, an LSTM or GRU over their features: LRCN and its kin.
+"""LRCN and variants: an image CNN on every frame and an LSTM or GRU over the frame features.
 
 Paper: Donahue et al., "Long-term Recurrent Convolutional Networks for Visual Recognition and Description",
 CVPR 2015, arXiv:1411.4389, section 4, Figure 3 (left): CNN -> LSTM of 256 units -> a label for every frame,
 and the average of their probabilities for the clip; clips of 16 frames in a row, in testing 8 frames apart.
 The GRU is that of Cho et al., arXiv:1406.1078.
-Input: video [B, T, H, W, C]; with `trunk=None` features that were computed before, [B, T, D].
+Input: video [B, T, H, W, C]; with `trunk=None`, precomputed features [B, T, D].
 
   readout  "last"   many-to-one: the classifier reads the last step's output (of a backward layer, its last).
            "mean"   many-to-one: it reads the mean of all steps' outputs.
@@ -12,8 +12,8 @@ Input: video [B, T, H, W, C]; with `trunk=None` features that were computed befo
                     of the clip are the log of the mean over time of the steps' probabilities, so that their
                     softmax is the paper's average of predictions.
 
-Deviations from the paper: the LRCNs here stand on a ResNet, or on the last hidden layer of CNN-M-2048, in
-place of the first one of a CaffeNet widened likewise; biases of the forget gates start at 1.
+Deviations from the paper: the backbone is a ResNet, or CNN-M-2048 up to its last hidden layer, in place of a
+CaffeNet up to its first; forget gate biases are initialized with 1.
 """
 
 from typing import Any
@@ -32,16 +32,17 @@ State = dict[str, Any]
 
 
 class CNNRNN(FrameModel):
-    """Base of the models below, which say what the recurrent layer is.
+    """Base of the models below, which define the recurrent layer.
 
     Attributes:
       trunk: registered name of an image model, or None: the input is its features.
       width: units of each recurrent layer, in each direction.
-      layers: recurrent layers, one on top of the other.
-      bidirectional: each layer also runs backwards, and the next reads both.
+      layers: number of stacked recurrent layers.
+      bidirectional: run each layer also backward and concatenate both outputs.
       readout: what the classifier reads, see above.
-      truncate: back-propagation through time is cut before every so many steps; never where None.
-      feature_dropout: rate before the first recurrent layer; `dropout` is that before the classifier.
+      truncate: stop the gradient through the state every `truncate` steps; never if None.
+      feature_dropout: dropout rate before the first recurrent layer; `dropout` is the one before the
+        classifier.
     """
 
     trunk: str | None = "resnet50"
@@ -52,29 +53,30 @@ class CNNRNN(FrameModel):
     truncate: int | None = None
     feature_dropout: float = 0.0
 
-    recurrent = None  # the class of a layer
+    recurrent = None  # class of a recurrent layer
 
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each,
+        """Maps video [B, T, H, W, C] to logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each,
         frame_features [B, T, D], rnn1.. [B, T, width (x 2)], frame_logits [B, T, K] where every step has a
         label, and pre_logits, what the classifier reads (of every step, the mean over time)."""
         return self.run(video, self._zeros(video.shape[0]), train)[0]
 
     @nn.nowrap
     def init_state(self, batch_size: int, frame_shape: tuple[int, ...]) -> State:
-        """The state of `step` before the first frame of (H, W, C). Raises UserError where there is none."""
+        """Returns the initial state of `step` for frames (H, W, C); raises UserError for a bidirectional
+        model."""
         if self.bidirectional:
-            raise UserError("a bidirectional model reads the clip from its end too: it cannot be streamed")
+            raise UserError("a bidirectional model cannot be streamed; set bidirectional=False")
         return self._zeros(batch_size)
 
     def step(self, state: State, frame: jax.Array) -> tuple[Output, State]:
         """The next frame [B, H, W, C], or chunk of frames [B, t, H, W, C]; with `trunk=None`, its features.
 
         Returns:
-          Logits and endpoints of all frames so far, as `__call__` would give for them, and the new state.
+          Logits and endpoints of all frames so far, equal to those of `__call__`, and the new state.
         """
         if self.bidirectional:
-            raise UserError("a bidirectional model reads the clip from its end too: it cannot be streamed")
+            raise UserError("a bidirectional model cannot be streamed; set bidirectional=False")
         if frame.ndim == (2 if self.trunk is None else 4):
             frame = frame[:, None]
         return self.run(frame, state, train=False)
@@ -91,7 +93,7 @@ class CNNRNN(FrameModel):
 
     @nn.compact
     def run(self, video: jax.Array, state: State, train: bool) -> tuple[Output, State]:
-        """The frames after those that made `state`."""
+        """Runs the model on frames that follow `state`."""
         if self.readout not in READOUTS:
             raise unknown("readout", self.readout, READOUTS)
         x, endpoints = self._frame_features(video, train)
@@ -121,7 +123,7 @@ class CNNRNN(FrameModel):
         return output, {"frames": total, "layers": layers, "mean": mean, "log_mean": log_mean}
 
     def _frame_features(self, video: jax.Array, train: bool) -> Output:
-        """[B, T, D] and the trunk's endpoints."""
+        """Returns features [B, T, D] and the backbone's endpoints."""
         b, t = video.shape[:2]
         if self.trunk is None:
             if video.ndim != 3:
@@ -211,9 +213,7 @@ _VARIANTS = {
 }
 
 for _name, _preset in _VARIANTS.items():
-    _size = (
-        64 if _preset["fields"]["trunk"] == "cnn_m_2048" else 32
-    )  # whose pooling leaves nothing of 32 pixels
+    _size = 64 if _preset["fields"]["trunk"] == "cnn_m_2048" else 32  # its pooling reduces 32 pixels to none
     register_model(
         ModelSpec(
             name=_name,

@@ -2,9 +2,9 @@
 
 "Video Classification with Channel-Separated Convolutional Networks", Tran et al., ICCV 2019,
 arXiv:1904.02811. Table 1 (the ResNet-152), figure 2 (the blocks), section 4. Input 32x224x224.
-The 3x3x3 convolution of a bottleneck sees each channel by itself. ip-CSN, "interaction-preserved", puts a
-1x1x1 convolution in front of it, ir-CSN, "interaction-reduced", does not. Whole networks halve the frame rate
-with the size of the picture, from the second stage on.
+The 3x3x3 convolution of a bottleneck is depthwise. ip-CSN, "interaction-preserved", puts a
+1x1x1 convolution in front of it, ir-CSN, "interaction-reduced", does not. The frame rate
+halves with the frame size, from the second stage on.
 The 152 layers are the authors' (VMZ), whose norms have an epsilon of 1e-3; pytorchvideo's 101 have 1e-5.
 """
 

@@ -1,4 +1,4 @@
-"""What all models on an image trunk share: the trunk, taken from the registry, and the classifier."""
+"""Base of models on an image backbone: the backbone, created from the registry, and the classifier."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +16,16 @@ Output = tuple[jax.Array, dict[str, jax.Array]]
 
 
 class FrameModel(nn.Module):
-    """Base of the models on an image trunk.
+    """Base of models on an image backbone.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the fused features.
-      trunk: registered name of an image model.
-      trunk_options: its fields, and `tiny`.
-      partial_bn: only the trunk's first BatchNorm takes its statistics from the batch in training (Wang et
+      num_classes: number of classes K; 0 omits the classifier and returns the fused features.
+      trunk: registered name of the image model.
+      trunk_options: fields of the image model, and `tiny`.
+      partial_bn: only the trunk's first BatchNorm uses batch statistics in training (Wang et
         al., arXiv:1608.00859, section 3.2).
-      frozen: the trunk stays as it is: no gradient, and BatchNorm in inference mode.
-      dropout: rate before the classifier.
+      frozen: freeze the backbone: no gradient, and BatchNorm in inference mode.
+      dropout: dropout rate before the classifier.
       bn_groups, dtype, param_dtype: see `ResNet`.
     """
 
@@ -40,24 +40,24 @@ class FrameModel(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def image_features(self, image: jax.Array, train: bool, **inputs: Any) -> Output:
-        """Pooled trunk features [B, D] of images [B, H, W, C], and the trunk's endpoints; `inputs` are what
-        the trunk's call takes besides."""
+        """Pooled trunk features [B, D] of images [B, H, W, C], and the backbone's endpoints; `inputs` are
+        further arguments of its call."""
         shared = dict(
             bn_groups=self.bn_groups,
             partial_bn=self.partial_bn,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        known = fields(spec(self.trunk).module)  # a trunk without BatchNorm has no groups
+        known = fields(spec(self.trunk).module)  # a backbone without BatchNorm has no bn_groups
         if self.partial_bn and "partial_bn" not in known:
-            raise UserError(f"partial_bn is for trunks with BatchNorm; {self.trunk} does not offer it")
+            raise UserError(f"partial_bn requires BatchNorm, which {self.trunk} does not have; remove it")
         options = {k: v for k, v in shared.items() if k in known} | dict(self.trunk_options)
         trunk = create_model(self.trunk, num_classes=0, **options).copy(name="trunk")
         output = trunk(image, train and not self.frozen, **inputs)
         return jax.lax.stop_gradient(output) if self.frozen else output
 
     def classify(self, x: jax.Array, endpoints: dict[str, jax.Array], train: bool) -> Output:
-        """Dropout and the linear classifier on features [B, D]."""
+        """Applies dropout and the linear classifier to features [B, D]."""
         endpoints["pre_logits"] = x
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,15 +1,16 @@
-"""When to fuse time: single frame, late, early and slow fusion.
+"""Temporal fusion on modern backbones: single frame, late, early and slow fusion.
 
 Paper: Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014,
-Figure 1, here on modern trunks: ResNets (arXiv:1512.03385) in place of the paper's AlexNet, and for slow
+Figure 1, here on ResNets (arXiv:1512.03385) in place of the paper's AlexNet, and for slow
 fusion a plain network of 3D convolutions with BatchNorm.
 Input: video [B, T, H, W, C].
 
-  single frame  one frame of the clip; blind to motion.
-  late fusion   a 2D trunk on every frame, features fused at the end: by average, maximum, attention or VLAD
-                (blind to the order of frames), or by an MLP on their concatenation (not blind).
-  early fusion  all frames side by side in the channels of the first convolution.
-  slow fusion   strided 3D convolutions, whose temporal field widens layer by layer.
+  single frame  one frame of the clip; independent of motion.
+  late fusion   a 2D backbone on every frame, features fused at the end: by average, maximum, attention or
+    VLAD
+                (independent of frame order), or by an MLP on their concatenation (order-aware).
+  early fusion  all frames stacked in the channels of the first convolution.
+  slow fusion   strided 3D convolutions, whose temporal receptive field grows with depth.
 """
 
 import flax.linen as nn
@@ -36,7 +37,7 @@ class SingleFrame(FrameModel):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and the trunk's endpoints."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and the backbone's endpoints."""
         return self.classify(*self.image_features(video[:, video.shape[1] // 2], train), train)
 
 
@@ -45,19 +46,19 @@ class EarlyFusion(FrameModel):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and the trunk's endpoints."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and the backbone's endpoints."""
         b, t, h, w, c = video.shape
         stacked = video.transpose(0, 2, 3, 1, 4).reshape(b, h, w, t * c)
         return self.classify(*self.image_features(stacked, train), train)
 
 
 class LateFusion(FrameModel):
-    """Averages the features of all frames. Subclasses fuse them in other ways."""
+    """Averages the features of all frames; subclasses fuse them differently."""
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each, and
-        frame_features [B, T, D]."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each,
+        and frame_features [B, T, D]."""
         b, t = video.shape[:2]
         features, endpoints = self.image_features(video.reshape(b * t, *video.shape[2:]), train)
         endpoints = {k: v.reshape(b, t, *v.shape[1:]) for k, v in endpoints.items()}
@@ -65,7 +66,7 @@ class LateFusion(FrameModel):
         return self.classify(self.fuse(features, endpoints), endpoints, train)
 
     def fuse(self, features: jax.Array, endpoints: dict[str, jax.Array]) -> jax.Array:
-        """[B, T, D] -> [B, D']."""
+        """Maps [B, T, D] to [B, D']."""
         return features.mean(1)
 
 
@@ -77,7 +78,7 @@ class LateFusionMax(LateFusion):
 
 
 class LateFusionAttention(LateFusion):
-    """Weighs frames by a softmax over time of a gated score (Ilse et al., arXiv:1802.04712, eq. 9)."""
+    """Weights frames by a softmax over time of a gated score (Ilse et al., arXiv:1802.04712, eq. 9)."""
 
     attention_width: int = 128
 
@@ -94,7 +95,7 @@ class LateFusionAttention(LateFusion):
 
 
 class LateFusionMLP(LateFusion):
-    """Concatenates the features of all frames and puts a hidden layer on them; T is fixed by the weights."""
+    """Applies a hidden layer to the concatenated features of all frames; the weights fix T."""
 
     mlp_width: int = 512
 
@@ -104,11 +105,12 @@ class LateFusionMLP(LateFusion):
 
 
 class VLAD(nn.Module):
-    """Sums what descriptors have over each of K centres: NetVLAD (Arandjelovic et al., arXiv:1511.07247).
+    """NetVLAD: sums the residuals of descriptors to each of K centers (Arandjelovic et al.,
+    arXiv:1511.07247).
 
     Attributes:
       clusters: K.
-      alpha: sharpness of the first assignment to centres, which is learned apart from them.
+      alpha: sharpness of the initial assignment to centers, which is learned separately from them.
       param_dtype: of the parameters.
     """
 
@@ -118,24 +120,24 @@ class VLAD(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, D * K] of length one, equation 4."""
+        """Maps [B, N, D] to [B, D * K] of length one, equation 4."""
         x, shape = _unit(x), (x.shape[-1], self.clusters)
-        centres = self.param("centres", nn.initializers.normal(shape[0] ** -0.5), shape, self.param_dtype)
-        # The distances to the centres, as equation 3 has them, to begin with.
-        kernel = self.param("kernel", lambda _: 2 * self.alpha * centres)
-        bias = self.param("bias", lambda _: -self.alpha * jnp.square(centres).sum(0))
+        centers = self.param("centres", nn.initializers.normal(shape[0] ** -0.5), shape, self.param_dtype)
+        # Initialized to the distances to the centers, equation 3.
+        kernel = self.param("kernel", lambda _: 2 * self.alpha * centers)
+        bias = self.param("bias", lambda _: -self.alpha * jnp.square(centers).sum(0))
         share = nn.softmax(x @ kernel + bias.reshape(1, 1, -1), axis=-1)  # [B, N, K]
-        vlad = x.swapaxes(1, 2) @ share - centres[None] * share.sum(1)[:, None]
-        return _unit(_unit(vlad, 1).reshape(x.shape[0], -1))  # each centre's part by itself, then all
+        vlad = x.swapaxes(1, 2) @ share - centers[None] * share.sum(1)[:, None]
+        return _unit(_unit(vlad, 1).reshape(x.shape[0], -1))  # per center, then overall
 
 
 class LateFusionVLAD(LateFusion):
-    """`VLAD` of all frames, and of all their places as in ActionVLAD (Girdhar et al., arXiv:1704.02895,
+    """`VLAD` of all frames, and of all positions as in ActionVLAD (Girdhar et al., arXiv:1704.02895,
     equation 2).
 
     Attributes:
       clusters, alpha: see `VLAD`.
-      local: the descriptors are those at every place of the trunk's last map; else one per frame.
+      local: use the descriptors at every position of the backbone's last map; else one per frame.
     """
 
     clusters: int = 64
@@ -151,7 +153,7 @@ class LateFusionVLAD(LateFusion):
 
 
 def _unit(x: jax.Array, axis: int = -1) -> jax.Array:
-    """`x` of length one along `axis`."""
+    """L2-normalizes `x` along `axis`."""
     return x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-12)
 
 
@@ -159,10 +161,10 @@ class SlowFusion(nn.Module):
     """A plain 3D CNN: strided 3x3x3 convolution, BatchNorm and ReLU, repeated; then the mean over T, H, W.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns pooled features.
+      num_classes: number of classes K; 0 omits the classifier and returns pooled features.
       widths: channels of each convolution.
       strides: (time, height, width) of each convolution.
-      dropout: rate before the classifier.
+      dropout: dropout rate before the classifier.
       bn_groups, dtype, param_dtype: see `ResNet`.
     """
 
@@ -176,7 +178,7 @@ class SlowFusion(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints (stage1.., pre_logits [B, D])."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints (stage1.., pre_logits [B, D])."""
         x, endpoints = video, {}
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         for i, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True), 1):

@@ -1,11 +1,11 @@
 """I3D: Inception-v1 inflated in time.
 
 Paper: Carreira & Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017,
-arXiv:1705.07750, Figure 3. Input: 64 frames at 25 a second, 224x224, of pictures [B, T, H, W, 3] or of
-optical flow [B, T, H, W, 2]; whole videos in the test (section 3).
+arXiv:1705.07750, Figure 3. Input: 64 frames at 25 fps, 224x224, RGB [B, T, H, W, 3] or optical
+flow [B, T, H, W, 2]; whole videos in evaluation (section 3).
 
 It is `inception_v1_same` with windows as long as they are wide; time is halved by the stem and by the pooling
-before the last two stages, and the first two poolings leave it alone. BatchNorm has no scale, as in the
+before the last two stages, and the first two poolings are spatial. BatchNorm has no scale, as in the
 authors' release. The network is convolutional to the end: the maps are averaged over windows of 2x7x7, each
 is classified, and the logits are averaged. The classifier is linear, so here it follows the average.
 """
@@ -30,9 +30,9 @@ class I3D(Inception):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """[B, T, H, W, C] -> logits float32 [B, K] and endpoints (stem, stage1-4; pre_logits [B, D])."""
+        """Maps [B, T, H, W, C] to logits float32 [B, K] and endpoints (stem, stage1-4; pre_logits [B, D])."""
         x, endpoints = self.trunk_features(video, train)
-        # A map smaller than the window, of a clip or crop smaller than the paper's, is averaged whole.
+        # A map smaller than the window, from a clip or crop smaller than the paper's, is averaged completely.
         window = [min(k, n) for k, n in zip((2, 7, 7), x.shape[1:-1])]
         x = avg_pool(x.astype(jnp.float32), window, 1)
         endpoints["pre_logits"] = x.mean((1, 2, 3))
@@ -43,12 +43,12 @@ class I3D(Inception):
 
 
 class TwoStreamI3D(Inception):
-    """One I3D for pictures and one for flow, whose logits are added. The attributes are those of both."""
+    """Adds the logits of an RGB I3D and a flow I3D, which share all attributes."""
 
     @nn.compact
     def __call__(self, video: dict[str, jax.Array], train: bool = False) -> Output:
         """{"rgb": [B, T, H, W, 3], "flow": [B, T', H, W, 2]} -> logits float32 [B, K] and the endpoints of
-        I3D, each side's under its name ("rgb/stage1"), and pre_logits [B, 2 D], both sides'."""
+        I3D per stream ("rgb/stage1"), and the concatenated pre_logits [B, 2 D]."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(Inception)} | {"parent": self}
         logits, endpoints = 0.0, {}
         for stream in STREAMS:
@@ -68,7 +68,7 @@ _STD = {"rgb": (0.5,) * 3, "flow": FLOW_STD}
 def _register(
     name: str, module: type[nn.Module], of: Callable, temporal: str, top1: float, top5: float, **more
 ):
-    """`of` picks what belongs to the model's stream, or both."""
+    """Registers a model; `of` selects its stream, or both, from a dict of streams."""
     register_model(
         ModelSpec(
             name=name,

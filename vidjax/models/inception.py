@@ -1,13 +1,13 @@
 """Inception-v1 (GoogLeNet): parallel convolutions of several sizes. For images, and the basis of I3D and S3D.
 
 Paper: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv:1409.4842, Table 1.
-Input: images [B, H, W, C]. The auxiliary classifiers of section 5, which serve training only, are left out.
+Input: images [B, H, W, C]. The auxiliary classifiers of section 5 are omitted.
 
-  inception_v1       as in the paper: biases, local response normalisation, a 5x5 branch.
+  inception_v1       as in the paper: biases, local response normalization, a 5x5 branch.
   inception_v1_bn    torchvision's GoogLeNet: BatchNorm, and 3x3 where the paper has 5x5.
   inception_v1_same  what I3D inflates: the same with TensorFlow's padding and BatchNorm without scale.
 
-Every part takes clips [B, T, H, W, C] as well as images: windows have as many axes as the input, and time is
+Every part accepts clips [B, T, H, W, C] and images: windows have as many axes as the input, and time is
 halved by the stem and by the pooling from stage 2 on (Carreira & Zisserman, arXiv:1705.07750, section 2.4).
 """
 
@@ -23,7 +23,7 @@ from vidjax.layers.norm import BatchNorm, local_response_norm
 from vidjax.layers.pool import max_pool
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
-# Table 1, a row per block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; 0 leaves a branch out.
+# Table 1, one row per block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; 0 omits a branch.
 STAGES = (
     ((0, 64, 192, 0, 0, 0),),
     ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
@@ -44,7 +44,7 @@ TINY = dict(
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """How convolutions and pooling are made.
+    """Convolution and pooling units.
 
     Attributes:
       norm: BatchNorm after each convolution, in place of a bias.
@@ -90,7 +90,7 @@ class Units:
         return nn.relu(x)
 
     def pool(self, x: jax.Array, window: int, stride: int = 2, time: bool = True) -> jax.Array:
-        """The maximum over windows, of clips in `time` as well."""
+        """Max pooling, for clips over time as well with `time`."""
         n = x.ndim - 2
         windows, strides = (window,) * n, (stride,) * n
         if n == 3 and not time:
@@ -111,7 +111,7 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, (T,) H, W, C] -> [B, (T,) H, W, C']."""
+        """Maps [B, (T,) H, W, C] to [B, (T,) H, W, C']."""
         one, reduce3, three, reduce5, five, project = self.widths
         conv = self.units.conv
         branches = []
@@ -129,20 +129,20 @@ class Mixed(nn.Module):
 
 
 class Inception(nn.Module):
-    """The layers before the classifier, of images and of clips; subclasses pool and classify.
+    """The layers before the classifier, for images and clips; subclasses pool and classify.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns pooled features.
+      num_classes: number of classes K; 0 omits the classifier and returns pooled features.
       stem_width: channels of the first convolution.
       stages: rows of Table 1, by stage.
       wide: window of the branch that the paper gives 5x5.
       last_pool: window of the pooling before the last stage.
       padding, norm, norm_scale, epsilon, momentum: see `Units`.
-      lrn: local response normalisation after the first pooling and before the second (Figure 3).
-      dropout: rate before the classifier.
-      bn_groups: parts of the batch that BatchNorm normalises apart in training.
-      partial_bn: only the stem's BatchNorm takes its statistics from the batch in training.
-      dtype, param_dtype: of the computation and of the parameters.
+      lrn: local response normalization after the first pooling and before the second (Figure 3).
+      dropout: dropout rate before the classifier.
+      bn_groups: number of parts of the batch that BatchNorm normalizes separately in training.
+      partial_bn: only the stem's BatchNorm uses batch statistics in training.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -165,7 +165,7 @@ class Inception(nn.Module):
     separable = False
 
     def trunk_features(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """[B, (T,) H, W, C] -> the last stage's map and the endpoints stem, stage1-4, each a map."""
+        """Maps [B, (T,) H, W, C] to the last stage's map and the endpoints stem, stage1-4, each a map."""
         units = Units(
             self.norm,
             self.norm_scale,
@@ -177,14 +177,14 @@ class Inception(nn.Module):
             self.dtype,
             self.param_dtype,
         )
-        normalise = local_response_norm if self.lrn else lambda x: x
+        normalize = local_response_norm if self.lrn else lambda x: x
         x = units.conv(x, train, self.stem_width, 7, "stem", stride=2)
-        x = normalise(units.pool(x, 3, time=False))
+        x = normalize(units.pool(x, 3, time=False))
         endpoints = {"stem": x}
         train = train and not self.partial_bn
         for i, rows in enumerate(self.stages, 1):
             if i == 2:
-                x = units.pool(normalise(x), 3, time=False)
+                x = units.pool(normalize(x), 3, time=False)
             elif i > 2:
                 x = units.pool(x, self.last_pool if i == len(self.stages) else 3)
             for j, widths in enumerate(rows):
@@ -198,7 +198,8 @@ class InceptionV1(Inception):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Images [B, H, W, C] -> logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B, D])."""
+        """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B,
+        D])."""
         x, endpoints = self.trunk_features(image, train)
         x = endpoints["pre_logits"] = x.astype(jnp.float32).mean((1, 2))
         if self.num_classes:

@@ -1,19 +1,20 @@
-"""The four ways to fuse time of 2014, and the lectures' three small ones.
+"""The four temporal fusion networks of Karpathy et al., and three small ones from lectures.
 
 Paper: Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014,
 Figure 1, section 3.1 and Table 1. Input: video [B, T, 170, 170, 3], pixels less 117. In the paper's shorthand
 C(96, 11, 3)-N-P-C(256, 5, 1)-N-P-C(384, 3, 1)-C(384, 3, 1)-C(256, 3, 1)-P-FC(4096)-FC(4096), with
-N local response normalisation (k 2, n 5, alpha 1e-4, beta 0.5) and P maxima over 2x2.
+N local response normalization (k 2, n 5, alpha 1e-4, beta 0.5) and P maxima over 2x2.
 
   single frame  the middle frame, T // 2.
-  early fusion  the first filters reach over all T = 10 frames.
+  early fusion  the first filters span all T = 10 frames.
   late fusion   two towers with the same weights on the first and the last of the frames, 15 apart, that meet
                 in the first fully connected layer.
-  slow fusion   the first filters reach over 4 of 10 frames, every second one, the next two layers' over 2 of
-                the 4 and of the 2 that follow; from there on there is no time.
+  slow fusion   the first filters span 4 of 10 frames with stride 2, those of the next two layers 2 frames
+  each;
+                later layers are spatial.
 
-What the paper leaves open: the first convolution is not padded, the others keep the size; where dropout is
-asked for it follows both hidden layers, as in Krizhevsky's network. The lectures' networks are on clips of 20
+Not specified in the paper: the first convolution is not padded, the others keep the size; dropout follows
+both hidden layers, as in Krizhevsky's network. The lectures' networks are on clips of 20
 frames of 64x64: convolution 3, maxima over 4, convolution 3, average; 12 and 24 channels.
 """
 
@@ -28,7 +29,7 @@ from vidjax.layers.pool import max_pool
 from vidjax.models.frame_model import Output
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD, ModelSpec, Result, register_model
 
-# name, window, stride, padding, normalised, pooled
+# name, window, stride, padding, normalized, pooled
 LAYERS = (
     ("stem_conv", 11, 3, 0, True, True),
     ("conv2", 5, 1, 2, True, True),
@@ -42,11 +43,11 @@ class SingleFrame(nn.Module):
     """Classifies the middle frame, T // 2. Subclasses fuse frames.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the last hidden layer.
+      num_classes: number of classes K; 0 omits the classifier and returns the last hidden layer.
       widths: channels of the five convolutions.
       hidden: units of both hidden layers.
       dropout: rate after each hidden layer.
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -58,8 +59,8 @@ class SingleFrame(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints: stem, stage1-4 (what the convolutions
-        2 to 5 give) and pre_logits [B, hidden]."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints: stem, stage1-4 (what the
+        convolutions 2 to 5 give) and pre_logits [B, hidden]."""
         x, endpoints = self.towers(video)
         x = x.reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
@@ -72,7 +73,7 @@ class SingleFrame(nn.Module):
         return nn.Dense(self.num_classes, param_dtype=self.param_dtype, name="head")(x), endpoints
 
     def towers(self, video: jax.Array) -> Output:
-        """What the convolutions make of the frames they see."""
+        """Applies the convolutions to the frames that the model uses."""
         return self.convolutions(video[:, video.shape[1] // 2])
 
     def convolutions(self, x: jax.Array, time: tuple[int, ...] = ()) -> Output:
@@ -104,7 +105,7 @@ class SingleFrame(nn.Module):
 
 
 class EarlyFusion(SingleFrame):
-    """The first convolution reaches over all frames: they are stacked in its channels."""
+    """The first convolution spans all frames, which are stacked in its channels."""
 
     def towers(self, video: jax.Array) -> Output:
         b, t, h, w, c = video.shape
@@ -122,7 +123,7 @@ class LateFusion(SingleFrame):
 
 
 class SlowFusion(SingleFrame):
-    """Convolutions whose windows in time take in more and more of the clip.
+    """Convolutions whose temporal extent grows with depth.
 
     Attributes:
       time: windows and strides in time of the first layers, in turn.
@@ -135,12 +136,12 @@ class SlowFusion(SingleFrame):
 
 
 class LectureLateFusion(nn.Module):
-    """2D on each frame, which meet in the average at the end.
+    """2D convolutions on each frame, averaged at the end.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the average.
+      num_classes: number of classes K; 0 omits the classifier and returns the average.
       widths: channels of the two convolutions.
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -152,8 +153,8 @@ class LectureLateFusion(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints: stem (convolution), stage1 (pooling),
-        stage2 (convolution) and pre_logits [B, D]."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints: stem (convolution), stage1
+        (pooling), stage2 (convolution) and pre_logits [B, D]."""
         window, step = self.TIME
         conv = lambda width, name: Conv(  # noqa: E731
             width,
@@ -174,12 +175,12 @@ class LectureLateFusion(nn.Module):
         return x, endpoints
 
     def arrange(self, video: jax.Array) -> jax.Array:
-        """What the first convolution gets."""
+        """Returns the input of the first convolution."""
         return video
 
 
 class LectureEarlyFusion(LectureLateFusion):
-    """2D on all frames at once, side by side in the channels."""
+    """2D convolutions on all frames, stacked in the channels."""
 
     def arrange(self, video: jax.Array) -> jax.Array:
         b, t, h, w, c = video.shape
@@ -187,7 +188,7 @@ class LectureEarlyFusion(LectureLateFusion):
 
 
 class LectureConv3D(LectureLateFusion):
-    """3D: time as a third side of every window."""
+    """3D convolutions."""
 
     TIME = (3, 4)
 

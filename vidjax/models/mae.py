@@ -1,14 +1,14 @@
-"""Masked autoencoders of video: a ViT on the few tokens that are visible, and a small decoder of the others.
+"""Masked autoencoders of video: a ViT encoder on the visible tokens and a small decoder for the masked ones.
 
 Papers: Tong et al., "VideoMAE", NeurIPS 2022, arXiv:2203.12602, section 3 and table 7; Wang et al., "VideoMAE
 V2", CVPR 2023, arXiv:2303.16727, section 3.2 (dual masking); Feichtenhofer et al., "Masked Autoencoders As
 Spatiotemporal Learners" (MAE-ST), NeurIPS 2022, arXiv:2205.09113, section 3. Input: 16 frames of 224x224.
 
-The encoder never sees a masked token: its cost is that of the visible ones. What is masked and what the
-decoder is asked for come with the call, drawn by `vidjax.objectives.mae`; without them (to describe a model,
-say) the model draws a mask of its own kind and ratio from a fixed key. The encoder's parameters are named as
-those of `vidjax.models.videomae` and `vidjax.models.mae_st`: it is fine-tuned by naming in `init.skip` what
-the two do not share.
+The encoder processes visible tokens only, so its cost is proportional to their number.
+`vidjax.objectives.mae` draws the visible tokens and those to decode and passes them to the call; without them
+(when describing a model) the model draws a mask from a fixed key. The encoder's parameters have the names of
+`vidjax.models.videomae` and `vidjax.models.mae_st`; for fine-tuning, list the parameters that the two do not
+share in `init.skip`.
 """
 
 import functools
@@ -37,22 +37,19 @@ from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_mod
 Output = tuple[jax.Array, dict[str, jax.Array]]
 
 
-# Of all kernels, as in the releases; a small model starts slowly from the 0.02 of classifiers.
-
-
 class MaskedAutoencoder(nn.Module):
-    """What the two families share: encoder blocks on visible tokens, decoder blocks, fields.
+    """Base of both families: fields, encoder blocks on visible tokens, decoder blocks.
 
     Attributes:
-      num_classes: of no use here; kept so that models are made alike.
+      num_classes: ignored; present because every registered model takes it.
       width, depth, heads, mlp_width: of the encoder.
       decoder_width, decoder_depth, decoder_heads: of the decoder, whose MLPs are four times as wide.
       patch: frames, height and width of a tubelet.
-      mask, mask_ratio: how tokens are masked, see `vidjax.objectives.masks`.
-      decoder_mask, decoder_mask_ratio: what the decoder leaves out of the masked tokens; "" for nothing.
-      epsilon, decoder_epsilon: of all LayerNorms, and of that behind the decoder.
+      mask, mask_ratio: kind and ratio of the mask, see `vidjax.objectives.masks`.
+      decoder_mask, decoder_mask_ratio: mask of the tokens to decode (dual masking); "" for none.
+      epsilon, decoder_epsilon: epsilon of all LayerNorms, and of the one after the decoder.
       scan, remat, backend: see `vidjax.layers.transformer` and `vidjax.layers.attention`.
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -77,17 +74,17 @@ class MaskedAutoencoder(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def token_grid(self, input_shape: Sequence[int]) -> TokenGrid:
-        """Where the tokens of a clip (T, H, W, C) lie."""
+        """Returns the layout of the tokens of a clip (T, H, W, C)."""
         return TokenGrid(tuple(size // p for size, p in zip(input_shape, self.patch)))
 
     def encode(self, video: jax.Array) -> dict[str, jax.Array]:
-        """The endpoints of whole clips [B, T, H, W, C], where nothing is masked."""
+        """Returns the endpoints of unmasked clips [B, T, H, W, C]."""
         n = self.token_grid(video.shape[1:]).count
         every = jnp.broadcast_to(jnp.arange(n)[None], (len(video), n))
         return self(video, False, every, every[:, :1])[1]
 
     def _drawn(self, video: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Visible tokens, and those that the decoder is asked for, from a fixed key."""
+        """Returns the visible tokens and those to decode, drawn from a fixed key."""
         grid, key = self.token_grid(video.shape[1:]).shape, jax.random.PRNGKey(0)
         mask = draw_mask(self.mask, key, video.shape[0], grid, self.mask_ratio)
         if not self.decoder_mask:
@@ -134,13 +131,13 @@ class VideoMAEPretraining(MaskedAutoencoder):
         visible: jax.Array | None = None,
         decoded: jax.Array | None = None,
     ) -> Output:
-        """Predicts tubelets from others.
+        """Predicts masked tubelets from visible ones.
 
         Args:
           video: [B, T, H, W, C].
-          train: changes nothing here.
-          visible, decoded: token numbers int32 [B, Nv] and [B, Nd], time first; where not given a mask is
-            drawn from a fixed key.
+          train: ignored.
+          visible, decoded: token indices int32 [B, Nv] and [B, Nd], time first; drawn from a fixed key if
+            None.
 
         Returns:
           Predictions float32 [B, Nd, p_t p_h p_w C], and endpoints: tokens [B, Nv, D] of the encoder and
@@ -170,11 +167,11 @@ class VideoMAEPretraining(MaskedAutoencoder):
 
 
 class MAESTPretraining(MaskedAutoencoder):
-    """MAE-ST: learned positions of space and of time, a class token, all tokens in the decoder; of every
-    tubelet one frame is predicted.
+    """MAE-ST: learned positions of space and of time, a class token, all tokens in the decoder; one
+    frame of every tubelet is predicted.
 
     Attributes:
-      frames, size: of the clips that the tables of positions are for.
+      frames, size: frames and size of the clips that the position tables are for.
     """
 
     mask: str = "random"

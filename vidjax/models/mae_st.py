@@ -21,7 +21,7 @@ from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, regi
 
 
 def check_clip(module: nn.Module, shape: Sequence[int]) -> None:
-    """Raises ValueError for a clip (T, H, W) of another size than the tables are for, or more frames."""
+    """Raises ValueError if a clip (T, H, W) has another size than the position tables, or more frames."""
     frames, size = module.frames, module.size
     if shape[0] > frames or tuple(shape[1:]) != (size, size):
         raise ValueError(
@@ -32,14 +32,14 @@ def check_clip(module: nn.Module, shape: Sequence[int]) -> None:
 def add_positions(
     module: nn.Module, x: jax.Array, numbers: jax.Array, prefix: str = "", cls: jax.Array | None = None
 ) -> jax.Array:
-    """Adds learned positions to tokens, and puts a class token before them.
+    """Adds learned positions to tokens and prepends a class token.
 
     Args:
-      module: has `frames`, `size` and `patch`, for which the tables are; they become its parameters.
+      module: the module that owns the tables; has `frames`, `size` and `patch`.
       x: [B, N, D].
-      numbers: int32 [B, N], which tokens these are, time first.
-      prefix: of the tables' names.
-      cls: class token [B, 1, D]; a learned one where None.
+      numbers: token indices int32 [B, N], time first.
+      prefix: prefix of the names of the tables.
+      cls: class token [B, 1, D]; a learned one if None.
 
     Returns:
       [B, 1 + N, D].
@@ -64,18 +64,18 @@ class MAEST(nn.Module):
     """The encoder of MAE-ST with a classifier.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the pooled, normed features.
+      num_classes: number of classes K; 0 omits the classifier and returns the pooled, normalized features.
       width, depth, heads, mlp_width: D, L, H and the hidden width of the MLPs.
       patch: frames, height and width of a tubelet.
-      frames, size: of the clips that the tables of positions are for.
-      head_scale: factor on the initial weights of the classifier; the recipe has 0.001.
-      dropout: rate before the classifier.
-      drop_path: rate of the last block, rising from 0 at the first.
+      frames, size: frames and size of the clips that the position tables are for.
+      head_scale: factor on the initial weights of the classifier; 0.001 in the recipe.
+      dropout: dropout rate before the classifier.
+      drop_path: drop path rate of the last block, rising linearly from 0 at the first.
       epsilon: of all LayerNorms.
-      backend: of attention, see `vidjax.layers.attention`.
+      backend: attention backend, see `vidjax.layers.attention`.
       scan, remat: see `vidjax.layers.transformer`.
       return_attention: adds the endpoint `attention` [L, B, H, N, N].
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -98,12 +98,12 @@ class MAEST(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def token_grid(self, input_shape: Sequence[int]) -> TokenGrid:
-        """Where the tokens of a clip (T, H, W, C) lie."""
+        """Returns the layout of the tokens of a clip (T, H, W, C)."""
         return TokenGrid(tuple(size // p for size, p in zip(input_shape, self.patch)), prefix=1)
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints (tokens [B, 1 + N, D] of the last
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints (tokens [B, 1 + N, D] of the last
         block, the class token first; pre_logits [B, D], the normed mean of the others).
 
         Raises:

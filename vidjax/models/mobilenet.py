@@ -1,4 +1,4 @@
-"""MobileNetV2: narrow between blocks, wide within.
+"""MobileNetV2: inverted residual blocks, narrow outside and wide inside.
 
 Paper: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, arXiv:1801.04381,
 Table 2. Input: images [B, H, W, C].
@@ -41,7 +41,8 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, branch: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, features]; `branch` goes into the residual branch, or x."""
+        """Maps [B, H, W, C] to [B, H/stride, W/stride, features]; the residual branch takes `branch`, or
+        x."""
         conv = partial(Conv, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, groups=self.bn_groups, param_dtype=self.param_dtype)
         wide = x.shape[-1] * self.expand
@@ -58,13 +59,13 @@ class MobileNetV2(nn.Module):
     """MobileNetV2 for images.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns pooled features.
+      num_classes: number of classes K; 0 omits the classifier and returns pooled features.
       stages: rows of Table 2.
       stem_width, last_width: channels of the first and of the last convolution.
-      dropout: rate before the classifier.
-      bn_groups: parts of the batch that BatchNorm normalises apart in training.
-      partial_bn: only the stem's BatchNorm takes its statistics from the batch in training.
-      dtype, param_dtype: of the computation and of the parameters.
+      dropout: dropout rate before the classifier.
+      bn_groups: number of parts of the batch that BatchNorm normalizes separately in training.
+      partial_bn: only the stem's BatchNorm uses batch statistics in training.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -81,8 +82,8 @@ class MobileNetV2(nn.Module):
     def __call__(
         self, image: jax.Array, train: bool = False, before_block: BeforeBlock | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Images [B, H, W, C] -> logits float32 [B, K] and endpoints (stem, stage1-7, pre_logits [B, D]).
-        `before_block`: see `vidjax.models.resnet`; it is asked about the blocks that have a shortcut."""
+        """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints (stem, stage1-7, pre_logits [B,
+        D]). `before_block`: see `vidjax.models.resnet`; it is called for the blocks that have a shortcut."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, groups=self.bn_groups, param_dtype=self.param_dtype)
         x = Conv(self.stem_width, (3, 3), 2, 1, name="stem_conv", **types)(image)

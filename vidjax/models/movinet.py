@@ -1,12 +1,12 @@
-"""MoViNets: mobile video networks, and their causal form that takes a video frame by frame.
+"""MoViNets: mobile video networks, and their causal form for streaming.
 
 "MoViNets: Mobile Video Networks for Efficient Video Recognition", Kondratyuk et al., CVPR 2021,
 arXiv:2103.11511. Tables of appendix C (A0 to A5), section 3.2 (stream buffers, causal operations). Input
-50x172x172 for A0, at 5 frames a second. As released by the authors: a base model convolves in space and time
+50x172x172 for A0, at 5 fps. As released by the authors: a base model convolves in space and time
 at once, with swish; a stream model convolves in space and then causally in time ("(2+1)D"), with hard swish
-and hard sigmoid, and its squeeze-and-excitation sees the running mean beside the frame's own; from A3 on it
-adds a positional encoding. Padding is TensorFlow's.
-Not part of it: the ensembles (A6), and the search that found the networks.
+and hard sigmoid, and its squeeze-and-excitation takes the running mean and the frame's own mean; from A3 on
+it adds a positional encoding. Padding is TensorFlow's.
+Not included: the ensembles (A6) and the architecture search.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ STRIDES = (2, 2, 2, 1, 2)  # in height and width, at the start of each stage
 
 
 class Block(nn.Module):
-    """An inverted bottleneck: widen, convolve each channel, gate, narrow; scaled, around a shortcut.
+    """An inverted bottleneck: expansion, depthwise convolution, gate, projection; scaled, around a shortcut.
 
     Attributes:
       features: channels out.
@@ -39,8 +39,8 @@ class Block(nn.Module):
       kernel: (frames, pixels) of the channel-wise window.
       stride: step in height and width.
       conv, norm: constructors of convolutions and norms.
-      drop: chance of a clip to skip the block in training.
-      alpha_init: the scale at the start (ReZero, arXiv:2003.04887); 0 is the shortcut alone.
+      drop: probability that a clip skips the block in training.
+      alpha_init: initial scale (ReZero, arXiv:2003.04887); 0 is the identity.
       dense: constructor of linear layers.
     """
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, state: State) -> tuple[jax.Array, State]:
-        """[B, T, H, W, C] -> [B, T, H', W', features], and the state for the frames that follow."""
+        """Maps [B, T, H, W, C] to [B, T, H', W', features], and the state for the frames that follow."""
         y = self.act(self.norm(name="bn1")(self.conv(self.inner, (1, 1, 1), name="conv1")(x), train))
         y, state = self.windows(y, train, state)
         means, state = self.means(y, state)
@@ -84,15 +84,15 @@ class Block(nn.Module):
         return self.act(self.norm(name="bn2")(x, train)), state
 
     def means(self, x: jax.Array, state: State) -> tuple[jax.Array, State]:
-        """What squeeze-and-excitation squeezes, [B, 1, 1, 1, C]."""
+        """Returns the input of squeeze-and-excitation, [B, 1, 1, 1, C]."""
         return x.mean((1, 2, 3), keepdims=True, dtype=jnp.float32).astype(x.dtype), state
 
 
 class StreamBlock(Block):
-    """The same for a stream: nothing looks ahead, and the state holds what was seen.
+    """The causal block: a frame depends on the past only, through the state.
 
     Attributes:
-      positional: add the encoded number of the frame to the means.
+      positional: add a positional encoding of the frame index to the means.
     """
 
     positional: bool = False
@@ -147,12 +147,12 @@ class MoViNet(nn.Module):
     """A base MoViNet.
 
     Attributes:
-      num_classes: K; 0 leaves out the last layer and returns its input.
+      num_classes: number of classes K; 0 omits the last layer and returns its input.
       stages: of each stage, the channels out and for each block ((frames, pixels), channels inside).
       stem_width, final_width: channels of the first and of the last convolution.
       head_width: channels of the linear layer before the last.
-      dropout: rate before the last layer.
-      drop_path: chance of a clip to skip the last block; earlier blocks have less, in proportion.
+      dropout: dropout rate before the last layer.
+      drop_path: probability that a clip skips the last block, rising linearly over the blocks.
       alpha_init: scale of every block at the start.
       bn_groups, dtype, param_dtype: see `ResNet3D`.
     """
@@ -175,7 +175,7 @@ class MoViNet(nn.Module):
 
     @nn.compact
     def run(self, x: jax.Array, train: bool, state: State | None) -> tuple[Output, State]:
-        """The network on frames that follow those of `state`."""
+        """Runs the network on frames that follow those of `state`."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         conv = partial(Conv, kernel_init=nn.initializers.he_normal(), **types)
         norm = partial(BatchNorm, 0.99, 1e-3, groups=self.bn_groups, **types)
@@ -218,15 +218,15 @@ class MoViNet(nn.Module):
         return partial(Block)
 
     def pool(self, x: jax.Array, state: State | None, new: State) -> tuple[jax.Array, State]:
-        """Features [B, C] of the frames."""
+        """Returns features [B, C] of the frames."""
         return x.mean((1, 2, 3)), new
 
 
 class StreamMoViNet(MoViNet):
-    """A MoViNet whose frames see themselves and those before; logits are of the last frame.
+    """A causal MoViNet; logits are those of the last frame.
 
-    `__call__` on a clip and `step` on its frames in turn, from `init_state`, answer the same. The state is as
-    large after a day of video as after a second.
+    `__call__` on a clip equals `step` on its frames in turn from `init_state`. The size of the state does not
+    depend on the length of the video.
 
     Attributes:
       positional: see `StreamBlock`.
@@ -238,8 +238,10 @@ class StreamMoViNet(MoViNet):
         return self.run(video, train, self.init_state(video.shape[0], video.shape[2:]))[0]
 
     def init_state(self, batch_size: int, frame_shape: tuple[int, int, int]) -> State:
-        """What is known before the first frame, of (H, W, C): zeros. A buffer for every causal convolution,
-        a running sum for every mean, and the number of frames."""
+        """Returns the state before the first frame (H, W, C), all zeros.
+
+        It has a buffer per causal convolution, a running sum per mean, and the number of frames.
+        """
         height, width = (-(-n // 2) for n in frame_shape[:2])
         state = {"count": jnp.zeros((), jnp.int32)}
         for i, (_, stage) in enumerate(self.stages):
@@ -253,7 +255,7 @@ class StreamMoViNet(MoViNet):
         return state | {"total": jnp.zeros((batch_size, 1, self.final_width))}
 
     def step(self, state: State, frames: jax.Array) -> tuple[Output, State]:
-        """Takes the next frame [B, H, W, C], or the next few [B, t, H, W, C].
+        """Processes the next frame [B, H, W, C], or frames [B, t, H, W, C].
 
         Returns:
           (logits, endpoints) as of the whole video so far, the endpoints of stages being of these frames; and

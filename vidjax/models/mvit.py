@@ -1,5 +1,7 @@
-"""Multiscale vision transformers: attention pools its queries, keys and values, so that the grid of tokens
-shrinks from stage to stage while its channels grow.
+"""MViT v1 and v2: multiscale vision transformers with pooling attention.
+
+Attention pools its queries, keys and values, so that the token grid shrinks from stage to stage while the
+channels grow.
 
 Papers: Fan et al., "Multiscale Vision Transformers" (v1), ICCV 2021, arXiv:2104.11227, Table 2 and section 3;
 Li et al., "MViTv2: Improved Multiscale Vision Transformers", CVPR 2022, arXiv:2112.01526, section 4.
@@ -7,8 +9,8 @@ Input 16x224x224 of stride 4, 32x224x224 of stride 3, or 40x312x312 of stride 3 
 
 v1 adds positions of space and of time to the patches, pools queries where a stage begins, and widens in the
 MLP of the block before. v2 has positions relative in time, height and width inside attention, pools queries
-in every block and adds them to what attention gives, and widens inside attention. Clips of another size than
-`clip` have their positions interpolated, as in the authors' code.
+in every block and adds them to the output of attention, and widens inside attention. Positions are
+interpolated for clips of another size than `clip`, as in the authors' code.
 """
 
 import dataclasses
@@ -36,7 +38,7 @@ PATCH = ((3, 7, 7), (2, 4, 4), (1, 3, 3))  # kernel, strides and padding of the 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What one block does: channels in, of attention and out, its heads, and the strides of its pools."""
+    """The shape of a block: channels in, in attention and out, heads, and pooling strides."""
 
     dim_in: int
     dim: int
@@ -50,7 +52,7 @@ class Shape:
 def block_shapes(
     width: int, heads: int, depth: int, stages: tuple[int, ...], stride_kv: Size, improved: bool
 ) -> list[Shape]:
-    """The shape of each block (v1: Table 2; v2: Table 1).
+    """Returns the shape of each block (v1: Table 2; v2: Table 1).
 
     Args:
       width, heads: of the first block; doubled at each of `stages`.
@@ -75,17 +77,18 @@ def block_shapes(
 
 
 def resize(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Linear interpolation between the centres of cells, without smoothing; `x` itself at its own shape."""
+    """Linear interpolation between the centers of cells, without antialiasing; `x` itself at its own
+    shape."""
     return x if x.shape == shape else jax.image.resize(x, shape, "linear", antialias=False)
 
 
 def relative_positions(table: jax.Array, queries: int, keys: int) -> jax.Array:
-    """Embeddings of the distances along one axis, [queries, keys, D], of a `table` [2 n - 1, D].
+    """Looks up the embeddings of distances along one axis, [queries, keys, D], in a `table` [2 n - 1, D].
 
-    Where there are fewer keys than queries, or the other way round, the fewer spread over the same extent.
+    If the numbers of queries and keys differ, the fewer are spread over the same extent.
     """
     table = resize(table, (2 * max(queries, keys) - 1, table.shape[1]))
-    # In float32, as the authors' code, lest a distance that is not whole falls on another row.
+    # In float32 as in the authors' code, so that fractional distances round to the same row.
     per_query, per_key = np.float32(max(keys / queries, 1)), np.float32(max(queries / keys, 1))
     place_q, place_k = np.arange(queries, dtype=np.float32), np.arange(keys, dtype=np.float32)
     distance = (place_q * per_query)[:, None] - ((place_k + np.float32(1 - keys)) * per_key)[None]
@@ -93,17 +96,17 @@ def relative_positions(table: jax.Array, queries: int, keys: int) -> jax.Array:
 
 
 def split_cls(x: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
-    """Tokens [B, 1 + THW, C] -> the class token [B, 1, C] and the grid [B, T, H, W, C]."""
+    """Maps tokens [B, 1 + THW, C] to the class token [B, 1, C] and the grid [B, T, H, W, C]."""
     return x[:, :1], x[:, 1:].reshape(x.shape[0], *size, x.shape[-1])
 
 
 def join_cls(cls: jax.Array, grid: jax.Array) -> jax.Array:
-    """Undoes `split_cls`."""
+    """Inverts `split_cls`."""
     return jnp.concatenate([cls, grid.reshape(grid.shape[0], -1, grid.shape[-1])], 1)
 
 
 class PoolConv(nn.Module):
-    """A 3x3x3 convolution of each channel by itself, with one kernel for all heads."""
+    """A depthwise 3x3x3 convolution with one kernel for all heads."""
 
     heads: int
     strides: Size
@@ -112,7 +115,7 @@ class PoolConv(nn.Module):
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:
-        """[B, T, H, W, heads D] -> [B, T', H', W', heads D]."""
+        """Maps [B, T, H, W, heads D] to [B, T', H', W', heads D]."""
         init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         shape = (3, 3, 3, 1, grid.shape[-1] // self.heads)
         kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
@@ -142,7 +145,7 @@ class PoolingAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, size: Size) -> tuple[jax.Array, Size, jax.Array | None]:
         """Tokens [B, 1 + THW, C] of a grid of `size` -> [B, 1 + T'H'W', dim], its size, and weights
-        [B, heads, queries, keys] where asked for."""
+        [B, heads, queries, keys] with `return_attention`."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         s = self.shape
 
@@ -169,7 +172,7 @@ class PoolingAttention(nn.Module):
             ]
         inputs = with_positions(q, k, positions)
         y = attention(v=v, **inputs)
-        if self.residual:  # not of the class token
+        if self.residual:  # excludes the class token
             y = jnp.concatenate([y[:, :1], y[:, 1:] + q[:, 1:]], 1)
         y = y.reshape(*y.shape[:2], s.dim)
         y = nn.Dense(s.dim, kernel_init=KERNEL_INIT, name="proj", **kinds)(y)
@@ -205,8 +208,8 @@ def with_positions(q: jax.Array, k: jax.Array, positions: list[jax.Array] | None
         bias = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
         bias = bias.reshape(b, heads, -1, math.prod(keys))
         return dict(q=q, k=k, bias=jnp.pad(bias, ((0, 0), (0, 0), (1, 0), (1, 0))), scale=scale)
-    # The same sum as a few more columns of the product: a query's scores for each time, height and width, and
-    # ones in a key's own. No map of biases is made, and the gradients are those of the product.
+    # The same sum as extra columns of the product: a query's scores for each time, height and width, and a
+    # one-hot encoding of the key's position. This avoids a map of biases.
     own = jnp.concatenate(own, -1).reshape(b, -1, heads, sum(keys))
     places = np.stack(np.meshgrid(*map(np.arange, keys), indexing="ij"), -1).reshape(-1, 3)
     ones = np.concatenate([places[:, i, None] == np.arange(n)[None] for i, n in enumerate(keys)], 1)
@@ -231,7 +234,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, size: Size, train: bool) -> tuple[jax.Array, Size, jax.Array | None]:
         """Tokens [B, 1 + THW, dim_in] of a grid of `size` -> [B, 1 + T'H'W', dim_out], its size, and
-        attention's weights where asked for."""
+        attention's weights with `return_attention`."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         s = self.shape
         project = partial(nn.Dense, s.dim_out, kernel_init=KERNEL_INIT, name="proj", **kinds)
@@ -254,20 +257,20 @@ class Block(nn.Module):
 
 
 class MViT(nn.Module):
-    """The first version; `MViTv2` differs as the module says.
+    """MViT v1; see the module docstring for v2.
 
     Attributes:
-      num_classes: size of the last layer; 0 leaves it out and returns the pooled features.
+      num_classes: number of classes K; 0 omits the last layer and returns the pooled features.
       clip: frames, height and width that the positions are learned for.
       width, heads: of the first stage; each later stage doubles them and halves height and width.
       depth: number of blocks.
       stages: the blocks at which the second and later stages begin.
       stride_kv: pooling of keys and values in the first stage.
       pool_eps: epsilon of the norms after the pools; pytorchvideo's is 1e-5.
-      dropout: before the last layer.
-      drop_path: share of the residual branches of a sample left out of the last block; rises from 0 linearly.
-      return_attention: report each block's weights as an endpoint, see `PoolingAttention`.
-      remat: what the backward pass computes again, see `vidjax.layers.transformer`.
+      dropout: dropout rate before the last layer.
+      drop_path: drop path rate of the last block, rising linearly from 0 at the first.
+      return_attention: return the attention weights of each block as endpoints, see `PoolingAttention`.
+      remat: what the backward pass recomputes, see `vidjax.layers.transformer`.
     """
 
     num_classes: int
@@ -444,7 +447,7 @@ _PAPERS = {
 _WEIGHTS = {"mvit_v1_b_16x4": "mvit_v1_b", "mvit_v2_s_16x4": "mvit_v2_s"}
 
 for _name, _preset in PRESETS.items():
-    _large = _name == "mvit_v2_l_40x3"  # pretrained on ImageNet, and normalised as there
+    _large = _name == "mvit_v2_l_40x3"  # pretrained on ImageNet, and normalized as there
     register_model(
         ModelSpec(
             name=_name,

@@ -1,4 +1,4 @@
-"""Non-local networks: I3D of ResNet-50 with five blocks that look at all positions of the clip.
+"""Non-local networks: I3D of ResNet-50 with five blocks of attention over all positions of the clip.
 
 "Non-local Neural Networks", Wang et al., CVPR 2018, arXiv:1711.07971, table 2c: blocks after every second
 residual block of the second and third stage, in PySlowFast's places. Input 8x224x224. The block itself is

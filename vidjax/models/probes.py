@@ -30,10 +30,10 @@ class LinearProbe(nn.Module):
     """A linear classifier of the mean of the tokens.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier.
-      batch_norm: normalise each feature first, by the batch's statistics in training and by running ones
-        after it; nothing is learned in that.
-      dtype, param_dtype: the computation is float32 whatever `dtype` is; of the parameters.
+      num_classes: number of classes K; 0 omits the classifier.
+      batch_norm: normalize each feature first by BatchNorm without learned parameters.
+      dtype: ignored; the computation is float32.
+      param_dtype: dtype of the parameters.
     """
 
     num_classes: int
@@ -43,7 +43,7 @@ class LinearProbe(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool = False) -> Output:
-        """Tokens [B, N, D] -> logits float32 [B, K] and endpoints (pre_logits [B, D])."""
+        """Maps tokens [B, N, D] to logits float32 [B, K] and endpoints (pre_logits [B, D])."""
         x = tokens.astype(jnp.float32).mean(1)
         if self.batch_norm:
             x = BatchNorm(epsilon=1e-6, use_scale=False, use_bias=False, name="bn")(x, train)
@@ -54,14 +54,14 @@ class LinearProbe(nn.Module):
 class AttentiveProbe(nn.Module):
     """One block of cross-attention from a learned query to the tokens, and a linear classifier.
 
-    The tokens pass a norm first, the query does not; the answer is added to it, and an MLP follows, with a
-    norm and a shortcut.
+    The tokens are normalized, the query is not; the attention output is added to the query and followed by a
+    pre-norm residual MLP.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier.
+      num_classes: number of classes K; 0 omits the classifier.
       heads: H; the papers' have as many as the encoder.
       mlp_ratio: hidden width of the MLP over D.
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -72,16 +72,16 @@ class AttentiveProbe(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool = False) -> Output:
-        """Tokens [B, N, D] -> logits float32 [B, K] and endpoints (pre_logits [B, D]).
+        """Maps tokens [B, N, D] to logits float32 [B, K] and endpoints (pre_logits [B, D]).
 
         Raises:
-          UserError: a single token, which is nothing to attend over; or a width that the heads do not divide.
+          UserError: there is a single token, or the heads do not divide the width.
         """
         b, n, d = tokens.shape
         if n == 1:
             raise UserError(
-                "an attentive probe needs several tokens of a clip, and these are pooled features: cache "
-                "them with --dense, or take a linear probe"
+                "an attentive probe needs several tokens per clip, but the features are pooled: cache "
+                "them with --dense, or use a linear probe"
             )
         if d % self.heads:
             raise UserError(

@@ -1,4 +1,4 @@
-"""R(2+1)D: every 3D convolution as one in space, a norm and a ReLU, and one in time.
+"""R(2+1)D: 3D convolutions factorized into a spatial one, a norm, a ReLU and a temporal one.
 
 "A Closer Look at Spatiotemporal Convolutions for Action Recognition", Tran et al., CVPR 2018,
 arXiv:1711.11248, section 3.5. Input 16x112x112, or 32x112x112 for 34 layers. As in torchvision there is no
@@ -27,7 +27,7 @@ RULES = ("paper", "torchvision")
 
 
 def middle_width(entering: int, leaving: int, frames: int = 3, side: int = 3) -> int:
-    """M of section 3.5: channels between space and time that keep the parameters of the 3D kernel."""
+    """Returns M of section 3.5, the middle channels that keep the number of parameters of the 3D kernel."""
     area = side**2
     return frames * area * entering * leaving // (area * entering + frames * leaving)
 

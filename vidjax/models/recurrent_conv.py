@@ -1,4 +1,4 @@
-"""Recurrent convolutional networks: at every level of an image CNN, maps with a memory.
+"""Recurrent convolutional networks: convolutional RNNs on several levels of an image CNN.
 
 Paper: Ballas et al., "Delving Deeper into Convolutional Networks for Learning Video Representations", ICLR
 2016, arXiv:1511.06432. GRU-RCN: equations 5-8 on the maps of VGG-16 after pool2, pool3, pool4, pool5 and fc7,
@@ -9,11 +9,12 @@ Input: video [B, T, H, W, C], T = 10 in the paper.
   GRU            z, r = sigmoid(W * x_t + U * h_{t-1} + b);  n = tanh(W_n * x_t + U_n * (r h_{t-1}) + b_n);
                  h_t = (1 - z) h_{t-1} + z n
   stacked        x_t also has the level below, h_t^{l-1}, max-pooled to this level's size (equations 9-11)
-  bidirectional  each level also runs backwards, with weights of its own; both last states are classified
+  bidirectional  each level also runs backward, with separate weights; both final states are classified
 
 The last state of each level, averaged over space, has a classifier with dropout of its own; the model's
 logits are the log of the mean of their probabilities ("averaged to get the final decision", section 5.1).
-Deviation from the paper: fc7 has no space, so its window is 1x1; a 3x3 one would be dead but for the centre.
+Deviation from the paper: fc7 has no spatial extent, so its kernel is 1x1; a 3x3 kernel would only use its
+center.
 """
 
 import flax.linen as nn
@@ -71,7 +72,7 @@ class ConvRNN(nn.Module):
         return y, state
 
     def turn(self, kernel: jax.Array):
-        """The step of the scan."""
+        """Returns the step of the scan."""
 
         def step(h, x):
             h = jnp.tanh(x + self.convolve(h, kernel))
@@ -80,7 +81,7 @@ class ConvRNN(nn.Module):
         return step
 
     def convolve(self, h: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The state's convolution, back in float32."""
+        """Convolves the state; returns float32."""
         return conv(h.astype(kernel.dtype), kernel, padding=self.window // 2).astype(jnp.float32)
 
 
@@ -124,7 +125,7 @@ class RecurrentConvNet(FrameModel):
     Attributes:
       levels: (endpoint of the trunk, channels of its recurrent layer), from low to high.
       stacked, bidirectional: see above.
-      truncate: back-propagation through time is cut before every so many steps; never where None.
+      truncate: stop the gradient through the state every `truncate` steps; never if None.
     """
 
     trunk: str = "vgg16"
@@ -142,13 +143,14 @@ class RecurrentConvNet(FrameModel):
     recurrent = ConvRNN  # the class of a level
 
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K]; endpoints are the trunk's and rcn_LEVEL, [B, T, ..]
-        each, logits_LEVEL [B, K], and pre_logits [B, D], the averaged last states of all levels."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K]; endpoints are the trunk's and rcn_LEVEL, [B,
+        T, ..] each, logits_LEVEL [B, K], and pre_logits [B, D], the averaged last states of all levels."""
         return self.run(video, None, train)[0]
 
     @nn.nowrap
     def init_state(self, batch_size: int, frame_shape: tuple[int, ...]) -> dict[str, jax.Array]:
-        """The state of `step` before the first frame of (H, W, C). Raises UserError where there is none."""
+        """Returns the initial state of `step` for frames (H, W, C); raises UserError for a bidirectional
+        model."""
         self._check_streaming()
         frame = jax.ShapeDtypeStruct((1, 1, *frame_shape), jnp.float32)
         (_, endpoints), _ = jax.eval_shape(self.init_with_output, jax.random.PRNGKey(0), frame)
@@ -159,7 +161,7 @@ class RecurrentConvNet(FrameModel):
         """The next frame [B, H, W, C], or chunk of frames [B, t, H, W, C].
 
         Returns:
-          Logits and endpoints of all frames so far, as `__call__` would give for them, and the new state.
+          Logits and endpoints of all frames so far, equal to those of `__call__`, and the new state.
         """
         self._check_streaming()
         return self.run(frame if frame.ndim == 5 else frame[:, None], state, train=False)
@@ -167,11 +169,11 @@ class RecurrentConvNet(FrameModel):
     @nn.nowrap
     def _check_streaming(self) -> None:
         if self.bidirectional:
-            raise UserError("a bidirectional model reads the clip from its end too: it cannot be streamed")
+            raise UserError("a bidirectional model cannot be streamed; set bidirectional=False")
 
     @nn.compact
     def run(self, video: jax.Array, state: dict | None, train: bool) -> tuple[Output, dict[str, jax.Array]]:
-        """The frames after those that made `state`."""
+        """Runs the model on frames that follow `state`."""
         b, t = video.shape[:2]
         _, endpoints = self.image_features(video.reshape(b * t, *video.shape[2:]), train)
         endpoints = {k: v.reshape(b, t, *v.shape[1:]) for k, v in endpoints.items()}

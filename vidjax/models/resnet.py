@@ -1,4 +1,4 @@
-"""Residual image networks, the 2D trunk of most video models.
+"""Residual image networks, the 2D backbone of most video models.
 
 Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385, Table 1.
 Input: images [B, H, W, C]. Deviation from the paper: in a bottleneck the stride sits on the 3x3 convolution,
@@ -26,7 +26,7 @@ PRESETS = {
     "resnet101": dict(stage_sizes=(3, 4, 23, 3), bottleneck=True, params=44_549_160, gmacs=7.801),
 }
 
-# A video model's way into its trunk: the name of a residual block and its input -> the inputs of the block's
+# Hook into the blocks of a backbone: maps the name and the input of a residual block to the inputs of its
 # shortcut and of its residual branch.
 BeforeBlock = Callable[[str, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -43,8 +43,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, branch: jax.Array | None = None) -> jax.Array:
-        """[B, H, W, C] -> [B, H/stride, W/stride, width (x4)]. The residual branch works on `branch` where
-        that is given, and on `x` as the shortcut does otherwise."""
+        """Maps [B, H, W, C] to [B, H/stride, W/stride, width (x4)]. The residual branch takes `branch` if
+        given, else `x` as the shortcut does."""
         conv = partial(Conv, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, groups=self.bn_groups, param_dtype=self.param_dtype)
         out = self.width * (4 if self.bottleneck else 1)
@@ -68,13 +68,13 @@ class ResNet(nn.Module):
     """ResNet for images.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns pooled features.
+      num_classes: number of classes K; 0 omits the classifier and returns pooled features.
       stage_sizes: blocks in each of the four stages.
       bottleneck: bottleneck blocks (50 layers and more) in place of basic ones.
       width: channels of the stem and of the first stage's 3x3 convolutions; doubled by each stage.
-      bn_groups: parts of the batch that BatchNorm normalises apart in training.
-      partial_bn: only the stem's BatchNorm takes its statistics from the batch in training.
-      dtype, param_dtype: of the computation and of the parameters.
+      bn_groups: number of parts of the batch that BatchNorm normalizes separately in training.
+      partial_bn: only the stem's BatchNorm uses batch statistics in training.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -90,7 +90,8 @@ class ResNet(nn.Module):
     def __call__(
         self, image: jax.Array, train: bool = False, before_block: BeforeBlock | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Images [B, H, W, C] -> logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B, D])."""
+        """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints (stem, stage1-4, pre_logits [B,
+        D])."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = Conv(self.width, (7, 7), strides=2, padding=3, name="stem_conv", **types)(image)
         x = BatchNorm(groups=self.bn_groups, param_dtype=self.param_dtype, name="stem_bn")(x, train)

@@ -1,13 +1,14 @@
-"""Residual networks of 3D convolutions: R3D, MC3, and the inflated ResNets C2D and I3D; the trunk of others.
+"""Residual networks of 3D convolutions: R3D, MC3, and the inflated ResNets C2D and I3D; the backbone of
+other models.
 
 R3D and MC3 ("mixed convolutions"): "A Closer Look at Spatiotemporal Convolutions for Action Recognition",
 Tran et al., CVPR 2018, arXiv:1711.11248. Table 1, in the 18-layer form of torchvision: no pooling after the
 stem. Input 16x112x112. R3D convolves in space and time everywhere, MC3 in the stem and the first stage only.
 
 C2D and I3D of ResNet-50: "Non-local Neural Networks", Wang et al., CVPR 2018, arXiv:1711.07971, table 1 and
-section 4, as published by pytorchvideo. Input 8x224x224. C2D sees time in a maximum over pairs of frames and
-in the average at the end; I3D also in kernels of five frames in the stem and three in every second block. The
-stride of a bottleneck sits on its 3x3 convolution, so that both inflate from a ResNet-50 of images.
+section 4, as published by pytorchvideo. Input 8x224x224. C2D models time by a maximum over pairs of frames
+and the average at the end; I3D also in kernels of five frames in the stem and three in every second block.
+The stride of a bottleneck sits on its 3x3 convolution, so that both inflate from a ResNet-50 of images.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class BasicBlock(nn.Module):
     Attributes:
       features: channels inside; `expansion` times as many come out.
       conv, norm: constructors of convolutions and norms.
-      temporal_kernel: frames that a convolution sees, odd.
+      temporal_kernel: temporal extent of the convolutions, odd.
       strides: steps of the block; the shortcut takes them at once.
       dilation: spacing of the 3x3 window of a bottleneck.
       zero_init: start as the shortcut alone, with the scale of the last norm at zero (arXiv:1706.02677).
@@ -59,7 +60,7 @@ class BasicBlock(nn.Module):
         return nn.relu(x + y)
 
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
-        """What is added to the shortcut."""
+        """Returns the residual branch."""
         y = self.window("conv1", x, x.shape[-1], self.strides, train)
         y = nn.relu(self.norm(name="bn1")(y, train))
         return self.last_norm("bn2")(self.window("conv2", y, x.shape[-1], (1, 1, 1), train), train)
@@ -126,7 +127,7 @@ def run_stage(
     Args:
       x: [B, T, H, W, C].
       block: constructor of a block, given temporal_kernel, strides and name.
-      blocks: how many.
+      blocks: number of blocks.
       temporal_kernels: of the blocks in turn, repeated as often as it takes.
       non_local: blocks after which there is one made by `attend`, NAME_nonlocalJ.
     """
@@ -146,11 +147,11 @@ class ResNet3D(nn.Module):
     """A stem, four stages of residual blocks, a global average and a linear layer.
 
     Attributes:
-      num_classes: size of the last layer; 0 leaves it out and returns the pooled features.
+      num_classes: number of classes K; 0 omits the last layer and returns the pooled features.
       stage_sizes: blocks per stage.
       bottleneck: bottleneck blocks in place of basic ones.
       width: channels inside the first stage's blocks, doubled by each later stage.
-      stem_frames: frames that the first convolution sees.
+      stem_frames: temporal extent of the first convolution.
       stem_pool: whether a 3x3 maximum of stride 2 follows it.
       temporal_kernels: frames that the convolutions of each stage see; a tuple for a stage goes through its
         blocks in turn.
@@ -158,9 +159,9 @@ class ResNet3D(nn.Module):
       stage1_pool: frames whose maximum is taken after the first stage.
       non_local: for each stage, the blocks after which there is a non-local block.
       non_local_form: see `NonLocal`.
-      zero_init: start every residual branch at zero.
-      dropout: rate before the last layer.
-      bn_groups: parts of the batch whose statistics are taken apart, see `BatchNorm`.
+      zero_init: initialize every residual branch to zero.
+      dropout: dropout rate before the last layer.
+      bn_groups: number of parts of the batch normalized separately, see `BatchNorm`.
       bn_epsilon: added to variances.
     """
 
@@ -216,7 +217,7 @@ class ResNet3D(nn.Module):
         return classify(x, self.num_classes, self.dropout, train, self.param_dtype), endpoints
 
     def stem(self, video: jax.Array, train: bool, conv: Callable, norm: Callable) -> jax.Array:
-        """What comes before the stages."""
+        """Applies the layers before the stages."""
         return run_stem(video, train, self.width, self.stem_frames, self.stem_pool, conv, norm)
 
     def block(self) -> Callable[..., nn.Module]:
@@ -227,7 +228,7 @@ class ResNet3D(nn.Module):
 def classify(
     x: jax.Array, num_classes: int, dropout: float, train: bool, param_dtype: DTypeLike
 ) -> jax.Array:
-    """Dropout and the linear layer on features [B, D]; the features themselves where there are no classes."""
+    """Applies dropout and the linear layer to features [B, D]; returns the features if `num_classes` is 0."""
     if not num_classes:
         return x
     x = nn.Dropout(dropout, deterministic=not train)(x)
@@ -311,7 +312,7 @@ for _name, _preset in _18.items():
         )
     )
 
-# The mean and deviation that pytorchvideo and PySlowFast train with.
+# The mean and standard deviation that pytorchvideo and PySlowFast train with.
 GREY = dict(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 
 for _name, _preset in _50.items():

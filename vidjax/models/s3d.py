@@ -1,4 +1,4 @@
-"""S3D: Inception-v1 of clips with each convolution in two, space before time.
+"""S3D: Inception-v1 for clips with separable convolutions, space before time.
 
 Paper: Xie et al., "Rethinking Spatiotemporal Feature Learning: Speed-Accuracy Trade-offs in Video
 Classification", ECCV 2018, arXiv:1712.04851, Figure 6c, without the gating of S3D-G. Input: 64 frames of

@@ -1,4 +1,4 @@
-"""TimeSformer: attention over time and over space by turns.
+"""TimeSformer: space-time attention in five schemes, among them divided attention.
 
 Paper: Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021,
 arXiv:2102.05095. Section 3 and figure 1: the five schemes; table 5: the three models. Input: 8 frames of
@@ -11,11 +11,11 @@ arXiv:2102.05095. Section 3 and figure 1: the five schemes; table 5: the three m
   axial         time, then width, then height (T+W+H)
 
 A block is one or more attentions and an MLP. The last attention is the image ViT's and has the class token,
-of which every group of tokens has a copy; the copies' outputs are averaged (the authors' release). Those
-before it are without the class token and end in a linear layer that starts at zero, so that a video model
-begins as the image model that its weights come from (in the release the first block's starts at random).
-The paper does not say how the class token takes part in L+G and T+W+H, nor where L's neighbourhoods begin:
-here as in T+S, and in quarters of the frame.
+of which every group of tokens has a copy; the outputs of the copies are averaged (as released). The
+attentions before it exclude the class token and end in a linear layer initialized to zero, so that a video
+model is initially equal to the image model (in the release, that of the first block is initialized randomly).
+The paper does not specify the class token in L+G and T+W+H, nor the alignment of L's neighborhoods: here the
+former is as in T+S, and the latter are quarters of the frame.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ Grid = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """A way to part tokens [B, T, H, W, D] into groups that attend to themselves.
+    """A partition of tokens [B, T, H, W, D] into groups with attention within each group.
 
     Attributes:
       split: (T, H, W) -> the sizes of the shape [B, *sizes, D] to see the tokens in, and which of them number
@@ -48,13 +48,13 @@ class Groups:
     split: Callable[[int, int, int], tuple[tuple[int, ...], tuple[int, ...]]]
 
     def gather(self, x: jax.Array) -> jax.Array:
-        """[B, T, H, W, D] -> [B, G, M, D]."""
+        """Maps [B, T, H, W, D] to [B, G, M, D]."""
         sizes, order, groups = self._plan(x.shape[1:4])
         x = x.reshape(x.shape[0], *sizes, x.shape[-1]).transpose(0, *(i + 1 for i in order), len(sizes) + 1)
         return x.reshape(x.shape[0], groups, -1, x.shape[-1])
 
     def scatter(self, x: jax.Array, grid: Grid) -> jax.Array:
-        """[B, G, M, D] -> [B, T, H, W, D], the inverse."""
+        """Maps [B, G, M, D] to [B, T, H, W, D], the inverse."""
         sizes, order, _ = self._plan(grid)
         x = x.reshape(x.shape[0], *(sizes[i] for i in order), x.shape[-1])
         back = [order.index(i) + 1 for i in range(len(sizes))]
@@ -69,7 +69,7 @@ class Groups:
         return sizes, order, groups
 
 
-# Quarters see the frame as 2 x 2 parts; of "every second" each axis is seen as (half, 2).
+# "local" splits the frame into 2 x 2 quarters; "global" takes every second token along each axis.
 GROUPS = {
     "time": Groups(lambda t, h, w: ((t, h, w), (1, 2))),
     "space": Groups(lambda t, h, w: ((t, h, w), (0,))),
@@ -110,8 +110,9 @@ class SchemeBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0) -> Output:
-        """[B, C + THW, D] -> the same shape: C class tokens, then patches, time first. One class token; for
-        "space" one for each frame. Attention weights [B, G, H, M, M] of the groups where asked for."""
+        """Maps [B, C + THW, D] to the same shape: C class tokens, then patches, time first. One class token;
+        for "space" one for each frame. Attention weights [B, G, H, M, M] of the groups with
+        `return_attention`."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(LayerNorm, self.epsilon, **types)
         attend = partial(
@@ -147,9 +148,9 @@ class SchemeBlock(nn.Module):
         y, maps = attend(name="attn")(y.reshape(b * groups, -1, d), train)
         weights |= {} if maps is None else {"attention": maps.reshape(b, groups, *maps.shape[1:])}
         y = drop(y.reshape(b, groups, -1, d), last)
-        told = y[:, :, 0] if frames == groups else y[:, :, 0].mean(1, keepdims=True)
+        cls_update = y[:, :, 0] if frames == groups else y[:, :, 0].mean(1, keepdims=True)
         patches += GROUPS[last].scatter(y[:, :, 1:], self.grid)
-        x = jnp.concatenate([cls + told, patches.reshape(b, -1, d)], axis=1)
+        x = jnp.concatenate([cls + cls_update, patches.reshape(b, -1, d)], axis=1)
 
         y = Mlp(self.mlp_width, dropout=self.dropout, name="mlp", **types)(norm(name="norm2")(x), train)
         return x + drop(y, "mlp"), weights
@@ -159,14 +160,14 @@ class TimeSformer(nn.Module):
     """TimeSformer.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the class token.
+      num_classes: number of classes K; 0 omits the classifier and returns the class token.
       scheme: see the module.
       frames, size: of the clips that the tables of positions are for; others take the nearest position.
       patch, width, depth, heads, mlp_width: of the image ViT.
       dropout, attention_dropout, drop_path: rates; drop path rises linearly to the last block.
       scan, remat, backend: see `layers.transformer.apply_blocks` and `layers.attention`.
       return_attention: add the attention maps to the endpoints, stacked over layers.
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -189,13 +190,13 @@ class TimeSformer(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def token_grid(self, input_shape: tuple[int, ...]) -> TokenGrid:
-        """Where the tokens of a clip (T, H, W, C) lie."""
+        """Returns the layout of the tokens of a clip (T, H, W, C)."""
         t, h, w = input_shape[0], *(n // self.patch for n in input_shape[1:3])
         return TokenGrid((t, h, w), t if self.scheme == "space" else 1)
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints tokens [B, C + THW/p^2, D] and
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints tokens [B, C + THW/p^2, D] and
         pre_logits [B, D]; for "space" C is T, else 1."""
         if self.scheme not in SCHEMES:
             raise unknown("attention scheme", self.scheme, SCHEMES)

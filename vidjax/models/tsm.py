@@ -1,12 +1,12 @@
-"""TSM: a 2D network whose residual blocks see a few channels of the neighbouring frames.
+"""TSM: a 2D network whose residual blocks take some channels from neighboring frames.
 
 Paper: Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV 2019,
 arXiv:1811.08383, sections 3 and 4, Tables 1 to 3. Input: video [B, T, H, W, C].
 A TSN (tsn.py) in which the first 1/8 of the channels that enter a residual block come from the next frame and
-the second 1/8 from the one before: no parameter and no multiply-add more. In a trunk whose third stage has 23
-blocks or more every second block shifts, as in the authors' implementation, which the paper does not say. In
-MobileNetV2 the blocks that have a shortcut shift.
-The online form takes 1/8 from the past alone, so that it can run frame by frame: `init_state` and `step`.
+the second 1/8 from the one before: without additional parameters or multiply-adds. In a trunk whose third
+stage has 23 blocks or more every second block shifts, as in the authors' implementation but not stated in the
+paper. In MobileNetV2 the blocks that have a shortcut shift.
+The online form shifts 1/8 from the past only, so that it can run frame by frame with `init_state` and `step`.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ class TSM(TSN):
     """TSN with temporal shifts in the trunk's residual blocks.
 
     Attributes:
-      n_div: 1 / n_div of the channels moves each way; 0 moves nothing.
+      n_div: 1 / n_div of the channels is shifted in each direction; 0 disables the shift.
       place: "residual" shifts what the residual branch of a block gets, "in_place" (Figure 3) what its
         shortcut gets as well.
       online: shift from the past only.
@@ -40,7 +40,7 @@ class TSM(TSN):
     online: bool = False
 
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints, see `TSN`."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints, see `TSN`."""
         return self.classify_clip(video, train, None)[0]
 
     def init_state(self, batch_size: int, frame_shape: tuple[int, int, int]) -> State:
@@ -65,7 +65,8 @@ class TSM(TSN):
 
     @nn.compact
     def classify_clip(self, video: jax.Array, train: bool, state: State | None) -> tuple[Output, State]:
-        """Logits and endpoints of the clip that `video` goes on with after `state`, and the next state."""
+        """Returns logits and endpoints of the clip that `video` continues after `state`, and the next
+        state."""
         if self.place not in PLACES:
             raise unknown("place of the shift", self.place, PLACES)
         b, t = video.shape[:2]

@@ -1,4 +1,4 @@
-"""TSN: a 2D network on a few frames from all over the video, whose class scores are fused at the end.
+"""TSN: a 2D network on a few frames sampled from the whole video, with fused class scores.
 
 Paper: Wang et al., "Temporal Segment Networks: Towards Good Practices for Deep Action Recognition", ECCV
 2016, arXiv:1608.00859, equation 1 and Table 4; Kinetics figures with ResNet-50 from Lin et al.,
@@ -30,13 +30,13 @@ class TSN(FrameModel):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each,
+        """Maps video [B, T, H, W, C] to logits float32 [B, K]; endpoints are the trunk's, [B, T, ...] each,
         frame_features [B, T, D], frame_logits [B, T, K] and pre_logits [B, D]."""
         features, endpoints = self.frame_features(video, train)
         return self.consent(features, endpoints, train)
 
     def frame_features(self, video: jax.Array, train: bool, **inputs) -> Output:
-        """Features [B, T, D] of each frame and the trunk's endpoints; `inputs` as in `image_features`."""
+        """Features [B, T, D] of each frame and the backbone's endpoints; `inputs` as in `image_features`."""
         b, t = video.shape[:2]
         frames = video.reshape(b * t, *video.shape[2:])
         features, endpoints = self.image_features(frames, train, **inputs)
@@ -45,7 +45,7 @@ class TSN(FrameModel):
         return features, endpoints
 
     def consent(self, features: jax.Array, endpoints: dict[str, jax.Array], train: bool) -> Output:
-        """Dropout and the classifier on each of the frames' features [B, T, D], and the consensus."""
+        """Applies dropout and the classifier to frame features [B, T, D], and the consensus."""
         mean = endpoints["pre_logits"] = features.mean(1)
         if self.num_classes == 0:
             return mean, endpoints

@@ -1,4 +1,4 @@
-"""Two streams: one network sees what is there, on a frame, and one sees how it moves, on optical flow.
+"""Two-stream networks: a spatial stream on one RGB frame and a temporal stream on optical flow.
 
 Paper: Simonyan & Zisserman, "Two-Stream Convolutional Networks for Action Recognition in Videos", NIPS 2014,
 arXiv:1406.2199, figure 1; and for fusion inside of the network, Feichtenhofer et al., "Convolutional
@@ -8,15 +8,15 @@ dict(rgb=..., flow=...) of both.
 
   spatial       an image network on one frame.
   temporal      the same on L fields of flow, stacked in the channels of the first convolution (section 3.1,
-                equation 1), each less its mean displacement, which takes out much of a moving camera's.
+                equation 1), each minus its mean displacement, which compensates camera motion.
   joint         both at once; scores are the average of the two softmaxes.
   joint, fused  after one stage the features of the temporal stream are merged into the spatial stream, which
-                goes on with both; the temporal stream goes on alone, and the two predictions are averaged
+                continues with both; the temporal stream continues alone, and both predictions are averaged
                 (arXiv:1604.06573, section 3.4).
 
-Deviations: on ResNets as well as on CNN-M-2048. The papers train the streams apart (then `vidjax fuse`
+Deviations: on ResNets as well as on CNN-M-2048. The papers train the streams separately (then `vidjax fuse`
 averages two runs, or puts an SVM on them) or the fused part on top of trained streams; here joint models can
-be trained as a whole too. Fusion is of one moment, without the second paper's 3D pooling over time.
+also be trained end to end. Fusion is at one time step, without the second paper's 3D pooling over time.
 """
 
 from collections.abc import Mapping
@@ -55,8 +55,8 @@ class SpatialStream(FrameModel):
     def __call__(
         self, video: jax.Array, train: bool = False, before_block: BeforeBlock | None = None
     ) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and the trunk's endpoints. `before_block`: see
-        `ResNet`; for other trunks None."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and the backbone's endpoints. `before_block`:
+        see `ResNet`; for other trunks None."""
         hook = {"before_block": before_block} if before_block else {}
         return self.classify(*self.image_features(video[:, video.shape[1] // 2], train, **hook), train)
 
@@ -72,14 +72,14 @@ class TemporalStream(FrameModel):
 
     @nn.compact
     def __call__(self, flow: jax.Array, train: bool = False) -> Output:
-        """Flow [B, L, H, W, 2] -> logits float32 [B, K] and the trunk's endpoints.
+        """Flow [B, L, H, W, 2] -> logits float32 [B, K] and the backbone's endpoints.
 
         Raises:
           ValueError: a stack of another depth.
         """
         b, depth, h, w, c = flow.shape
         if depth != self.flow_frames:
-            raise ValueError(f"a stack of {depth} fields of flow, where flow_frames is {self.flow_frames}")
+            raise ValueError(f"the input has {depth} flow fields, but flow_frames is {self.flow_frames}")
         flow = flow - flow.mean((2, 3), keepdims=True)
         stacked = flow.transpose(0, 2, 3, 1, 4).reshape(b, h, w, depth * c)
         return self.classify(*self.image_features(stacked, train), train)
@@ -122,7 +122,7 @@ class TwoStream(FrameModel):
         return jnp.logaddexp(nn.log_softmax(a), nn.log_softmax(b)) - np.log(2), endpoints
 
     def merge(self, flow: dict[str, jax.Array]) -> BeforeBlock | None:
-        """What brings the temporal stream's endpoints into the spatial stream, if anything does."""
+        """Returns the hook that merges the temporal stream's endpoints into the spatial stream, or None."""
         return None
 
 
@@ -147,7 +147,7 @@ class FusedTwoStream(TwoStream):
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         conv = None
         if self.fusion == "conv":
-            # Made here, so that it is a layer of this model and not of the trunk.
+            # Created here to be a submodule of this model, not of the backbone.
             conv = Conv(
                 motion.shape[-1], (1, 1), use_bias=True, kernel_init=_sum, name="fusion_conv", **types
             )
@@ -164,7 +164,7 @@ class FusedTwoStream(TwoStream):
 
 
 def _sum(key: jax.Array, shape: tuple[int, ...], dtype: ArrayLike) -> jax.Array:
-    """A kernel [1, 1, 2 D, D] that adds the two halves of its input."""
+    """Initializes a kernel [1, 1, 2 D, D] to add the two halves of its input."""
     identity = jnp.eye(shape[-1], dtype=dtype)
     return jnp.concatenate([identity, identity]).reshape(shape)
 
@@ -180,7 +180,7 @@ _FEICHTENHOFER = dict(
 
 
 def _about(name: str, size: int) -> dict[str, Any]:
-    """What a stream, or both, takes in; `size` is that of the tiny preset's frames."""
+    """Returns the input fields of a model; `size` is the frame size of the tiny preset."""
     rgb, flow = (1, 224, 224, 3), (10, 224, 224, 2)
     tiny_rgb, tiny_flow = (1, size, size, 3), (4, size, size, 2)
     if name == "spatial":

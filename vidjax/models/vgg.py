@@ -1,4 +1,4 @@
-"""VGG: small convolutions in stages, and two hidden layers.
+"""VGG: stages of 3x3 convolutions and two hidden layers.
 
 Paper: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015,
 arXiv:1409.1556, Table 1, column D (16 layers). Input: images [B, H, W, C], 224x224 in the paper; as in
@@ -21,16 +21,16 @@ class VGG(nn.Module):
     """VGG for images.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the second hidden layer.
+      num_classes: number of classes K; 0 omits the classifier and returns the second hidden layer.
       convs: convolutions in each stage.
       widths: their channels.
       hidden: width of the two hidden layers.
       map_size: height and width of the map that the first hidden layer takes.
       norm: BatchNorm after each convolution.
-      dropout: rate before the second hidden layer and before the classifier.
-      bn_groups: parts of the batch that BatchNorm normalises apart in training.
-      partial_bn: only the first BatchNorm takes its statistics from the batch in training.
-      dtype, param_dtype: of the computation and of the parameters.
+      dropout: dropout rate before the second hidden layer and before the classifier.
+      bn_groups: number of parts of the batch that BatchNorm normalizes separately in training.
+      partial_bn: only the first BatchNorm uses batch statistics in training.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -47,8 +47,9 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Images [B, H, W, C] -> logits float32 [B, K] and endpoints: stem, the first convolution; stage1-5,
-        the maps before pooling, and pool1-5, after; fc6 and fc7 [B, D]; pre_logits, the same as fc7."""
+        """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints: stem, the first convolution;
+        stage1-5, the maps before pooling, and pool1-5, after; fc6 and fc7 [B, D]; pre_logits, the same as
+        fc7."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         endpoints = {}
         x = image

@@ -4,10 +4,11 @@ Paper: Liu et al., "Video Swin Transformer", CVPR 2022, arXiv:2106.13230, sectio
 32x224x224, frames of stride 2. Swin-B on Something-Something (Table 3) is `window=(16, 7, 7)`, Swin-L at 384
 is `window=(8, 12, 12)`.
 
-Sizes that no window divides are not in the paper. The authors' code and torchvision pad them with zeros that
-are attended to like any other token, and read the bias of a window cut short in height or width at the
-offsets of the whole window's first tokens. `edges="reference"` does the same, so that weights answer as they
-do there; `edges="exact"` hides the padding and keeps the true offsets. At the paper's sizes both are one.
+The paper does not cover sizes that are not divisible by the window. The authors' code and torchvision pad
+them with zeros that take part in attention, and index the bias of a window clipped in height or width by the
+offsets of the first tokens of the full window. `edges="reference"` reproduces this, so that pretrained
+weights give the same output; `edges="exact"` masks the padding and uses the true offsets. Both are equal at
+the paper's sizes.
 """
 
 import math
@@ -101,7 +102,7 @@ def window_regions(size: Size, window: Size, shift: Size, hide_padding: bool = F
 
 
 def partition(x, window: Size):
-    """[B, T, H, W, C] -> [B, windows, tokens of one, C], both in the order of T, H, W."""
+    """Maps [B, T, H, W, C] to [B, windows, tokens of one, C], both in the order of T, H, W."""
     b, *size, c = x.shape
     (t, h, w), (wt, wh, ww) = size, window
     x = x.reshape(b, t // wt, wt, h // wh, wh, w // ww, ww, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
@@ -109,7 +110,7 @@ def partition(x, window: Size):
 
 
 def merge(x, size: Size, window: Size):
-    """Undoes `partition` into a grid of `size`."""
+    """Inverts `partition` for a grid of `size`."""
     (t, h, w), (wt, wh, ww) = size, window
     x = x.reshape(-1, t // wt, h // wh, w // ww, wt, wh, ww, x.shape[-1]).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(-1, t, h, w, x.shape[-1])
@@ -156,7 +157,8 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """[B, T, H, W, C] -> the same, and weights [B, windows, heads, tokens, tokens] where asked for."""
+        """Maps [B, T, H, W, C] to the same, and weights [B, windows, heads, tokens, tokens] with
+        `return_attention`."""
         dense = partial(nn.Dense, kernel_init=KERNEL_INIT, dtype=self.dtype, param_dtype=self.param_dtype)
         exact = self.edges == "exact"
         b, *size, c = x.shape
@@ -207,7 +209,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | None]:
-        """[B, T, H, W, C] -> the same, and attention's weights where asked for."""
+        """Maps [B, T, H, W, C] to the same, and attention's weights with `return_attention`."""
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         y = LayerNorm(1e-5, name="norm1", **kinds)(x)
         y, weights = WindowAttention(
@@ -227,7 +229,7 @@ class PatchMerging(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, H, W, C] -> [B, T, H/2, W/2, 2C], of zeros where a side is odd."""
+        """Maps [B, T, H, W, C] to [B, T, H/2, W/2, 2C], of zeros where a side is odd."""
         b, t, h, w, c = x.shape
         x = jnp.pad(x, ((0, 0), (0, 0), (0, h % 2), (0, w % 2), (0, 0)))
         x = x.reshape(b, t, (h + 1) // 2, 2, (w + 1) // 2, 2, c).transpose(0, 1, 2, 4, 5, 3, 6)
@@ -241,18 +243,18 @@ class VideoSwin(nn.Module):
     """Patches of 2x4x4 pixels, four stages of shifted windows, a norm, a global average and a linear layer.
 
     Attributes:
-      num_classes: size of the last layer; 0 leaves it out and returns the pooled features.
+      num_classes: number of classes K; 0 omits the last layer and returns the pooled features.
       width: channels of the first stage; each later stage doubles them and halves height and width.
       depths: blocks of each stage; every second one shifts its windows by half.
       heads: attention heads of each stage.
       window: tokens along T, H and W.
       patch: pixels along T, H and W.
       mlp_ratio: hidden over outer width.
-      dropout: before the last layer.
-      drop_path: share of the residual branches of a sample left out of the last block; rises from 0 linearly.
+      dropout: dropout rate before the last layer.
+      drop_path: drop path rate of the last block, rising linearly from 0 at the first.
       edges: "reference" or "exact", see the module.
-      return_attention: report each block's weights as an endpoint, see `WindowAttention`.
-      remat: what the backward pass computes again, see `vidjax.layers.transformer`.
+      return_attention: return the attention weights of each block as endpoints, see `WindowAttention`.
+      remat: what the backward pass recomputes, see `vidjax.layers.transformer`.
     """
 
     num_classes: int

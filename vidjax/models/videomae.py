@@ -3,8 +3,8 @@
 Papers: Tong et al., "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video
 Pre-Training", NeurIPS 2022, arXiv:2203.12602; g: Wang et al., "VideoMAE V2: Scaling Video Masked Autoencoders
 with Dual Masking", CVPR 2023, arXiv:2303.16727. Input: 16 frames, 224 x 224.
-Joint space-time attention over tubelets of 2 x 16 x 16 at fixed sine-cosine positions, no class token: the
-classifier is on the mean of the tokens. Every LayerNorm has the authors' epsilon of 1e-6; transformers'
+Joint space-time attention over tubelets of 2 x 16 x 16 at fixed sine-cosine positions, without class token:
+the classifier takes the mean of the tokens. Every LayerNorm has the authors' epsilon of 1e-6; transformers'
 configuration has 1e-12 in the blocks (`epsilon`) and 1e-5 in the last norm (`head_epsilon`).
 """
 
@@ -92,17 +92,17 @@ class VideoMAE(nn.Module):
     """The encoder of VideoMAE with a classifier.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the pooled, normed features.
+      num_classes: number of classes K; 0 omits the classifier and returns the pooled, normalized features.
       width, depth, heads, mlp_width: D, L, H and the hidden width of the MLPs.
       patch: frames, height and width of a tubelet.
       epsilon, head_epsilon: of the blocks' LayerNorms and of that on the pooled features.
-      head_scale: factor on the initial weights of the classifier; the recipes have 0.001.
-      dropout: rate before the classifier.
-      drop_path: rate of the last block, rising from 0 at the first.
-      backend: of attention, see `vidjax.layers.attention`.
+      head_scale: factor on the initial weights of the classifier; 0.001 in the recipes.
+      dropout: dropout rate before the classifier.
+      drop_path: drop path rate of the last block, rising linearly from 0 at the first.
+      backend: attention backend, see `vidjax.layers.attention`.
       scan, remat: see `vidjax.layers.transformer`.
       return_attention: adds the endpoint `attention` [L, B, H, N, N].
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -124,14 +124,14 @@ class VideoMAE(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def token_grid(self, input_shape: Sequence[int]) -> TokenGrid:
-        """Where the tokens of a clip (T, H, W, C) lie."""
+        """Returns the layout of the tokens of a clip (T, H, W, C)."""
         t, h, w = (size // p for size, p in zip(input_shape, self.patch))
         return TokenGrid((t, h, w))
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints (tokens [B, N, D] of the last block;
-        pre_logits [B, D], their mean, normed)."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints (tokens [B, N, D] of the last
+        block; pre_logits [B, D], their mean, normed)."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = PatchEmbed(self.width, self.patch, name="patch_embed", **types)(video)
         x = x.reshape(x.shape[0], -1, self.width)

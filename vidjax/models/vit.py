@@ -1,8 +1,8 @@
-"""Vision Transformer, an image trunk of video models and where their transformers start from.
+"""Vision Transformer, an image backbone and the source of pretrained weights of video transformers.
 
 Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, arXiv:2010.11929, Table 1; S is of
 Touvron et al., arXiv:2012.12877. Input: images [B, H, W, C]. The classifier is one linear layer on the class
-token (the paper's fine-tuning head), as in torchvision and timm, whose weights these are.
+token (the paper's fine-tuning head), as in torchvision and timm, whose weights it loads.
 """
 
 import functools
@@ -37,7 +37,7 @@ class VisionTransformer(nn.Module):
     """Patches, a class token, learned positions, an encoder.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the class token.
+      num_classes: number of classes K; 0 omits the classifier and returns the class token.
       width, depth, heads: D, L and H.
       patch: height and width of a patch.
       mlp_width: hidden width of the MLPs; 4 D where None.
@@ -45,10 +45,10 @@ class VisionTransformer(nn.Module):
         interpolated to that.
       epsilon: of every LayerNorm.
       dropout, drop_path: rates within the blocks; that of drop path rises from 0 at the first block.
-      backend: of attention, see `vidjax.layers.attention`.
+      backend: attention backend, see `vidjax.layers.attention`.
       scan, remat: see `vidjax.layers.transformer`.
       return_attention: adds the endpoint `attention` [L, B, H, N, N].
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -69,13 +69,13 @@ class VisionTransformer(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def token_grid(self, input_shape: Sequence[int]) -> TokenGrid:
-        """Where the tokens of an image (H, W, C) lie."""
+        """Returns the layout of the tokens of an image (H, W, C)."""
         return TokenGrid((1, input_shape[0] // self.patch, input_shape[1] // self.patch), prefix=1)
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Images [B, H, W, C] -> logits float32 [B, K] and endpoints (tokens [B, 1 + N, D] with the class
-        token first, pre_logits [B, D])."""
+        """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints (tokens [B, 1 + N, D] with the
+        class token first, pre_logits [B, D])."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = PatchEmbed(self.width, (self.patch, self.patch), name="patch_embed", **types)(image)
         b, *grid, _ = x.shape

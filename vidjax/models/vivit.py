@@ -1,10 +1,10 @@
-"""ViViT: four ways for a transformer to attend to the tubelets of a clip.
+"""ViViT: four transformers on the tubelets of a clip.
 
 Paper: Arnab et al., "ViViT: A Video Vision Transformer", ICCV 2021, arXiv:2103.15691. Section 3.2: tubelets;
 section 3.3 and figures 3 to 6: the four models; tables 1 and 6: the results. Input: 32 frames of 224x224,
 every second one, cut into tubelets of 2x16x16; L has the widths of ViT-L.
 
-  1  ViViT                every token with all others, a class token
+  1  ViViT                full attention with a class token
   2  FactorisedEncoder    a ViT on each of the T' slices, then 4 more layers on the slices' class tokens
   3  FactorisedAttention  in each block over space, then over time; the average of the tokens
   4  FactorisedHeads      in each block half of the heads over space, half over time; the average as well
@@ -65,8 +65,8 @@ class SpaceThenTime(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, drop_path: float | jax.Array = 0.0) -> Output:
-        """[B, T'N, D] -> the same shape; where asked for attention [B, T', H, N, N] and time_attention
-        [B, N, H, T', T']."""
+        """Maps [B, T'N, D] to the same shape; with `return_attention` attention [B, T', H, N, N] and
+        time_attention [B, N, H, T', T']."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         shared = dict(backend=self.backend, return_attention=self.return_attention, **types)
         drops = dict(dropout=self.dropout, attention_dropout=self.attention_dropout)
@@ -105,7 +105,7 @@ class SplitHeads(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> Output:
-        """[B, T'N, D] -> the same shape, and the weights, as `SpaceThenTime`'s with H / 2 heads each."""
+        """Maps [B, T'N, D] to the same shape, and the weights, as `SpaceThenTime`'s with H / 2 heads each."""
         b, _, d = x.shape
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER)
         qkv = nn.Dense(3 * d, name="qkv", **types)(x)
@@ -154,11 +154,11 @@ class SplitHeadsBlock(SpaceThenTime):
 
 
 class ViViT(nn.Module):
-    """Model 1: spatio-temporal attention. The other three take its fields.
+    """Model 1: spatio-temporal attention. The other models share its fields.
 
     Attributes:
-      num_classes: K; 0 leaves out the classifier and returns the pooled tokens.
-      frames, size: of the clips that the positions are learned for; to others they are interpolated.
+      num_classes: number of classes K; 0 omits the classifier and returns the pooled tokens.
+      frames, size: frames and size of clips that positions are learned for; interpolated for others.
       tubelet, patch: extent of a tubelet in time and in space.
       embedding: "tubelet", or "uniform": of its central frame alone.
       width, depth, heads, mlp_width: of the encoder.
@@ -166,7 +166,7 @@ class ViViT(nn.Module):
       dropout, attention_dropout, drop_path: rates; drop path rises linearly to the last block.
       scan, remat, backend: see `layers.transformer.apply_blocks` and `layers.attention`.
       return_attention: add the attention maps to the endpoints, stacked over layers.
-      dtype, param_dtype: of the computation and of the parameters.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -193,13 +193,13 @@ class ViViT(nn.Module):
     class_token = True
 
     def token_grid(self, input_shape: tuple[int, ...]) -> TokenGrid:
-        """Where the tokens of a clip (T, H, W, C) lie."""
+        """Returns the layout of the tokens of a clip (T, H, W, C)."""
         t, h, w, _ = input_shape
         return TokenGrid((t // self.tubelet, h // self.patch, w // self.patch), int(self.class_token))
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints tokens [B, 1 + T'N, D], the class
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints tokens [B, 1 + T'N, D], the class
         token first in models 1 and 2's; pre_logits [B, D]."""
         x, grid = self.embed(video)
         x = x.reshape(x.shape[0], -1, self.width)
@@ -211,7 +211,7 @@ class ViViT(nn.Module):
         return self.classify(x[:, 0] if self.class_token else x.mean(1), endpoints)
 
     def block(self, grid: Grid) -> partial:
-        """Makes a block of the encoder."""
+        """Returns the constructor of an encoder block."""
         return partial(Block, kernel_init=XAVIER, **self.block_fields())
 
     def embed(self, video: jax.Array) -> tuple[jax.Array, Grid]:
@@ -227,7 +227,7 @@ class ViViT(nn.Module):
         return x, x.shape[1:4]
 
     def with_class_token(self, x: jax.Array, prefix: str = "") -> jax.Array:
-        """[B, N, D] -> [B, 1 + N, D]."""
+        """Maps [B, N, D] to [B, 1 + N, D]."""
         cls = self.param(f"{prefix}cls_token", nn.initializers.zeros, (1, 1, self.width), self.param_dtype)
         return jnp.concatenate(
             [jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, self.width)), x], axis=1
@@ -286,7 +286,7 @@ class FactorisedEncoder(ViViT):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints tokens [B, T'N, D] of the spatial
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints tokens [B, T'N, D] of the spatial
         encoder, time_tokens [B, 1 + T', D] and pre_logits [B, D]; attention is [L, B, T', H, 1 + N, 1 + N],
         time_attention [L, B, H, 1 + T', 1 + T']."""
         x, (t, *grid) = self.embed(video)

@@ -1,4 +1,4 @@
-"""VTN: an image ViT on each frame, then Longformer layers over a whole video.
+"""VTN: an image ViT on each frame, then Longformer layers over the whole video.
 
 Paper: Neimark et al., "Video Transformer Network", ICCV workshops 2021, arXiv:2102.00719; section 3, figure 1
 and section 4.1. The layers are Longformer's (Beltagy et al., arXiv:2004.05150, section 3): a frame attends to
@@ -6,8 +6,8 @@ the frames within half a window on either side and to a class token; the class t
 projections of its own, and goes through an MLP to the classifier. Cost is linear in the number of frames.
 Input: video [B, T, H, W, C], in the end all 250 frames of ten seconds at once; positions are frame numbers.
 
-Norms stand after the shortcuts, and the layout is the authors' release (the VTN of PySlowFast), whose class
-token and frames also have an embedding each of their kind. Deviation: the release numbers the frames of a
+LayerNorm follows the residual sum, and the layout is that of the authors' release (the VTN of PySlowFast),
+with type embeddings for class token and frames. Deviation: the release numbers the frames of a
 training clip from the video's beginning; here a training clip begins at a random number.
 """
 
@@ -51,7 +51,7 @@ def sliding_window(
     q = jnp.pad(q, ((0, 0), (0, fill), (0, 0), (0, 0))).reshape(b * chunks, reach, h, d)
 
     def beside(x: jax.Array) -> jax.Array:
-        """[B, 1 + T, H, D] -> [B * chunks, 1 + 3 reach, H, D]."""
+        """Maps [B, 1 + T, H, D] to [B * chunks, 1 + 3 reach, H, D]."""
         cls = jnp.broadcast_to(x[:, None, :1], (b, chunks, 1, h, d))
         x = jnp.pad(x[:, 1:], ((0, 0), (reach, fill + reach), (0, 0), (0, 0)))
         x = x.reshape(b, chunks + 2, reach, h, d)
@@ -88,7 +88,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """[B, 1 + T, D] -> the same shape."""
+        """Maps [B, 1 + T, D] to the same shape."""
         b, n, d = x.shape
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         dense = partial(
@@ -121,7 +121,7 @@ class LongformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, drop_path: float = 0.0) -> Output:
-        """[B, 1 + T, D] -> the same shape, and {}."""
+        """Maps [B, 1 + T, D] to the same shape, and {}."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         fields = (self.heads, self.window, self.attention_dropout, self.backend, self.initializer_range)
         drop = nn.Dropout(self.dropout, deterministic=not train)
@@ -164,7 +164,7 @@ class VTN(FrameModel):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Video [B, T, H, W, C] -> logits float32 [B, K] and endpoints frame_features [B, T, D], tokens
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints frame_features [B, T, D], tokens
         [B, 1 + T, D] with the class token first, pre_logits [B, head_width]."""
         b, t = video.shape[:2]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)

@@ -1,4 +1,4 @@
-"""X3D: a tiny image network expanded, one axis at a time, into a family of video networks.
+"""X3D: a family of video networks, expanded from a tiny image network one axis at a time.
 
 "X3D: Expanding Architectures for Efficient Video Recognition", Feichtenhofer, CVPR 2020, arXiv:2004.04730.
 Table 1 (the network) and table 3 (the instances); the expansion is in `x3d_expansion`. Input 13x160x160 for
@@ -31,7 +31,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, H, W, C] -> the same."""
+        """Maps [B, T, H, W, C] to the same."""
         dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
         gate = x.mean((1, 2, 3), dtype=jnp.float32)
         gate = nn.relu(dense(self.hidden, name="fc1")(gate))
@@ -47,7 +47,7 @@ class Block(nn.Module):
       inner: channels in between.
       stride: step in height and width.
       squeeze: whether there is squeeze-and-excitation.
-      zero_init: start as the shortcut alone.
+      zero_init: initialize the residual branch to zero.
     """
 
     features: int
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, T, H, W, C] -> [B, T, H', W', features]."""
+        """Maps [B, T, H, W, C] to [B, T, H', W', features]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         conv, norm = partial(Conv, **types), partial(BatchNorm, groups=self.bn_groups, **types)
         strides = (1, self.stride, self.stride)
@@ -87,13 +87,13 @@ class X3D(nn.Module):
     """The network of table 1, expanded.
 
     Attributes:
-      num_classes: K; 0 leaves out the last layer and returns its input.
+      num_classes: number of classes K; 0 omits the last layer and returns its input.
       stage_sizes: blocks per stage.
       widths: channels of the stages, and of the stem as of the first.
       bottleneck: factor from a stage's channels to those inside its blocks.
       head_width: channels of the linear layer before the last.
-      zero_init: start every block as its shortcut alone.
-      dropout: rate before the last layer.
+      zero_init: initialize every residual branch to zero.
+      dropout: dropout rate before the last layer.
       bn_groups, dtype, param_dtype: see `ResNet3D`.
     """
 

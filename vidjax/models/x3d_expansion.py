@@ -1,9 +1,10 @@
-"""How X3D came about: a search that expands one axis of a tiny image network at a time.
+"""The X3D search, which expands one axis of a tiny image network at a time.
 
 "X3D: Expanding Architectures for Efficient Video Recognition", Feichtenhofer, CVPR 2020, arXiv:2004.04730,
-sections 3.1 and 3.2. X2D, the start, sees one frame of 112x112. A step expands each of six axes by as much as
-doubles the cost, trains the six networks and keeps the best (`expand`); where the last step overshoots the
-budget, its axis is contracted (`contract`). `family` repeats the steps that won on Kinetics-400 (figure 2).
+sections 3.1 and 3.2. The search starts from X2D, on one frame of 112x112. A step expands each of six axes by
+as much as doubles the cost, trains the six networks and keeps the best (`expand`); where the last step
+overshoots the budget, its axis is contracted (`contract`). `family` repeats the steps that won on
+Kinetics-400 (figure 2).
 """
 
 import dataclasses
@@ -108,9 +109,9 @@ def expand(
     """Forward expansion until a clip costs `gmacs` or more, then contraction to that budget.
 
     Args:
-      evaluate: trains a network and returns how good it is; called six times a step.
+      evaluate: trains a network and returns its score; called six times per step.
       gmacs: the budget, 1e9 multiply-adds of a clip.
-      start: where to begin.
+      start: starting point.
       factor: how much a step multiplies the cost by.
 
     Returns:
