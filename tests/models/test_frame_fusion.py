@@ -61,5 +61,5 @@ def test_trunks_without_batch_norm_have_none_to_freeze():
     without = [n for n in IMAGE if "partial_bn" not in vidjax.registry.fields(vidjax.spec(n).module)]
     for trunk in without[:1]:
         model = LateFusion(5, trunk=trunk, trunk_options=dict(tiny=True), partial_bn=True)
-        with pytest.raises(UserError, match=f"BatchNorm; {trunk} does not"):
+        with pytest.raises(UserError, match=f"BatchNorm, which {trunk} does not"):
             jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2, 32, 32, 3)))

@@ -84,7 +84,7 @@ def test_every_frame_has_a_label():
         each = np.broadcast_to(np.array(label).reshape(2, -1), (2, 4))
         np.testing.assert_allclose(loss, -np.take_along_axis(log_p, each[..., None], -1).mean(), rtol=1e-5)
         np.testing.assert_allclose(aux["metrics"]["top1"], (logits.argmax(-1) == each).mean())
-    with pytest.raises(UserError, match="needs a model with a decision for every frame"):
+    with pytest.raises(UserError, match="needs a model that classifies every frame"):
         objective(Fixed(), {}, {}, {"video": video, "label": np.array([0, 2])}, jax.random.PRNGKey(0), True)
 
 

@@ -80,7 +80,7 @@ class AttentiveProbe(nn.Module):
         b, n, d = tokens.shape
         if n == 1:
             raise UserError(
-                "an attentive probe needs several tokens per clip, but the features are pooled: cache "
+                "an attentive probe needs several tokens per clip, not pooled features: cache "
                 "them with --dense, or use a linear probe"
             )
         if d % self.heads:

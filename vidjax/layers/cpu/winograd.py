@@ -3,8 +3,7 @@
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308: F(4x4, 3x3), equation 12,
 makes 4x4 outputs from a 6x6 tile of the input with 36 multiplications per pair of channels, where direct
 convolution needs 144. Frames are transformed in small blocks that fit a CPU's cache, and the temporal taps
-are
-summed in the transform domain: one matrix product per position,
+are summed in the transform domain: one matrix product per position,
 [tiles, taps * Cin] by [taps * Cin, Cout].
 The interpolation points can be chosen freely (Toom and Cook). The usual 0, 1, -1, 2, -2 and infinity have
 more than twice the rounding error of 0, 2/3, -2/3, 3/2, -3/2 and infinity, which stay near 1e-6 of the output
