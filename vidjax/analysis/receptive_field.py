@@ -105,8 +105,8 @@ def measured(model: nn.Module, input_shape: tuple[int, ...], seed: int = 0) -> I
     """Returns the intervals of each endpoint from gradients of the model with random positive weights.
 
     With positive weights nothing cancels and every ReLU is active. Max pooling passes the gradient to the
-    largest element only, so the gradients of several inputs are combined: increasing and decreasing ramps, which
-    reach both ends of a window, and noise, which does so next to padding. Inputs are small, so that no
+    largest element only, so the gradients of several inputs are combined: increasing and decreasing ramps,
+    which reach both ends of a window, and noise, which does so next to padding. Inputs are small, so that no
     sigmoid saturates.
     """
     rng = np.random.default_rng(seed)
