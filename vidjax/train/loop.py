@@ -188,7 +188,9 @@ class _Run:
         values.update(watch.read(self.exp.config.batch))
         self.writer.write(step, "train", values, step / self.exp.steps_per_epoch)
         self.progress.report(step, values)
-        if values["decode_cpu"] > 0.2 and not self.advised and (advice := self.batches.advice()):
+        seconds = values["step_time"] * len(interval)  # prefetched batches count when taken, so not a few
+        busy = values["decode_cpu"] > 0.2 and seconds > 2
+        if busy and not self.advised and (advice := self.batches.advice()):
             self.advised = True
             self.progress.say(f"{values['decode_cpu']:.0%} of the processor time goes into data: {advice}")
 
