@@ -23,7 +23,7 @@ from vidjax.convert.table import END, START, table
 from vidjax.data import sampling
 from vidjax.data.pipeline import clip_moments, eval_views
 from vidjax.data.record import Record
-from vidjax.data.transforms import resize_short_side
+from vidjax.data.transforms import RESIZES, resize_short_side
 from vidjax.data.transforms import test_crops as crops_of
 from vidjax.data.transforms import test_views as views_of
 from vidjax.errors import UserError
@@ -120,15 +120,22 @@ def test_clips_of_video_swin_start_in_the_middle_of_their_parts():
 
 
 @pytest.mark.parametrize(
-    "rule, longer, middle", [("torchvision", 85, 11), ("pyslowfast", 85, 11), ("mmaction", 86, 11)]
+    "rule, longer, middle",
+    [("torchvision", 85, 11), ("pyslowfast", 85, 11), ("tensorflow", 85, 11), ("mmaction", 86, 11)],
 )
-def test_rules_round_the_longer_side_and_the_middle_as_their_library(rule, longer, middle):
+def test_rules_round_the_longer_side_and_the_middle_as_their_library(rule, longer, top):
     video = np.random.default_rng(0).integers(0, 256, (1, 70, 94, 3), np.uint8)
     resized = resize_short_side(video, 64, rule)
     assert resized.shape == (1, 64, longer, 3)  # 64 * 94 / 70 = 85.94
     (crop,) = crops_of(resized, 63, 1, rule)
-    top = {"torchvision": 0, "pyslowfast": 1, "mmaction": 0}[rule]
-    np.testing.assert_array_equal(crop, resized[:, top : top + 63, middle : middle + 63])
+    np.testing.assert_array_equal(crop, resized[:, top : top + 63, 11 : 11 + 63])
+
+
+def test_tensorflow_truncates_to_bytes_what_pytorch_rounds():
+    video = np.array([[0, 1], [0, 1]], np.uint8).reshape(1, 2, 2, 1) * 3
+    across = {rule: RESIZES[rule].frames(video, 2, 4)[0, 0, :, 0].tolist() for rule in RESIZES}
+    assert across["tensorflow"] == [0, 0, 2, 3]  # 0, 0.75, 2.25, 3
+    assert across["torchvision"] == [0, 1, 2, 3]
 
 
 def foreign(name, origin, classes=3):

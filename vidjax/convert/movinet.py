@@ -55,11 +55,11 @@ for _name, _side in zip((f"movinet_a{i}" for i in range(6)), (192, 192, 256, 288
     declare(
         "movinet_pytorch",
         (n for n in RULES if n.startswith(_name)),
-        source="tensorflow/models, official/projects/movinet/configs/yaml/*_k600_8x8.yaml",
+        source="tensorflow/models, movinet/configs/yaml/*_k600_8x8.yaml, vision/ops/preprocess_ops_3d.py",
         unverified="25 fps: 250 frames in ten seconds",
         target_fps=25,
         short_side=_side,
-        resize="torchvision",
+        resize="tensorflow",
         clips=1,
         crops=1,
         mean=(0.0, 0.0, 0.0),

@@ -122,7 +122,7 @@ for _origin, _rules in (
         stride=2,
         target_fps=25,
         short_side=256,
-        resize="torchvision",
+        resize="tensorflow",
         clips=4,
         crops=3,
         mean=(0.5, 0.5, 0.5),

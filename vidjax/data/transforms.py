@@ -75,6 +75,12 @@ def _bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(resized).astype(np.uint8)
 
 
+def _truncated(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`_bilinear`, but cast to bytes as TensorFlow does it; the slack is of float32's rounding."""
+    resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return (resized + 1e-4).astype(np.uint8)
+
+
 def _fixed_point(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
@@ -92,6 +98,7 @@ RESIZES = {
     "area": ResizeRule(resize, round, _half),
     "torchvision": ResizeRule(_each(_bilinear), int, lambda room: round(room / 2)),  # video presets
     "pyslowfast": ResizeRule(_each(_bilinear), int, lambda room: math.ceil(room / 2)),
+    "tensorflow": ResizeRule(_each(_truncated), int, _half),  # dmvr (ViViT) and the Model Garden (MoViNet)
     "opencv": ResizeRule(_each(_fixed_point), int, _half),  # VideoMAE
     "mmaction": ResizeRule(_each(_fixed_point), lambda length: int(length + 0.5), _half),  # Video Swin
     "pil": ResizeRule(_each(_antialiased), int, lambda room: round(room / 2)),  # torchvision on PIL images
