@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -85,6 +86,12 @@ def test_an_interrupt_while_they_start_leaves_none():
             assert all(ends(pid) for pid in children() - before - {resource_tracker._resource_tracker._pid})
     finally:
         signal.signal(signal.SIGALRM, old)
+
+
+def test_what_cannot_be_sent_to_a_worker_is_an_error():
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="lock"):
+        next(Workers(lambda i: lock, 0, 9, 1, 1))
 
 
 def test_a_killed_worker_ends_in_one_line():

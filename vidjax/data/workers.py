@@ -6,10 +6,12 @@ SIGTERM, which are for the main process to handle, and ends as soon as that proc
 """
 
 import contextlib
+import functools
 import mmap
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import tempfile
 import threading
@@ -21,9 +23,12 @@ from typing import Any
 
 import cloudpickle
 
+from vidjax import interrupts
 from vidjax.errors import UserError
 
 _ALIGNMENT = 64  # bytes; JAX uses an array that is aligned so without a copy
+_starting = threading.Lock()  # a process that is started prints a traceback where its parent ends meanwhile
+interrupts.before_leaving.append(functools.partial(_starting.acquire, timeout=2))
 
 
 class Workers(Iterator[Any]):
@@ -43,20 +48,23 @@ class Workers(Iterator[Any]):
         self._make, self._next, self._stop = make, start, stop
         self._count, self._ahead = min(count, stop - start), ahead
         self._workers: list[tuple[Any, Connection]] = []
-        self._starter: threading.Thread | None = None
         self._closed = False
+        # A thread of its own starts the processes, so that an interrupt cannot leave one half started. It
+        # exists from here on: an interrupt of `Thread.start` would hide whether it does.
+        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._started, self._error = threading.Event(), None
         # Also at exit, before multiprocessing waits for processes that it asked to end by SIGTERM.
-        util.Finalize(self, _end, (self._workers,), exitpriority=1)
+        util.Finalize(self, _end, (self._workers, self._orders, self._started), exitpriority=1)
+        threading.Thread(target=self._start, name="start data workers", daemon=True).start()
 
     def __next__(self) -> Any:
         if self._closed or self._next >= self._stop:
             self.close()
             raise StopIteration
-        if self._starter is None:
-            # A thread of its own, so that an interrupt of this one cannot leave a process half started.
-            self._starter = threading.Thread(target=self._start, name="start data workers")
-            self._starter.start()
-        self._starter.join()
+        self._orders.put(True)
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
         process, connection = self._workers[self._next % self._count]
         try:
             item = _receive(connection)
@@ -72,22 +80,28 @@ class Workers(Iterator[Any]):
     def close(self) -> None:
         """Ends the processes."""
         self._closed = True
-        if self._starter is not None and self._starter.is_alive():
-            self._starter.join()
-        _end(self._workers)
+        _end(self._workers, self._orders, self._started)
 
     def _start(self) -> None:
+        try:
+            if self._orders.get():
+                self._spawn()
+        except Exception as error:
+            self._error = error
+        finally:
+            self._started.set()
+
+    def _spawn(self) -> None:
         resource_tracker.ensure_running()  # it would unblock the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # processes inherit that
         spawn, make = multiprocessing.get_context("spawn"), cloudpickle.dumps(self._make)
         for _ in range(self._count):
             here, there = spawn.Pipe()
             process = spawn.Process(target=_work, args=(there,), name="data worker", daemon=True)
-            process.start()
+            with _starting:
+                process.start()
             there.close()
             self._workers.append((process, here))
-        if self._closed:  # meanwhile
-            return _end(self._workers)
         for i in range(self._next, self._next + self._count):
             _, connection = self._workers[i % self._count]
             with contextlib.suppress(ConnectionError):  # said when an item is asked for
@@ -100,7 +114,11 @@ class Workers(Iterator[Any]):
             connection.send(i)
 
 
-def _end(workers: list[tuple[Any, Connection]]) -> None:
+def _end(
+    workers: list[tuple[Any, Connection]], orders: "queue.SimpleQueue[bool]", started: threading.Event
+) -> None:
+    orders.put(False)
+    started.wait()
     for process, connection in workers:
         process.kill()
         connection.close()
