@@ -1,11 +1,12 @@
 """Configs: every file loads and dry-runs; every slip is named."""
 
+import json
 import pathlib
 
 import jax
 import pytest
 
-from vidjax.config import differences, flatten, load, parse_arg, resolve
+from vidjax.config import _RANGES, differences, flatten, load, parse_arg, resolve, schema
 from vidjax.data.pipeline import clip_shape
 from vidjax.errors import UserError
 from vidjax.registry import dummy_input, fields, spec
@@ -43,14 +44,14 @@ def test_every_config_loads_and_its_smoke_form_dry_runs(file, cache, monkeypatch
         ("optimizr.lr=1", "unknown config key 'optimizr'"),
         ("data=3", "'data' is a section"),
         ("data.options=3", "'data.options' is a section"),
-        ("optimizer.lr=fast", "wants float, got 'fast'"),
-        ("batch=2.5", "wants int"),
-        ("batch=0", "'batch' must be positive"),
-        ("data.threads=none", "'data.threads' must be positive, got None"),
-        ("data.workers=-1", "'data.workers' must be 0 or more, got -1"),
-        ("data.scale=(0.5,)", "'data.scale' must be two positive numbers in order"),
-        ("data.ratio=(2, 1)", "'data.ratio' must be two positive numbers in order"),
-        ("data.target_fps=fast", "'data.target_fps' must be frames per second or None, got 'fast'"),
+        ("optimizer.lr=fast", "'optimizer.lr' must be of type float, got 'fast'"),
+        ("batch=2.5", "must be of type int"),
+        ("batch=0", "'batch' must be an integer from 1 to"),
+        ("data.threads=none", "'data.threads' must be of type int, got None"),
+        ("data.workers=-1", "'data.workers' must be an integer from 0 to 1024, got -1"),
+        ("data.scale=(0.5,)", "'data.scale' must have 2 numbers, got"),
+        ("data.ratio=(2, 1)", "'data.ratio' must be (low, high), got"),
+        ("data.target_fps=fast", "'data.target_fps' must be a number from 0.001 to 10000, got 'fast'"),
         ("data.cache=maybe", "unknown value of data.cache 'maybe': one of False, True, auto"),
         ("optimizer.name=adam", "did you mean adamw"),
         ("steps=10", "one of epochs and steps"),
@@ -155,7 +156,7 @@ def test_arguments():
     assert parse_arg("fold=3,smoke", fold=1) == parse_arg("smoke=True,fold=3", fold=0)
     with pytest.raises(UserError, match="unknown config argument 'flod': did you mean fold"):
         parse_arg("flod=1", fold=0)
-    with pytest.raises(UserError, match="wants int"):
+    with pytest.raises(UserError, match="must be of type int"):
         parse_arg("fold=x", fold=0)
 
 
@@ -168,3 +169,73 @@ def test_files_that_are_no_config(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     with pytest.raises(UserError, match="no get_config"):
         load(str(tmp_path / "empty.py"))
+
+
+NUMBERS = (-1, 0, 2**40, 2**70, 10**400, -0.5, 1e300, float("nan"), float("inf"))
+VALUES = (*NUMBERS, "", "word", None, True, (), (1,), ("a", "b"), (0.5, float("nan")), [None], {"a": 1}, b"x")
+
+
+def test_every_number_of_the_schema_has_a_range():
+    numbers = {k for k, v in flatten(schema()).items() if type(v) in (int, float)}
+    assert numbers <= _RANGES.keys() <= flatten(schema()).keys()
+
+
+def test_any_value_of_any_key_is_accepted_or_named():
+    """What is accepted lies in the key's range and survives JSON, through which checkpoints keep it."""
+    refused = accepted = 0
+    for key, default in flatten(schema()).items():
+        for value in VALUES:
+            *sections, name = key.split(".")
+            config = change = {}
+            for section in sections:
+                change = change.setdefault(section, {})
+            change[name] = value
+            try:
+                full = resolve({**BASE, **config, "data": BASE["data"] | config.get("data", {})})
+            except UserError as e:
+                assert "\n" not in str(e)
+                refused += 1
+                continue
+            accepted += 1
+            got = flatten(full)[key]
+            assert repr(json.loads(json.dumps(got))) == repr(got)
+            if key in _RANGES and not (got is None and default is None):
+                low, high = _RANGES[key]
+                assert all(low <= x <= high for x in (got if isinstance(got, list) else [got])), (key, got)
+    assert refused > 3 * accepted > 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["batch=16777216"],
+        ["seed=4294967295"],
+        ["data.frames=1"],
+        ["data.size=1"],
+        ["data.stride=1000000.0"],
+        ["epochs=1000000.0"],
+        ["optimizer.lr=0.0", "optimizer.weight_decay=1e30"],
+        ["evals.clips=1000", "evals.crops=100"],
+        ["parallel.mesh.data=0"],
+        ["parallel.rules=(('a', 3),)"],
+        ["parallel.rules=(('a', 'b'),)"],
+        ["schedule.name=step", "schedule.milestones=(5, 1)"],
+        ["schedule.warmup_epochs=1000000.0"],
+        ["data.options.size=-1"],
+        ["data.options.train=100000000"],
+        ["model.options.dropout='a'"],
+        ["init.path=''"],
+        ["objective.name=''"],
+    ],
+)
+def test_extreme_values_build_or_are_named(overrides, cache, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(cache))
+    base = dict(
+        epochs=1,
+        data=dict(name="synthetic_motion", options=dict(size=32, frames=8, train=24, val=12, test=12)),
+    )
+    base["model"] = dict(name="slow_fusion_conv4", tiny=True)
+    try:
+        build(resolve(base, overrides)).abstract_state()
+    except UserError as e:
+        assert "\n" not in str(e)

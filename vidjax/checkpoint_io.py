@@ -1,7 +1,6 @@
 """Checkpoints as arrays and their description, apart from the training that wrote them."""
 
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,36 +8,65 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from vidjax import files
 from vidjax.errors import UserError
 from vidjax.layers.stacking import laid_out_as
 
 
-def find_checkpoint(path: str | pathlib.Path) -> pathlib.Path:
-    """The folder of one checkpoint, for the path of a workdir (its best, else its newest) or of a checkpoint.
+def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
+    """Returns the folder of one checkpoint.
+
+    Args:
+      path: a workdir, or the folder of one checkpoint.
+      which: of a workdir, "last", "best" (by the metric of the evaluation split during training, so its
+        result on that split is optimistic), or a step.
 
     Raises:
-      UserError: no such folder, or no complete checkpoint in it.
+      UserError: no such folder, no complete checkpoint in it, or none that `which` describes.
     """
-    path = pathlib.Path(path).absolute()
+    path, which = files.absolute(path), str(which)
+    if which not in ("last", "best") and not which.isdigit():
+        raise UserError(f"no checkpoint '{which}': choose last, best or a step such as 1000")
     if not path.is_dir():
         raise UserError(f"no checkpoint at {path}: no such folder")
     if (path / "state").is_dir() and (path / "meta").is_dir():
+        if which not in ("last", path.name):
+            raise UserError(f"{path} is one checkpoint: give its workdir to choose '{which}'")
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / "state").is_dir()), key=_number)
     if not steps:
         raise UserError(f"no checkpoint in {path}: give a workdir of `vidjax train`, or one step inside it")
-    scores = {p: s for p in steps if (s := _metric(p)) is not None}
-    return max(scores, key=lambda p: (scores[p], _number(p))) if scores else steps[-1]
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        scores = {p: s for p in steps if (s := _metric(p)) is not None}
+        if not scores:
+            raise UserError(f"no checkpoint in {path} was evaluated, so none is the best: use the last one")
+        return max(scores, key=lambda p: (scores[p], _number(p)))
+    if not (chosen := [p for p in steps if _number(p) == int(which)]):
+        have = ", ".join(p.name for p in steps)
+        raise UserError(f"no checkpoint of step {which} in {path}: it has {have}")
+    return chosen[0]
 
 
-def load_variables(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def choice_text(folder: epath.Path, which: str, meta: Mapping[str, Any]) -> str:
+    """How a checkpoint was chosen, as text to stand beside a result."""
+    if which != "best":
+        return str(folder)
+    split = meta.get("config", {}).get("data", {}).get("eval_split", "evaluation")
+    return f"{folder} (best of its run on the split '{split}')"
+
+
+def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a checkpoint for use without its optimizer.
 
     Args:
-      path: a workdir or one checkpoint, see `find_checkpoint`.
+      path: a workdir or one checkpoint.
+      which: see `find_checkpoint`.
 
     Returns:
       The variables to evaluate with as numpy arrays (averaged parameters where they were kept), and the meta.
@@ -46,7 +74,7 @@ def load_variables(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     Raises:
       UserError: no checkpoint there, or one that cannot be read.
     """
-    folder = find_checkpoint(path)
+    folder = find_checkpoint(path, which)
     try:
         meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
         reader = ocp.PyTreeCheckpointHandler()
@@ -66,7 +94,7 @@ def load_variables(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, 
     return {"params": saved[params], **saved["model_state"]}, meta
 
 
-def save_variables(path: str | pathlib.Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+def save_variables(path: epath.PathLike, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     """Writes a checkpoint that `load_variables` reads; the folder appears only when it is complete.
 
     Args:
@@ -77,7 +105,7 @@ def save_variables(path: str | pathlib.Path, variables: Mapping[str, Any], meta:
     Raises:
       UserError: the folder exists, or cannot be written.
     """
-    path = pathlib.Path(path).absolute()
+    path = files.absolute(path)
     if path.exists():
         raise UserError(f"{path} exists: name another folder, or remove it")
     model_state = {k: v for k, v in variables.items() if k != "params"}
@@ -152,10 +180,10 @@ def _modules(keys: Iterable[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def _number(path: pathlib.Path) -> int:
+def _number(path: epath.Path) -> int:
     return int(path.name)
 
 
-def _metric(path: pathlib.Path) -> float | None:
+def _metric(path: epath.Path) -> float | None:
     file = path / "metrics" / "metrics"
     return json.loads(file.read_text())["metric"] if file.is_file() else None

@@ -12,6 +12,7 @@ import traceback
 from typing import Any
 
 from absl import logging as absl_logging
+from etils import epath
 
 from vidjax import interrupts
 from vidjax.errors import DiskFull, MemoryErrors, UserError
@@ -29,6 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("jax").setLevel(logging.ERROR)
     for name in ("asyncio", "concurrent.futures"):  # what they say of a failed save is raised as well
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):  # a class name may have letters that their encoding lacks
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     try:
@@ -73,7 +77,7 @@ def _keep_freed_memory() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vidjax", description=sys.modules["vidjax"].__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="vidjax", description="Video understanding in JAX and Flax.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -88,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     p.epilog = "Any config value can be set: --config.optimizer.lr=1e-3"
 
     p = command("eval", _eval, "Evaluate a checkpoint on its test split.")
-    p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
+    _add_checkpoint_arguments(p)
     p.add_argument("--out", metavar="DIR", help="where the results go (default: DIR/eval)")
     p.epilog = "Any config value can be set: --config.evals.clips=10 --config.evals.crops=3"
     _add_cluster_arguments(p)
@@ -108,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("predict", _predict, "Name what is seen in video files.")
     p.add_argument("videos", nargs="+", metavar="VIDEO")
-    p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
+    _add_checkpoint_arguments(p)
     p.add_argument("--clips", type=int, metavar="N", help="clips in time per video (default: the config's)")
     p.add_argument("--top", type=int, default=5, metavar="K", help="classes to name (default: 5)")
     p.add_argument("--json", action="store_true")
@@ -123,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "videos", nargs="+", metavar="VIDEO", help="files; or dataset:SPLIT, of the checkpoint's data"
     )
-    p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
+    _add_checkpoint_arguments(p)
     p.add_argument("--layer", default="pre_logits", metavar="NAME", help="an endpoint (default: pre_logits)")
     p.add_argument("--out", required=True, metavar="FILE", help="ends in .npz or .array_record")
     p.add_argument("--frames", action="store_true", help="a row for each frame, in place of each window")
@@ -162,12 +166,37 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("export", _export, "Write a checkpoint under another project's names.")
     p.add_argument("checkpoint", metavar="DIR", help="a workdir, or one checkpoint")
+    _add_which(p)
     p.add_argument("--to", required=True, metavar="O", help="torchvision, timm, ...")
     p.add_argument("--out", required=True, metavar="FILE.safetensors")
 
     p = command("demo", _demo, "Pretrain on unlabelled embedded clips, fine-tune on few labels, and compare.")
     p.add_argument("--workdir", default="runs/demo", metavar="DIR")
     return parser
+
+
+def _add_checkpoint_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--checkpoint", required=True, metavar="DIR", help="a workdir, or one checkpoint in it")
+    _add_which(p)
+
+
+def _add_which(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--which",
+        default="last",
+        metavar="last|best|STEP",
+        help="of a workdir's checkpoints (default: last). best is by the split that training evaluated",
+    )
+
+
+def _folder(path: epath.PathLike) -> epath.Path:
+    """Makes a folder for results."""
+    path = epath.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot make the folder {path}: {e.strerror or e}") from None
+    return path
 
 
 def _add_cluster_arguments(p: argparse.ArgumentParser) -> None:
@@ -226,14 +255,14 @@ def _train(args: argparse.Namespace) -> int:
     result = train(config, args.workdir)
     if result is not None and _lead():
         _print_metrics(result.metrics)
-        report = pathlib.Path(args.workdir) / "report.html"
-        if config.evals.report and report.is_file():
+        report = epath.Path(args.workdir) / "report.html"
+        if config.evals.report and report.exists():
             print(f"report: {report}")
     return 0
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from vidjax.checkpoint_io import find_checkpoint, load_variables, merge_variables
+    from vidjax.checkpoint_io import choice_text, find_checkpoint, load_variables, merge_variables
     from vidjax.config import resolve
     from vidjax.data.datasets.features import check_origin
     from vidjax.registry import spec
@@ -242,7 +271,8 @@ def _eval(args: argparse.Namespace) -> int:
     from vidjax.train.pretraining import evaluate_pretraining
 
     _join_hosts(args, HOST_TIMEOUT)
-    variables, meta = load_variables(args.checkpoint)
+    checkpoint = find_checkpoint(args.checkpoint, args.which)
+    variables, meta = load_variables(checkpoint)
     exp = build(resolve(meta["config"], args.overrides))
     pretrained = spec(exp.config.model.name).task == "pretrain"  # such a model knows no classes
     if not pretrained and exp.eval_source.class_names != tuple(meta["class_names"]):
@@ -251,9 +281,7 @@ def _eval(args: argparse.Namespace) -> int:
         check_origin(meta["features"], exp.eval_source.origin, "the checkpoint and of the data")
     # Other data can make another model: more frames in the channels of its first layer, say.
     variables = merge_variables(exp.abstract_state().eval_variables, variables, (), args.checkpoint)
-    out = pathlib.Path(args.out or pathlib.Path(args.checkpoint) / "eval")
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = find_checkpoint(args.checkpoint)
+    out = _folder(args.out or epath.Path(args.checkpoint) / "eval")
     if pretrained:
         step = int(checkpoint.name) if checkpoint.name.isdigit() else 0
         result, written = evaluate_pretraining(exp, variables, out, step), "reconstructions"
@@ -262,7 +290,8 @@ def _eval(args: argparse.Namespace) -> int:
     if _lead():
         result.write(out)
         _print_metrics(result.metrics)
-        print(f"checkpoint: {checkpoint}\n{pathlib.Path(written).stem}: {out / written}")
+        print(f"checkpoint: {choice_text(checkpoint, args.which, meta)}")
+        print(f"split: {exp.config.data.eval_split}\n{written.partition('.')[0]}: {out / written}")
     return 0
 
 
@@ -275,13 +304,12 @@ def _fuse(args: argparse.Namespace) -> int:
         raise UserError("--weights are of the average: leave them out with --svm")
 
     def read(paths: list[str]) -> list[ClassificationResult]:
-        files = (pathlib.Path(p) for p in paths)
+        files = (epath.Path(p) for p in paths)
         return [ClassificationResult.load(f / "result.npz" if f.is_dir() else f) for f in files]
 
     results = read(args.results)
     fused = svm(read(args.svm), results, args.c) if args.svm else average(results, args.weights)
-    out = pathlib.Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _folder(args.out)
     fused.save(out / "result.npz")
     fused.write_predictions(out / "predictions.jsonl")
     for path, result in zip((*args.results, "fused"), (*results, fused), strict=True):
@@ -291,6 +319,7 @@ def _fuse(args: argparse.Namespace) -> int:
 
 
 def _stream(args: argparse.Namespace) -> int:
+    from vidjax.checkpoint_io import find_checkpoint
     from vidjax.predict import predict_stream
 
     if args.clips or args.strip:
@@ -300,8 +329,9 @@ def _stream(args: argparse.Namespace) -> int:
         pace = {"every_frames": int(every[:-1])} if every.endswith("f") else {"every": float(every)}
     except ValueError:
         raise UserError(f"--every wants seconds, such as 2.5, or frames, such as 30f; not {every}") from None
+    checkpoint = find_checkpoint(args.checkpoint, args.which)
     failed, path = 0, None
-    for now in predict_stream(args.videos, args.checkpoint, **pace, fps=args.fps, top=args.top):
+    for now in predict_stream(args.videos, checkpoint, **pace, fps=args.fps, top=args.top):
         if now.error:
             failed += 1
             print(f"vidjax: {now.error}", file=sys.stderr)
@@ -325,6 +355,17 @@ def _named(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{"name": n, "probability": round(q, 6)} for n, q in top]
 
 
+def _check_picture(path: str) -> None:
+    """Raises `UserError` before any work where a picture could not be written afterwards."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    if epath.Path(path).suffix.lower() not in known:
+        raise UserError(f"--strip {path}: unknown kind of picture; name a file such as frames.png")
+    if not epath.Path(path).parent.is_dir():
+        raise UserError(f"--strip {path}: the folder {epath.Path(path).parent} does not exist")
+
+
 def _predict(args: argparse.Namespace) -> int:
     _no_overrides(args)
     if args.top < 1:
@@ -333,11 +374,15 @@ def _predict(args: argparse.Namespace) -> int:
         return _stream(args)
     if args.every or args.fps is not None:
         raise UserError("--every and --fps are for --stream")
+    from vidjax.checkpoint_io import find_checkpoint
     from vidjax.evals.pictures import strip
     from vidjax.predict import predict_videos
 
+    if args.strip:
+        _check_picture(args.strip)
+    checkpoint = find_checkpoint(args.checkpoint, args.which)
     failed = 0
-    for i, p in enumerate(predict_videos(args.videos, args.checkpoint, args.clips, args.top)):
+    for i, p in enumerate(predict_videos(args.videos, checkpoint, args.clips, args.top)):
         if p.error:
             failed += 1
             print(f"vidjax: {p.error}", file=sys.stderr)
@@ -364,12 +409,13 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _features(args: argparse.Namespace) -> int:
+    from vidjax.checkpoint_io import find_checkpoint
     from vidjax.features import cache_features
 
     _join_hosts(args, HOST_TIMEOUT)
     done = cache_features(
         args.videos,
-        args.checkpoint,
+        find_checkpoint(args.checkpoint, args.which),
         args.layer,
         args.out,
         dense=args.dense,
@@ -455,9 +501,11 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     _no_overrides(args)
+    from vidjax.checkpoint_io import find_checkpoint
     from vidjax.convert import export_file
 
-    print(f"{export_file(args.checkpoint, args.to, args.out)} as {args.to}: {args.out}")
+    checkpoint = find_checkpoint(args.checkpoint, args.which)
+    print(f"{export_file(checkpoint, args.to, args.out)} as {args.to}: {args.out}")
     return 0
 
 

@@ -6,7 +6,9 @@ fills in the rest from `schema()` and refuses every key that is not there.
 
 import ast
 import importlib.util
+import math
 import pathlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,6 +85,7 @@ def schema() -> ConfigDict:
             ),
             init=dict(
                 path="",  # workdir, checkpoint or file of weights to start from (docs/weights.md)
+                which="last",  # of a workdir's checkpoints: last | best | a step
                 skip=(),  # regexes of parameter paths that keep their fresh values
                 inflation=None,  # average | centre: how an image model's kernels become a clip's
             ),
@@ -272,18 +275,20 @@ def _typed(what: str, value: Any, default: Any) -> Any:
     """`value` as the type of `default`; raises UserError where it is of another kind."""
     if value == "none" and not isinstance(default, str):
         return None
+    if isinstance(value, Mapping | ConfigDict):
+        raise UserError(f"{what} is a value, not a section, got {value}")
     if default is None or value is None:
         return value
     if default == "auto" and isinstance(value, bool):
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1000 else math.inf
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(value)
     if isinstance(default, str) and isinstance(value, int | float):
         return str(value)
     if type(value) is not type(default):
-        raise UserError(f"{what} wants {type(default).__name__}, got {value!r}")
+        raise UserError(f"{what} must be of type {type(default).__name__}, got {value!r}")
     return value
 
 
@@ -313,61 +318,118 @@ _CHOICES = {
     "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "data.cache": ("auto", "True", "False"),
+    "init.inflation": ("average", "centre"),
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.name": ("sgd", "adamw", "rmsprop"),
     "optimizer.nonfinite": ("stop", "skip"),
     "schedule.name": ("cosine", "step", "constant"),
     "parallel.mode": ("jit", "pmap"),
 }
-_POSITIVE = (
-    "batch",
-    "data.frames",
-    "data.stride",
-    "data.size",
-    "data.short_side",
-    "data.threads",
-    "data.prefetch",
-    "data.repeats",
-    "data.flow.bound",
-    "data.flow.frames",
-    "data.flow.stride",
-    "evals.clips",
-    "evals.crops",
-    "evals.probe_videos",
-    "parallel.accumulation",
-    "parallel.host_timeout",
-    "checkpoint.keep",
-    "log_every",
-)
-_NOT_NEGATIVE = (
-    "seed",
-    "data.workers",
-    "data.cache_gb",
-    "data.bad_limit",
-    "data.color_jitter",
-    "data.rand_augment",
-)
-_RANGES = ("data.scale", "data.ratio", "data.short_side_range")
+_SIZE, _COUNT, _SHARE = (1, 2**13), (1, 2**24), (0.0, 1.0)
+_ANY, _POSITIVE = (0.0, 1e30), (1e-30, 1e30)
+# The closed range of each number, or of each of a tuple's; None stays None where that is the default.
+_RANGES = {
+    "seed": (0, 2**32 - 1),
+    "batch": _COUNT,
+    "epochs": (0.0, 1e6),
+    "steps": (0, 2**31 - 1),
+    "data.frames": (1, 2**16),
+    "data.stride": (1e-3, 1e6),
+    "data.target_fps": (1e-3, 1e4),
+    "data.size": _SIZE,
+    "data.short_side": _SIZE,
+    "data.scale": (1e-6, 1.0),
+    "data.ratio": (1e-3, 1e3),
+    "data.short_side_range": _SIZE,
+    "data.color_jitter": (0.0, 1.0),
+    "data.rand_augment": (0.0, 10.0),
+    "data.repeats": (1, 2**10),
+    "data.workers": (0, 2**10),
+    "data.threads": (1, 2**10),
+    "data.prefetch": (1, 2**10),
+    "data.feature_width": (1, 2**20),
+    "data.feature_tokens": (1, 2**20),
+    "data.flow.bound": (1e-3, 1e4),
+    "data.flow.frames": (1, 2**10),
+    "data.flow.stride": (1e-3, 1e6),
+    "data.bad_limit": _SHARE,
+    "data.cache_gb": (0.0, 1e6),
+    "objective.label_smoothing": (0.0, 0.999),
+    "objective.mixup": (0.0, 1e3),
+    "objective.cutmix": (0.0, 1e3),
+    "objective.random_erasing": _SHARE,
+    "optimizer.lr": (0.0, 1e38),
+    "optimizer.lr_batch": _COUNT,
+    "optimizer.momentum": (0.0, 0.999999),
+    "optimizer.b1": (0.0, 0.999999),
+    "optimizer.b2": (0.0, 0.9999999),
+    "optimizer.eps": (0.0, 1.0),
+    "optimizer.weight_decay": _ANY,
+    "optimizer.clip_norm": _POSITIVE,
+    "optimizer.clip_each": _POSITIVE,
+    "optimizer.layer_decay": (1e-6, 1.0),
+    "optimizer.trunk_lr": _ANY,
+    "optimizer.ema": (0.0, 0.9999999),
+    "schedule.warmup_epochs": (0.0, 1e6),
+    "schedule.warmup_lr": _SHARE,
+    "schedule.end_lr": _SHARE,
+    "schedule.milestones": (0.0, 1e6),
+    "schedule.factor": _ANY,
+    "parallel.mesh.data": (-1, 2**20),
+    "parallel.mesh.fsdp": (-1, 2**20),
+    "parallel.mesh.tensor": (-1, 2**20),
+    "parallel.accumulation": (1, 2**16),
+    "parallel.host_timeout": (1.0, 86400.0),
+    "evals.every_epochs": (0.0, 1e6),
+    "evals.clips": (1, 1000),
+    "evals.crops": (1, 100),
+    "evals.size": _SIZE,
+    "evals.frames": (1, 2**16),
+    "evals.batch": _COUNT,
+    "evals.precise_bn_batches": (0, 2**20),
+    "evals.probe_videos": (1, 2**24),
+    "checkpoint.every_epochs": (0.0, 1e6),
+    "checkpoint.keep": (1, 2**20),
+    "log_every": (1, 2**31 - 1),
+    "expected.top1": (0.0, 100.0),
+}
+
+
+def _check_range(key: str, value: Any, default: Any) -> None:
+    low, high = _RANGES[key]
+    numbers = value if isinstance(default, list) else [value]
+    if isinstance(default, list) and default and len(numbers) != len(default):
+        raise UserError(f"config key '{key}' must have {len(default)} numbers, got {value}")
+    for x in numbers:
+        whole = isinstance(low, int)
+        number = isinstance(x, int | (int if whole else float)) and not isinstance(x, bool)
+        if not number or not low <= x <= high:
+            kind = "an integer" if whole else "a number"
+            raise UserError(f"config key '{key}' must be {kind} from {low:g} to {high:g}, got {x!r}")
 
 
 def _check(config: ConfigDict) -> None:
     flat = flatten(config)
-    for key, choices in _CHOICES.items():
-        if str(flat[key]) not in choices:
-            raise unknown(f"value of {key}", str(flat[key]), choices)
-    for key in _POSITIVE:
-        if flat[key] is None or flat[key] <= 0:
-            raise UserError(f"config key '{key}' must be positive, got {flat[key]}")
-    for key in _NOT_NEGATIVE:
-        if flat[key] is None or flat[key] < 0:
-            raise UserError(f"config key '{key}' must be 0 or more, got {flat[key]}")
-    for key in _RANGES:
-        numbers = [v for v in flat[key] or () if isinstance(v, int | float)]
-        if len(numbers) != 2 or len(flat[key]) != 2 or not 0 < numbers[0] <= numbers[1]:
-            raise UserError(f"config key '{key}' must be two positive numbers in order, got {flat[key]}")
-    fps = config.data.target_fps
-    if fps is not None and not (isinstance(fps, int | float) and fps > 0):
-        raise UserError(f"config key 'data.target_fps' must be frames per second or None, got {fps!r}")
+    defaults = flatten(schema())
+    for key, default in defaults.items():
+        if flat[key] is None:
+            if default is not None:
+                raise UserError(f"config key '{key}' must be of type {type(default).__name__}, got None")
+        elif key in _RANGES:
+            _check_range(key, flat[key], default)
+        elif key in _CHOICES and str(flat[key]) not in _CHOICES[key]:
+            raise unknown(f"value of {key}", str(flat[key]), _CHOICES[key])
+    for key in ("data.scale", "data.ratio", "data.short_side_range"):
+        if flat[key][0] > flat[key][1]:
+            raise UserError(f"config key '{key}' must be (low, high), got {tuple(flat[key])}")
+    for pattern in flat["init.skip"]:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as e:
+            raise UserError(f"init.skip: {pattern!r} is not a regular expression: {e}") from None
+    for rule in flat["parallel.rules"]:
+        if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
+            raise UserError(f"parallel.rules has pairs of a regular expression and a spec, not {rule!r}")
     if bool(config.epochs > 0) == bool(config.steps > 0):
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
     if "flow" in config.data.modality and config.data.sampling != "window":

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from vidjax import registry
 from vidjax.checkpoint_io import load_variables
@@ -71,7 +71,7 @@ class Running:
 
 
 def predict_videos(
-    paths: Sequence[str], checkpoint: str | pathlib.Path, clips: int | None = None, top: int = 5
+    paths: Sequence[str], checkpoint: epath.PathLike, clips: int | None = None, top: int = 5
 ) -> Iterator[Prediction]:
     """Classifies videos one by one, with the model, views and class names of a checkpoint.
 
@@ -84,10 +84,10 @@ def predict_videos(
     Raises:
       UserError: no usable checkpoint there.
     """
-    config, names, model, objective, variables = _load(checkpoint)
+    config, names, model, objective, variables = _load(checkpoint, clips)
     engine = Engine(create_mesh(devices=jax.local_devices()), make_apply(config, model, objective), hosts=1)
     variables = engine.replicate(variables)
-    clips, data = clips or config.evals.clips, evaluation_data(config)
+    clips, data = config.evals.clips, evaluation_data(config)
     shown: dict[int, tuple[Any, np.ndarray]] = {}  # views and times of the videos being computed
     errors: dict[int, str] = {}
     views_shape = registry.dummy_input(clip_shape(data), clips * config.evals.crops, np.zeros, np.uint8)
@@ -126,7 +126,7 @@ def predict_videos(
 
 def predict_stream(
     paths: Sequence[str],
-    checkpoint: str | pathlib.Path,
+    checkpoint: epath.PathLike,
     every: float = 1.0,
     every_frames: int | None = None,
     fps: float | None = None,
@@ -206,10 +206,13 @@ def streams(module: type[nn.Module]) -> bool:
     return hasattr(module, "init_state")
 
 
-def _load(checkpoint: str | pathlib.Path) -> tuple[Any, tuple[str, ...], nn.Module, Any, Any]:
+def _load(
+    checkpoint: epath.PathLike, clips: int | None = None
+) -> tuple[Any, tuple[str, ...], nn.Module, Any, Any]:
     """The config, class names, model, objective and variables (on the host) of a checkpoint."""
     variables, meta = load_variables(checkpoint)
-    config, names = resolve(meta["config"]), tuple(meta["class_names"])
+    overrides = [] if clips is None else [f"evals.clips={clips}"]
+    config, names = resolve(meta["config"], overrides), tuple(meta["class_names"])
     if config.data.modality == "features":
         raise UserError(f"{checkpoint} was trained on cached features: it takes those, not videos")
     if registry.spec(config.model.name).task == "pretrain":

@@ -115,6 +115,13 @@ def fields(module: type[nn.Module]) -> set[str]:
     return {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
 
 
+def _defaults(module: type[nn.Module]) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(module)}
+
+
+_KINDS = (bool, (int, float), str, (tuple, list))  # what the options of a model may be instead of each other
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Registered names that match a shell pattern, in alphabetical order."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))
@@ -172,5 +179,9 @@ def create_model(
     for key in overrides:
         if key not in fields(s.module):
             raise unknown(f"option of {name}", key, fields(s.module))
+        default = {**_defaults(s.module), **s.preset}.get(key)
+        kinds = next((k for k in _KINDS if isinstance(default, k)), None)
+        if kinds and overrides[key] is not None and not isinstance(overrides[key], kinds):
+            raise UserError(f"option {key} of {name} must be like {default!r}, got {overrides[key]!r}")
     preset = {**s.preset, **(s.tiny if tiny else {}), **overrides}
     return s.module(num_classes=num_classes, **preset)

@@ -60,7 +60,11 @@ def test_keeps_the_newest_and_the_best_across_restarts(tmp_path):
         checkpoints.save(state_at(step), {}, metric)
         checkpoints.close()
     assert steps_kept(tmp_path) == [2, 5]
-    assert find_checkpoint(tmp_path).name == "2"
+    assert [find_checkpoint(tmp_path, which).name for which in ("last", "best", "2")] == ["5", "2", "2"]
+    with pytest.raises(UserError, match="no checkpoint of step 3 in"):
+        find_checkpoint(tmp_path, "3")
+    with pytest.raises(UserError, match="choose last, best or a step"):
+        find_checkpoint(tmp_path, "lats")
     assert find_checkpoint(tmp_path / "checkpoints" / "5").name == "5"
 
 

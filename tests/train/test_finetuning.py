@@ -64,7 +64,9 @@ def test_pretrained_then_twelve_classes_then_three(place, capsys, name):
     train(pretrained, runs[0])
     train(config(name, size, dict(path=str(runs[0]), skip=skip), head_scale=0.001), runs[1])
     err = capsys.readouterr().err
-    line = next(row for row in err.splitlines() if row.startswith(f"{runs[0]}: loaded"))
+    line = next(
+        row for row in err.splitlines() if row.startswith(f"{runs[0]}/checkpoints/") and ": loaded" in row
+    )
     behind = "decoder_block, decoder_embed, decoder_norm, decoder_pred, "
     if name == "videomae_s":
         assert "initialised 4 arrays (fc_norm, head)" in line

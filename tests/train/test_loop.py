@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_names_step_batch_and_layer(place):
         (["--config.model.options.widths=(4,)"], "does not take clips of"),
         (["--config.model.name=resnet18"], "is an image model"),
         (["--config.init.path=/nowhere"], "no checkpoint at /nowhere"),
-        (["--workdir=/proc/x"], "cannot make the workdir"),
+        (["--workdir=/proc/x"], "cannot write to the workdir /proc/x"),
         (["--confg.batch=3"], "unknown argument"),
     ],
 )

@@ -36,7 +36,10 @@ _SPARE = 2 * 10**9  # bytes of the disk that "auto" leaves free
 
 def cache_dir() -> Path:
     """Where vidjax keeps what it made: $VIDJAX_CACHE, or ~/.cache/vidjax."""
-    return Path(os.environ.get("VIDJAX_CACHE") or "~/.cache/vidjax").expanduser()
+    try:
+        return Path(os.environ.get("VIDJAX_CACHE") or "~/.cache/vidjax").expanduser()
+    except RuntimeError:
+        raise UserError("this user has no home folder: set VIDJAX_CACHE to a folder for the cache") from None
 
 
 class CacheError(UserError):

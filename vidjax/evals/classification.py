@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
+import io
 import json
 import os
-import pathlib
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
+from vidjax import files
 from vidjax.errors import UserError
 
 
@@ -86,28 +88,26 @@ class ClassificationResult:
 
     def write(self, workdir: str | os.PathLike) -> None:
         """Writes result.npz and predictions.jsonl."""
-        self.save(os.path.join(workdir, "result.npz"))
-        self.write_predictions(os.path.join(workdir, "predictions.jsonl"))
+        self.save(epath.Path(workdir) / "result.npz")
+        self.write_predictions(epath.Path(workdir) / "predictions.jsonl")
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes every array to one npz file; an older file stays whole until the new one is complete."""
-        path = pathlib.Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as f:
-            np.savez_compressed(
-                f,
-                ids=np.array(self.ids, str),
-                labels=self.labels,
-                logits=self.logits,
-                class_names=np.array(self.class_names, str),
-            )
-        partial.replace(path)
+        encoded = io.BytesIO()
+        np.savez_compressed(
+            encoded,
+            ids=np.array(self.ids, str),
+            labels=self.labels,
+            logits=self.logits,
+            class_names=np.array(self.class_names, str),
+        )
+        files.write(path, encoded.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ClassificationResult":
         """Reads what `save` wrote. Raises `UserError` where the file is absent or something else."""
         try:
-            with np.load(path) as f:
+            with epath.Path(path).open("rb") as file, np.load(file) as f:
                 return cls(f["ids"].tolist(), f["labels"], f["logits"], tuple(f["class_names"].tolist()))
         except FileNotFoundError:
             raise UserError(f"no saved result at {path}: run the evaluation first") from None
@@ -116,12 +116,12 @@ class ClassificationResult:
 
     def write_predictions(self, path: str | os.PathLike) -> None:
         """One JSON line per video: id, true, predicted, top5 as [name, probability] pairs, best first."""
-        # A file name that is not UTF-8 becomes a JSON escape.
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as f:
-            for i, (name, label) in enumerate(zip(self.ids, self.labels)):
-                top = [[c, round(p, 6)] for c, p in self.top(i)]
-                row = {"id": name, "true": self.class_names[label], "predicted": top[0][0], "top5": top}
-                f.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows = []
+        for i, (name, label) in enumerate(zip(self.ids, self.labels)):
+            top = [[c, round(p, 6)] for c, p in self.top(i)]
+            row = {"id": name, "true": self.class_names[label], "predicted": top[0][0], "top5": top}
+            rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+        files.write(path, "".join(rows))  # a file name that is not UTF-8 becomes a JSON escape
 
 
 def collect(

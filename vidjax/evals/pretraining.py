@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 
 import numpy as np
+from etils import epath
+
+from vidjax import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +19,9 @@ class PretrainingResult:
     def headline(self) -> float:
         return self.metrics["knn_top1"]
 
-    def write(self, workdir: str | os.PathLike) -> None:
+    def write(self, workdir: epath.PathLike) -> None:
         """Writes pretraining.json."""
-        pathlib.Path(workdir, "pretraining.json").write_text(json.dumps(self.metrics, indent=1) + "\n")
+        files.write(epath.Path(workdir) / "pretraining.json", json.dumps(self.metrics, indent=1) + "\n")
 
 
 def knn_predict(

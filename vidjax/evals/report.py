@@ -15,11 +15,13 @@ from typing import Any
 import jinja2
 import matplotlib
 import numpy as np
+from etils import epath
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from vidjax import files
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import gif, strip
 
@@ -147,9 +149,9 @@ def write_report(
             config=list(_flatten(config)),
             environment=environment,
         )
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, "utf-8", errors="replace")
+    files.write(path, html.encode("utf-8", "replace"))
 
 
 def _accuracy(name: str, result: ClassificationResult) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Checkpoints: asynchronous, atomic, and enough in each to go on from it or to use the model elsewhere."""
 
 import errno
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import flax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
+from vidjax import files
 from vidjax.errors import DiskFull
 from vidjax.train.state import State
 
@@ -21,8 +22,8 @@ class Checkpointer:
     is deleted after that; whatever dies in between, a good one is left.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int = 1):
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+    def __init__(self, workdir: epath.PathLike, keep: int = 1):
+        self.folder = files.absolute(workdir) / "checkpoints"
         best = managers.BestN(
             get_metric_fn=lambda m: m["metric"], n=1, keep_checkpoints_without_metrics=False
         )
@@ -88,7 +89,7 @@ class DiskErrors:
     RESOURCE_EXHAUSTED, which a device without memory has as well.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: epath.PathLike):
         self.folder = folder
 
     def __enter__(self) -> None:

@@ -17,9 +17,10 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vidjax import registry
+from vidjax import files, registry
 from vidjax.analysis.clips import check_endpoints, check_patches, refusing
 from vidjax.analysis.params import abstract_variables
+from vidjax.checkpoint_io import find_checkpoint
 from vidjax.convert import read_weights
 from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.datasets.features import FeatureSource, check_origin
@@ -311,7 +312,10 @@ def initial_state(exp: Experiment) -> State:
     if init.path:
         model = exp.config.model
         options = dict(tiny=model.tiny, **model.options.to_dict())
-        weights = read_weights(model.name, init.path, inflation=init.inflation, **options)
+        path = init.path
+        if files.absolute(path).is_dir():
+            path = find_checkpoint(path, init.which)
+        weights = read_weights(model.name, path, inflation=init.inflation, **options)
         notes = weights.notes
         if weights.owner == model.name and weights.preprocessing:
             notes += weights.preprocessing.differences(exp.model, exp.objective.mean, exp.objective.std)
@@ -320,7 +324,7 @@ def initial_state(exp: Experiment) -> State:
         fresh = {"params": state.params, **state.model_state}
         merged = weights.merge_into(fresh, init.skip)
         if jax.process_index() == 0:
-            print(f"{init.path}: {weights.report(fresh, init.skip)}", file=sys.stderr)
+            print(f"{path}: {weights.report(fresh, init.skip)}", file=sys.stderr)
         params = merged.pop("params")
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         state = state.replace(params=params, model_state=merged, ema=ema)

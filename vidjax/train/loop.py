@@ -4,16 +4,17 @@ import contextlib
 import functools
 import itertools
 import json
-import pathlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 import vidjax
-from vidjax import interrupts, registry
+from vidjax import files, interrupts, registry
 from vidjax.config import differences, resolve
 from vidjax.data.pipeline import prefetch_to_device, train_batches
 from vidjax.environment import git_commit
@@ -35,7 +36,7 @@ from vidjax.train.state import State
 Result = ClassificationResult | PretrainingResult
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
+def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
     """Trains a model, resuming from the latest checkpoint in `workdir` if there is one.
 
     A run that was stopped at any moment and started again ends with the same parameters, bit for bit, as one
@@ -53,7 +54,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
     Raises:
       UserError: what a person can cause; see `vidjax.errors`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.absolute(workdir)
     _check_workdir(workdir, config)
     exp = build(config)
     if registry.spec(config.model.name).task == "pretrain":
@@ -71,8 +72,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> Result | None:
             _check_data(meta, exp)
         else:
             state, meta = initial_state(exp), {}
-        if lead:
-            (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
         batches = train_batches(
             exp.train_source,
             config.data,
@@ -109,7 +108,7 @@ class _Run:
 
     def __init__(self, exp, workdir, checkpoints, writer, progress, batches):
         self.exp: Experiment = exp
-        self.workdir: pathlib.Path = workdir
+        self.workdir: epath.Path = workdir
         self.checkpoints: Checkpointer = checkpoints
         self.writer: MetricsWriter = writer
         self.progress: Progress = progress
@@ -148,6 +147,7 @@ class _Run:
                 stopping = stop.share(interrupts.requested())  # ahead of the step, so it does not wait for it
                 placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("video", "label")})
                 if step == start + 1:  # from here on there is something to save, and compiling is done
+                    self.claim()
                     saving.enter_context(interrupts.saving())
                 interval.append(metrics)
                 self.recent.append((step, metrics, batch))
@@ -179,6 +179,12 @@ class _Run:
                     return None
             self.checkpoints.wait()
         return result
+
+    def claim(self) -> None:
+        """Makes the workdir this config's. A start that fails before its first step leaves it free."""
+        if jax.process_index() == 0:
+            text = json.dumps(self.exp.config.to_dict(), indent=1)
+            files.write(self.workdir / "config.json", text)
 
     def log(self, step: int, interval: list[dict], watch: Stopwatch) -> None:
         """Writes the averages since the last log."""
@@ -267,14 +273,23 @@ def _local(x: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(s.data) for s in x.addressable_shards])
 
 
-def _check_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
+def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
+    probe = workdir / f".writable.{os.getpid()}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
     except OSError as e:
-        raise UserError(f"cannot make the workdir {workdir}: {e.strerror}") from None
-    old = workdir / "config.json"
+        raise UserError(
+            f"cannot write to the workdir {workdir}: {e.strerror or e}; use another --workdir"
+        ) from None
+    path = workdir / "config.json"
+    try:
+        old = json.loads(path.read_text()) if path.exists() else None
+    except (OSError, ValueError) as e:
+        raise UserError(f"cannot read {path} ({e}): use another --workdir, or remove the file") from None
     # Resolved, an older config has the defaults of keys that came since.
-    if old.is_file() and (changed := differences(resolve(json.loads(old.read_text())), config)):
+    if old is not None and (changed := differences(resolve(old), config)):
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(changed)}): use another --workdir, or remove it"
         )

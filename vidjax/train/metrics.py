@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,11 @@ from typing import Any
 import rich.console
 import rich.progress
 import tensorboardX
+from etils import epath
+
+from vidjax import files
+
+REMOTE_PAUSE = 30.0  # seconds between two writes of metrics.jsonl to an object store
 
 
 class MetricsWriter:
@@ -20,37 +24,52 @@ class MetricsWriter:
     Rows later than `step`, left by a run that was killed after its last checkpoint, are dropped first.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, active: bool = True):
+    def __init__(self, workdir: epath.PathLike, step: int, active: bool = True):
         self.active = active
         if not active:
             return
-        path = workdir / "metrics.jsonl"
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+        self._path = epath.Path(workdir) / "metrics.jsonl"
+        self._lines = [json.dumps(row) + "\n" for row in read_metrics(workdir) if row["step"] <= step]
+        files.write(self._path, "".join(self._lines))
+        self._remote = files.is_remote(workdir)
+        self._written = time.monotonic()
+        self._file = None if self._remote else self._path.open("a", encoding="utf-8")
+        self._board = tensorboardX.SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step)
 
     def write(self, step: int, split: str, values: Mapping[str, float], epoch: float) -> None:
         """Writes one row; values that are not finite become null in the JSON."""
         if not self.active:
             return
         plain = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **plain}) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **plain}) + "\n"
+        if self._remote:  # where nothing can be appended, the whole file is written now and then
+            self._lines.append(line)
+            if time.monotonic() - self._written > REMOTE_PAUSE or split != "train":
+                self._write_remote()
+        else:
+            self._file.write(line)
+            self._file.flush()
         for key, value in values.items():
             self._board.add_scalar(f"{split}/{key}", value, step)
 
     def close(self) -> None:
         if self.active:
-            self._file.close()
+            if self._remote:
+                self._write_remote()
+            else:
+                self._file.close()
             self._board.close()
 
+    def _write_remote(self) -> None:
+        files.write(self._path, "".join(self._lines))
+        self._written = time.monotonic()
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """The rows of `metrics.jsonl`; a last line cut short by a kill is left out."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+    path = epath.Path(workdir) / "metrics.jsonl"
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -1,11 +1,11 @@
 """The HTML report of finished runs."""
 
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from vidjax.data.datasets import ListSource, Source
 from vidjax.data.pipeline import eval_batches
@@ -17,9 +17,9 @@ from vidjax.train.metrics import read_metrics
 
 
 def report_runs(
-    path: str | pathlib.Path,
+    path: epath.PathLike,
     title: str,
-    workdirs: Mapping[str, pathlib.Path],
+    workdirs: Mapping[str, epath.PathLike],
     source: Source,
     data: Any,
     table: Sequence[Mapping[str, Any]] | None = None,
@@ -39,6 +39,7 @@ def report_runs(
       table: rows to put first; where None, what was measured of the runs without labels.
       note: a paragraph beneath the title.
     """
+    workdirs = {n: epath.Path(w) for n, w in workdirs.items()}
     unlabelled = {
         n: w / "pretraining.json" for n, w in workdirs.items() if (w / "pretraining.json").is_file()
     }
@@ -52,7 +53,7 @@ def report_runs(
     config = json.loads((workdirs[last] / "config.json").read_text())
     shown = {name: w / "reconstructions" for name, w in workdirs.items()}
     if start := config["init"]["path"]:
-        shown[f"the start, {start}"] = pathlib.Path(start) / "reconstructions"
+        shown[f"the start, {start}"] = epath.Path(start) / "reconstructions"
     write_report(
         path,
         title=title,
@@ -68,7 +69,7 @@ def report_runs(
     )
 
 
-def _newest(name: str, folder: pathlib.Path) -> list[Reconstruction]:
+def _newest(name: str, folder: epath.Path) -> list[Reconstruction]:
     """The last pictures of a run, if it has any."""
     files = {int(p.stem.removeprefix("step_")): p for p in folder.glob("step_*.png")}
     if not files:

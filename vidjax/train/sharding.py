@@ -104,6 +104,10 @@ def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> P:
             return P()
         cut = max(fits, key=lambda i: shape[i])
         return P(*("fsdp" if i == cut else None for i in range(len(shape))))
+    if not isinstance(spec, list | tuple):
+        raise UserError(
+            f"parallel.rules: the spec of '{name}' must be 'fsdp' or a list of axes, not {spec!r}"
+        )
     spec = tuple(tuple(s) if isinstance(s, list) else s for s in spec)
     axes = [a for s in spec for a in (s if isinstance(s, tuple) else (s,)) if a is not None]
     if unknown := set(axes) - set(AXES):

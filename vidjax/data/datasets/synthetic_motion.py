@@ -70,6 +70,8 @@ SHAPES = tuple(
 )
 SPLITS = ("train", "val", "test")
 
+MOST = 10_000_000  # clips in a split
+
 
 def states(label: int, start: np.ndarray, rng: np.random.Generator, frames: int) -> np.ndarray:
     """(x, y, angle, hue, scale) of each frame, in turns, float64 [frames, 5], from the first [5]."""
@@ -260,9 +262,9 @@ def load(
         raise unknown("split of synthetic_motion", split, counts)
     if size < 32 or size % 2:
         raise UserError(f"synthetic_motion: size must be even and at least 32, got {size}")
-    if frames < 2 or fps < 1 or seed < 0 or min(counts.values()) < 1:
+    if frames < 2 or fps < 1 or seed < 0 or not 1 <= min(counts.values()) <= max(counts.values()) <= MOST:
         raise UserError(
-            "synthetic_motion: needs frames >= 2, fps >= 1, seed >= 0 and at least 1 clip a split"
+            f"synthetic_motion: needs frames >= 2, fps >= 1, seed >= 0 and 1 to {MOST:,} clips in each split"
         )
     name = f"{size}px_{frames}f_{fps}fps_{train}-{val}-{test}_seed{seed}"
     config = MotionConfig(name=name, size=size, frames=frames, fps=fps, seed=seed, counts=counts)

@@ -1,0 +1,185 @@
+"""What a person can get wrong on the command line ends in one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+import vidjax
+from vidjax import files
+from vidjax.checkpoint_io import find_checkpoint, save_variables
+from vidjax.config import resolve
+from vidjax.data.datasets import load_source
+from vidjax.errors import UserError
+from vidjax.train.loop import train
+from vidjax.train.metrics import MetricsWriter, read_metrics
+
+OPTIONS = dict(size=32, frames=8, train=12, val=12, test=12)
+DATA = dict(name="synthetic_motion", options=OPTIONS, frames=4, stride=1.0, size=16, short_side=16)
+
+
+def config(model, objective="classify"):
+    return dict(
+        batch=4,
+        steps=1,
+        data=DATA | dict(crop="center"),
+        model=dict(name=model, tiny=True),
+        objective=dict(name=objective),
+        evals=dict(report=False),
+        log_every=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Checkpoints of a classifier, a masked autoencoder and a probe, and a video."""
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
+        source = load_source("synthetic_motion", "test", **OPTIONS)
+        (folder / "a.mp4").write_bytes(source[0].video)
+        names = ["größe", *source.class_names[1:]]
+        probe = config("linear_probe") | dict(
+            data=dict(name="features", options=dict(path="x.npz"), modality="features", feature_width=8)
+        )
+        for name, settings, shape in (
+            ("classifier", config("slow_fusion_conv4"), (1, 4, 16, 16, 3)),
+            ("pretraining", config("videomae_s_pretrain", "mae"), (1, 4, 16, 16, 3)),
+            ("probe", probe, (1, 1, 8)),
+        ):
+            model = vidjax.create_model(settings["model"]["name"], 12, tiny=True)
+            variables = jax.jit(model.init)(jax.random.PRNGKey(0), np.zeros(shape, np.float32))
+            meta = {"config": settings, "class_names": names if name == "classifier" else list(names)}
+            save_variables(folder / name, jax.device_get(variables), meta)
+        yield folder
+
+
+def run(capsys, *line):
+    from vidjax.cli import main
+
+    with pytest.raises(SystemExit) as e:
+        main([str(x) for x in line])
+    return e.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("predict {p}/a.mp4 --checkpoint {p}/pretraining", "predicts no classes"),
+        ("predict {p}/a.mp4 --checkpoint {p}/probe", "trained on cached features"),
+        ("predict {p}/a.mp4 --checkpoint {p}/a.mp4", "no such folder"),
+        ("predict {p}/none.mp4 --checkpoint {p}/classifier", "none.mp4"),
+        ("predict {p} --checkpoint {p}/classifier", "not a readable video"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 1000000", "evals.clips"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 0", "evals.clips"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/none/a.png", "does not exist"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/a.pgn", "unknown kind of picture"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --which bset", "choose last, best or a step"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --which 7", "is one checkpoint"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --stream", "takes whole clips"),
+        ("features {p}/a.mp4 --checkpoint {p}/probe --out {p}/f.npz", "trained on features"),
+        ("features {p}/a.mp4 --checkpoint {p}/classifier --out {p}/f.txt", ".npz or .array_record"),
+        ("features {p}/a.mp4 --checkpoint {p}/classifier --out {p}/a.mp4/f.npz", "cannot write features"),
+        ("features dataset:tset --checkpoint {p}/classifier --out {p}/f.npz", "did you mean test"),
+        ("eval --checkpoint {p}/pretraining --out {p}/a.mp4", "cannot make the folder"),
+        ("eval --checkpoint {p}/classifier --config.evals.clip=3", "did you mean evals.clips"),
+        ("eval --checkpoint {p}/classifier", "the classes of the data are not those"),
+        ("eval --checkpoint {p}", "no checkpoint in"),
+        ("export {p}/classifier --to torchvision --out {p}/x.safetensors", "slow_fusion_conv4"),
+        ("export {p}/none --to torchvision --out {p}/x.safetensors", "no such folder"),
+        ("probe {p}/none.npz --workdir {p}/w", "no file of features"),
+        ("probe {p}/a.mp4 --workdir {p}/w", "a.mp4"),
+        ("fuse {p}/none --out {p}/w", "no saved result"),
+        ("fuse {p}/a.mp4 --out {p}/w", "not a saved classification result"),
+        ("train --config {p}/none.py --workdir {p}/w", "unknown config file"),
+        ("train --config {p} --workdir {p}/w", "unknown config file"),
+        ("describe r3d_81", "did you mean r3d_18"),
+        ("describe r3d_18 --frames 0", "frames"),
+        ("describe r3d_18 --size -3", "size"),
+        ("models nothing_*", "no model matches"),
+        ("convert {p}/none.pth --model r3d_18 --out {p}/c", "no checkpoint at"),
+        ("convert {p}/a.mp4 --model r3d_18 --out {p}/c", "cannot tell the kind of file"),
+    ],
+)
+def test_a_slip_is_one_line(place, capsys, line, message):
+    code, _, err = run(capsys, *line.format(p=place).split())
+    assert code == 2 and message in err and err.count("\n") == 1, err
+
+
+def test_a_start_that_failed_leaves_the_workdir_free(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
+    slow = config("slow_fusion_conv4")
+    with pytest.raises(UserError, match="no checkpoint at"):
+        train(resolve(slow, ["init.path=/nowhere", "optimizer.lr=0.5"]), tmp_path / "run")
+    assert train(resolve(slow), tmp_path / "run") is not None
+    with pytest.raises(UserError, match="belongs to another config"):
+        train(resolve(slow, ["optimizer.lr=0.5"]), tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*config\.json"):
+        train(resolve(slow), tmp_path / "run")
+
+
+def test_metrics_survive_a_kill_while_they_are_rewritten(tmp_path, monkeypatch):
+    """At resume the rows are rewritten: until the new file is whole, the old one stays."""
+    writer = MetricsWriter(tmp_path, 0)
+    for step in (1, 2, 3):
+        writer.write(step, "train", {"loss": 1.0}, 0.0)
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            MetricsWriter(tmp_path, 2)
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3]
+    MetricsWriter(tmp_path, 2).close()
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_object_store_paths_stay_what_they_are(monkeypatch):
+    """`pathlib` would make "gs:/bucket" of it, in the working directory."""
+    assert str(files.absolute("gs://bucket/run")) == "gs://bucket/run"
+    assert os.fspath(files.absolute("run")) == os.path.join(os.getcwd(), "run")
+    asked = []
+    monkeypatch.setattr(type(epath.Path("gs://b")), "is_dir", lambda self: asked.append(str(self)))
+    with pytest.raises(UserError, match="no checkpoint at gs://bucket/run"):
+        find_checkpoint("gs://bucket/run")
+    assert asked == ["gs://bucket/run"]
+
+
+def test_metrics_on_an_object_store_are_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "is_remote", lambda path: True)
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, "train", {"loss": 1.0}, 0.0)
+    assert read_metrics(tmp_path) == []  # not yet: an object cannot be appended to
+    writer.write(1, "val", {"loss": 1.0}, 0.0)
+    assert len(read_metrics(tmp_path)) == 2
+    writer.close()
+
+
+def python(*line, **env):
+    clean = {k: v for k, v in os.environ.items() if k not in ("LC_ALL", "LANG", "PYTHONIOENCODING")}
+    return subprocess.run(
+        [sys.executable, *map(str, line)], env={**clean, **env}, capture_output=True, timeout=120
+    )
+
+
+def test_optimized_python_in_an_ascii_terminal_without_a_home(place):
+    env = dict(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", HOME="/proc/none", JAX_PLATFORMS="cpu")
+    env["VIDJAX_CACHE"] = str(place / "cache")
+    line = ["-OO", "-m", "vidjax", "predict", place / "a.mp4", "--checkpoint", place / "classifier"]
+    done = python(*line, "--top", "12", "--json", **env)
+    assert done.returncode == 0, done.stderr
+    assert "gr\\xf6\\xdfe" in done.stdout.decode("ascii")
+    row = json.loads(done.stdout.decode("ascii").replace("\\x", "\\u00"))
+    assert len(row["top"]) == 12
