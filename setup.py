@@ -4,6 +4,11 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+# The experiment configs at the top of the repository are installed as vidjax.configs.
+CONFIGS = {
+    f"vidjax.{name}": name.replace(".", "/") for name in find_packages(include=["configs", "configs.*"])
+}
+
 setup(
     name="vidjax",
     version="0.1.0",
@@ -12,8 +17,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["vidjax", "vidjax.*"]),
-    package_data={"vidjax": ["evals/*.html.jinja"]},
+    packages=[*find_packages(include=["vidjax", "vidjax.*"]), *CONFIGS],
+    package_dir=CONFIGS,
+    package_data={"vidjax": ["evals/*.html.jinja", "models/index.json"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

@@ -183,3 +183,25 @@ def test_optimized_python_in_an_ascii_terminal_without_a_home(place):
     assert "gr\\xf6\\xdfe" in done.stdout.decode("ascii")
     row = json.loads(done.stdout.decode("ascii").replace("\\x", "\\u00"))
     assert len(row["top"]) == 12
+
+
+def test_configs_are_listed_and_printed_with_what_was_overridden(capsys):
+    code, out, _ = run(capsys, "configs", "kinetics400/*")
+    assert code == 0 and "kinetics400/slowfast" in out and "weizmann" not in out
+    assert all(len(row.split()) >= 4 for row in out.splitlines())
+    code, out, _ = run(capsys, "config", "weizmann/slow_fusion_conv4", "--config.optimizer.lr=0.5")
+    changed = [row for row in out.splitlines() if row.startswith("*")]
+    assert code == 0 and len(changed) == 1 and changed[0].startswith("* optimizer.lr = 0.5  (was ")
+    code, out, _ = run(capsys, "config", "configs/weizmann/slow_fusion_conv4.py:smoke", "--json")
+    assert code == 0 and json.loads(out)["model"]["tiny"] is True
+    code, _, err = run(capsys, "configs", "nothing")
+    assert code == 2 and "no config matches 'nothing'" in err
+    code, _, err = run(capsys, "config", "weizman/slow_fusion_conv4")
+    assert code == 2 and "did you mean weizmann/slow_fusion_conv4" in err
+
+
+def test_listing_models_imports_no_jax():
+    code = "import sys; from vidjax.cli import main\ntry: main(['models'])\nexcept SystemExit: pass\n"
+    done = python("-c", code + "print('jax' in sys.modules, 'flax' in sys.modules)")
+    rows = done.stdout.decode().splitlines()
+    assert rows[-1] == "False False" and any(row.startswith("r3d_18 ") for row in rows), done.stderr

@@ -10,7 +10,7 @@ import vidjax
 from vidjax.checkpoint_io import load_variables, save_variables
 from vidjax.config import resolve
 from vidjax.data.datasets import load_source
-from vidjax.data.decode import Video
+from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureFile, FeatureWriter
 from vidjax.data.pipeline import train_batches
 from vidjax.data.transforms import test_views as center_views
@@ -102,6 +102,17 @@ def model_rows(place, clips, layer):
     model = vidjax.create_model("cnn_gru_resnet18", 12, tiny=True, width=8)
     spec = vidjax.spec("cnn_gru_resnet18")
     return np.asarray(jax.jit(model.apply)(variables, normalize(clips, spec.mean, spec.std))[1][layer])
+
+
+def test_a_damaged_record_of_features_is_a_bad_video(place):
+    """One flipped byte in the second video's array."""
+    whole = (place / "test.npz").read_bytes()
+    at = whole.index(b"features_000001.npy") + 1000
+    (place / "damaged.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+    source = load_source("features", "test", path=str(place / "damaged.npz"))
+    source[0].video.open()
+    with pytest.raises(DecodeError, match="cannot read video 1"):
+        source[1].video.open()
 
 
 @pytest.mark.parametrize("out", ["loose.npz", "loose.array_record"])

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import ctypes
+import fnmatch
 import json
 import logging
 import os
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     p = command("train", _train, "Train the model of a config, or go on with a run that was stopped.")
-    p.add_argument("--config", required=True, metavar="FILE.py[:ARG]")
+    p.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="or the name of a shipped config")
     p.add_argument("--workdir", required=True, metavar="DIR")
     _add_cluster_arguments(p)
     p.epilog = "Any config value can be set: --config.optimizer.lr=1e-3"
@@ -142,6 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--kind", default="linear", help="knn, linear (default), linear_bn or attentive")
     p.add_argument("--k", type=int, default=20, help="neighbours of knn (default: 20)")
     p.epilog = "Any config value can be set: --config.data.eval_split=val --config.optimizer.lr=1e-3"
+
+    p = command("configs", _configs, "List the experiment configs that come with vidjax.")
+    p.add_argument("pattern", nargs="?", default="*", help='such as "kinetics400/*"')
+    p.add_argument("--json", action="store_true")
+
+    p = command("config", _config, "Print a config in full; * marks what differs from the config file.")
+    p.add_argument("config", metavar="CONFIG", help="FILE.py[:ARG], or the name of a shipped config")
+    p.add_argument("--json", action="store_true")
+    p.epilog = "Any config value can be set: --config.optimizer.lr=1e-3"
 
     p = command("models", _models, "List the registered models.")
     p.add_argument("pattern", nargs="?", default="*", help='such as "r*_18"')
@@ -442,21 +452,65 @@ def _probe(args: argparse.Namespace) -> int:
     return 0
 
 
+def _configs(args: argparse.Namespace) -> int:
+    _no_overrides(args)
+    from vidjax.config import load, shipped_names
+
+    rows = []
+    for name in shipped_names(args.pattern):
+        config = load(name)
+        rows.append(
+            {
+                "config": name,
+                "model": config.model.name,
+                "dataset": config.data.name if config.data.name != "video_folder" else name.split("/")[0],
+                "top1": config.expected.top1,
+                "source": config.expected.source,
+            }
+        )
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        raise UserError(f"no config matches '{args.pattern}': `vidjax configs` lists them all")
+    widths = [max(len(r[key]) for r in rows) for key in ("config", "model", "dataset")]
+    for r in rows:
+        cells = (f"{r[key]:{w}}" for key, w in zip(("config", "model", "dataset"), widths))
+        top1 = f"{r['top1']:5.1f}" if r["top1"] is not None else "    –"
+        print(*cells, top1, r["source"].partition(";")[0], sep="  ")
+    return 0
+
+
+def _config(args: argparse.Namespace) -> int:
+    from vidjax.config import flatten, load
+
+    config = load(args.config, args.overrides)
+    if args.json:
+        print(json.dumps(config.to_dict(), indent=1))
+        return 0
+    before = flatten(load(args.config))
+    for key, value in flatten(config).items():
+        changed = key not in before or before[key] != value
+        print(
+            f"{'*' if changed else ' '} {key} = {value!r}"
+            + (f"  (was {before.get(key)!r})" if changed else "")
+        )
+    return 0
+
+
 def _models(args: argparse.Namespace) -> int:
     _no_overrides(args)
-    import vidjax
-    from vidjax.analysis.describe import spec_row
-    from vidjax.registry import shape_text
-
-    specs = [vidjax.spec(name) for name in vidjax.list_models(args.pattern)]
+    # Made by `python -m vidjax.analysis.index`, since importing the models takes more than a second.
+    index = json.loads((epath.Path(__file__).parent / "models" / "index.json").read_text("utf-8"))
+    rows = [row for row in index if fnmatch.fnmatch(row["name"], args.pattern)]
     if args.json:
-        print(json.dumps([spec_row(s) for s in specs], indent=1))
+        print(json.dumps(rows, indent=1))
         return 0
-    if not specs:
+    if not rows:
         raise UserError(f"no model matches '{args.pattern}': `vidjax models` lists them all")
-    width = max(len(s.name) for s in specs)
-    for s in specs:
-        print(f"{s.name:{width}}  {shape_text(s.input_shape):>14}  {s.year}  {s.temporal}")
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:{width}}  {row['input_text']:>14}  {row['year']}  {row['temporal']}")
     return 0
 
 

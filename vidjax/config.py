@@ -5,6 +5,8 @@ fills in the rest from `schema()` and refuses every key that is not there.
 """
 
 import ast
+import fnmatch
+import importlib
 import importlib.util
 import math
 import pathlib
@@ -167,24 +169,57 @@ RESUMABLE = (
 )
 
 
+def shipped() -> pathlib.Path:
+    """The folder of the configs that come with vidjax, in its repository or in an installed wheel."""
+    here = pathlib.Path(__file__).parent
+    installed = here / "configs"
+    return installed if installed.is_dir() else here.parent / "configs"
+
+
+def shipped_names(pattern: str = "*") -> list[str]:
+    """Names of the shipped configs, such as "weizmann/slow_fusion_conv4", that match a shell pattern."""
+    files = (p.relative_to(shipped()).with_suffix("") for p in shipped().rglob("*.py"))
+    names = sorted(p.as_posix() for p in files if p.name != "__init__")
+    return [n for n in names if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(n, f"*{pattern}*")]
+
+
+def find(path: str) -> pathlib.Path:
+    """The file of a config, given by its path or by the name of a shipped one.
+
+    Raises:
+      UserError: no such file, with the nearest ones.
+    """
+    file = pathlib.Path(path)
+    name = path.removeprefix("configs/").removesuffix(".py")
+    for candidate in (file, shipped() / f"{name}.py"):
+        if candidate.is_file():
+            return candidate
+    siblings = (
+        [str(p) for p in file.parent.glob("*.py") if p.name != "__init__.py"] if file.parent.is_dir() else []
+    )
+    raise unknown("config file", path, siblings or shipped_names())
+
+
 def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Reads `file.py` or `file.py:arg` and applies overrides such as "optimizer.lr=1e-3".
+    """Reads `file.py`, `file.py:arg` or the name of a shipped config, and applies overrides.
+
+    Args:
+      path: "configs/weizmann/slow_fusion_conv4.py:smoke", say, or "weizmann/slow_fusion_conv4:smoke".
+      overrides: such as "optimizer.lr=1e-3".
 
     Raises:
       UserError: no such file, a file without `get_config`, an unknown key (with the nearest ones), a value of
-        another type, or a choice that is not one.
+        another type or out of range, or a choice that is not one.
     """
     path, _, arg = path.partition(":")
-    file = pathlib.Path(path)
-    if not file.is_file():
-        siblings = [str(p) for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        siblings = siblings or [str(p) for p in pathlib.Path("configs").rglob("*.py")]
-        raise unknown("config file", path, [s for s in siblings if not s.endswith("__init__.py")])
+    file = find(path)
     # A config may build on another of its package: `from configs.weizmann import …` works from anywhere.
     root = file.resolve().parent
     while (root / "__init__.py").is_file():
         root = root.parent
-    if str(root) not in sys.path:
+    if file.is_relative_to(shipped()) and shipped().parent.name == "vidjax":
+        sys.modules.setdefault("configs", importlib.import_module("vidjax.configs"))
+    elif str(root) not in sys.path:
         sys.path.append(str(root))
     module_spec = importlib.util.spec_from_file_location(f"vidjax_config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)

@@ -7,7 +7,7 @@ import time
 import rich.console
 import rich.table
 
-from vidjax.config import load
+from vidjax.config import load, shipped
 from vidjax.errors import UserError
 from vidjax.evals.classification import ClassificationResult
 from vidjax.train.experiment import load_sources
@@ -45,9 +45,7 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
     Raises:
       UserError: the repository's configs are not beside the package.
     """
-    folder = pathlib.Path(__file__).parents[1] / "configs" / "synthetic_motion"
-    if not folder.is_dir():
-        raise UserError(f"the demo needs the configs of the repository, and {folder} is not there")
+    folder = shipped() / "synthetic_motion"
 
     def run(name: str, config: str, *overrides: str) -> tuple[object, pathlib.Path, int]:
         config, start = load(str(folder / config), ["evals.report=False", *overrides]), time.perf_counter()

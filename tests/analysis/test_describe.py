@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 import vidjax
-from vidjax.analysis import graph
+from vidjax.analysis import graph, index
 from vidjax.analysis.describe import clip_seconds, describe, page
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.params import count_params
@@ -127,3 +127,8 @@ def test_errors(capsys):
 
 def test_clip_seconds():
     assert clip_seconds(16, 4, 30) == pytest.approx(64 / 30)
+
+
+def test_the_index_of_models_is_current():
+    """Regenerate it by `python -m vidjax.analysis.index`."""
+    assert index.PATH.read_text("utf-8") == index.index()

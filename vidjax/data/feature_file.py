@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from vidjax.data.decode import DecodeError
 from vidjax.errors import UserError
 
 SUFFIXES = (".npz", ".array_record")
@@ -118,12 +119,15 @@ class FeatureFile:
         return len(self.meta["ids"])
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features [N, ...] and times [N, 2] of video i."""
-        with _PARSING:
-            if self._npz is not None:
-                return self._npz[f"features_{i:06}"], self._npz[f"times_{i:06}"]
-            record = np.load(io.BytesIO(self._reader.read([i])[0]))
-            return record["features"], record["times"]
+        """Features [N, ...] and times [N, 2] of video i. Raises `DecodeError` where they are damaged."""
+        try:
+            with _PARSING:
+                if self._npz is not None:
+                    return self._npz[f"features_{i:06}"], self._npz[f"times_{i:06}"]
+                record = np.load(io.BytesIO(self._reader.read([i])[0]))
+                return record["features"], record["times"]
+        except (zipfile.BadZipFile, ValueError, KeyError, OSError, RuntimeError, EOFError) as e:
+            raise DecodeError(f"{self.path}: cannot read video {i} ({str(e).splitlines()[0]})") from None
 
 
 def open_file(path: str) -> FeatureFile:

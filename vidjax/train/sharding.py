@@ -1,5 +1,6 @@
 """Where arrays live: the mesh, and a table from parameter paths to partition specs."""
 
+import difflib
 import functools
 import math
 import re
@@ -76,7 +77,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
         the axis divides.
 
     Raises:
-      UserError: a regex that does not compile, a spec with an unknown axis, too many dimensions, or a
+      UserError: a regex that does not compile or matches nothing, a spec with an unknown axis, too many dimensions, or a
         dimension that the axis does not divide.
     """
     for pattern, _ in rules:
@@ -93,7 +94,15 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
                 return NamedSharding(mesh, _spec(name, x.shape, spec, mesh))
         return NamedSharding(mesh, P())
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    placed = jax.tree_util.tree_map_with_path(place, state)
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    for pattern, _ in rules:
+        if not any(re.search(pattern, p) for p in paths):
+            shown = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
+            raise UserError(
+                f"parallel.rules: '{pattern}' matches no path; the nearest are {', '.join(shown)}"
+            )
+    return placed
 
 
 def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> P:
