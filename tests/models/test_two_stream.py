@@ -131,7 +131,7 @@ OTHER_KINDS = {
     "image of flow": ("takes rgb and data.modality is flow", dict(modality="flow")),
     "joint of flow": ("takes rgb.flow and data.modality is flow", dict(modality="flow")),
     "temporal of 8": ("the input has 8 flow fields, but flow_frames is 4", dict(modality="flow", frames=8)),
-    "joint of 10": ("a stack of 10 fields of flow", dict(modality="rgb+flow", frames=1)),
+    "joint of 10": ("the input has 10 flow fields", dict(modality="rgb+flow", frames=1)),
 }
 MODELS = dict(
     temporal="two_stream_resnet18_temporal", image="single_frame_resnet18", joint="two_stream_resnet18"
