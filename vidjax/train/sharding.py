@@ -77,8 +77,8 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
         the axis divides.
 
     Raises:
-      UserError: a regex that does not compile or matches nothing, a spec with an unknown axis, too many dimensions, or a
-        dimension that the axis does not divide.
+      UserError: a regex that does not compile or matches nothing, a spec with an unknown axis, too many
+        dimensions, or a dimension that the axis does not divide.
     """
     for pattern, _ in rules:
         try:
