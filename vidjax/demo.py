@@ -1,4 +1,4 @@
-"""The demonstration: pretraining without labels, then few labels with it, without it, and for one frame."""
+"""The demo: masked pretraining without labels, then classifiers trained on few labels."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from vidjax.train.report import report_runs
 
 LABELS = 240
 PRETRAINING = "pretraining"
-# name: config, and what is changed; each makes 600 updates
+# name: config and overrides; each trains for 600 updates
 RUNS = {
     "one frame": (
         "any_model.py:model=single_frame_resnet18",
@@ -26,24 +26,24 @@ RUNS = {
     "ViT, pretrained": (f"videomae_finetune.py:labels={LABELS}", ("init.path={pretrained}",)),
 }
 NOTE = (
-    "Twelve kinds of motion; any single frame has the same distribution for all of them, so a model that "
-    "sees one frame can only guess. A small ViT first learned from 4,800 clips without labels: it saw one "
-    f"pair of frames in four and predicted the others. All models had the same {LABELS} labelled clips. "
-    "The pretext suits these classes, which are nothing but how things move on."
+    "The dataset has twelve classes of motion. A single frame has the same distribution in every class, so a "
+    "model of one frame is at chance. A small ViT was first pretrained on 4,800 clips without labels: it saw "
+    "one pair of frames in four and predicted the others. All models were then trained on the same "
+    f"{LABELS} labeled clips. The pretraining task suits these classes, which differ only in motion."
 )
 
 
 def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
-    """Pretrains, trains the three classifiers, prints their accuracies beside chance, and writes report.html.
+    """Pretrains a masked autoencoder, trains three classifiers, and prints their accuracies and chance.
 
     Args:
-      workdir: gets a folder per run and the report. What is there already is not trained again.
+      workdir: receives a folder per run and report.html. Runs that have finished are not trained again.
 
     Returns:
-      The rows of the table.
+      The rows of the printed table.
 
     Raises:
-      UserError: the repository's configs are not beside the package.
+      UserError: the demo was interrupted.
     """
     folder = shipped() / "synthetic_motion"
 
@@ -51,7 +51,7 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
         config, start = load(str(folder / config), ["evals.report=False", *overrides]), time.perf_counter()
         where = workdir / name.replace(",", "").replace(" ", "_")
         if train(config, where) is None:
-            raise UserError(f"stopped; the same command goes on from {where}")
+            raise UserError(f"interrupted; run the same command again to resume from {where}")
         return config, where, round(time.perf_counter() - start)
 
     _, pretrained, seconds = run(PRETRAINING, "videomae_pretrain.py")
@@ -76,7 +76,7 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
     report = workdir / "report.html"
     report_runs(report, "vidjax demo: learning motion", workdirs, source, config.data, rows, NOTE)
 
-    table = rich.table.Table(title=f"Twelve motions that no single frame tells, {LABELS} labelled clips")
+    table = rich.table.Table(title=f"Twelve motions, {LABELS} labeled training clips")
     for key in rows[0]:
         table.add_column(key, justify="left" if key == "model" else "right")
     for row in rows:

@@ -19,6 +19,16 @@ KINETICS_STD = (0.22803, 0.22145, 0.216989)
 FLOW_MEAN = (128 / 255,) * 2
 FLOW_STD = (127 / 255,) * 2
 
+# Spellings of `Result.dataset`.
+DATASETS = (
+    "ImageNet",
+    "Kinetics-400",
+    "Kinetics-600",
+    "Something-Something v2",
+    "Sports-1M",
+    "UCF101",
+)
+
 Shape = tuple[int, ...]
 InputShape = Shape | Mapping[str, Shape]  # of one input, or of each stream
 
@@ -27,7 +37,7 @@ InputShape = Shape | Mapping[str, Shape]  # of one input, or of each stream
 class Result:
     """A published accuracy, in percent, with the view protocol it was measured under."""
 
-    dataset: str
+    dataset: str  # one of DATASETS
     top1: float
     top5: float | None
     views: str  # "clips x crops", e.g. "10x3"

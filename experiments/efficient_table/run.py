@@ -81,9 +81,9 @@ def plot(rows: list[dict]) -> None:
         axes.plot(
             [r["GMACs a view"] for r in points],
             [r["published top-1"] for r in points],
-            ("o" if on == {"kinetics400"} else "s") + ("-" if alike else ""),
+            ("o" if on == {"Kinetics-400"} else "s") + ("-" if alike else ""),
             color=f"C{i % 10}" if i < 10 else "black",
-            label=family + ("" if on == {"kinetics400"} else f" ({', '.join(on)})"),
+            label=family + ("" if on == {"Kinetics-400"} else f" ({', '.join(on)})"),
             markersize=5,
         )
     axes.set(

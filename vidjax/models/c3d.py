@@ -94,7 +94,7 @@ register_model(
         params=79_634_576,
         gmacs=38.549,
         results=(
-            Result("sports1m", 61.1, 85.2, "10x1", "arXiv:1412.0767, table 2, video hit@k, from I380K"),
+            Result("Sports-1M", 61.1, 85.2, "10x1", "arXiv:1412.0767, table 2, video hit@k, from I380K"),
         ),
     )
 )

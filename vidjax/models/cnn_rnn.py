@@ -175,7 +175,7 @@ _VARIANTS = {
         fields=dict(trunk="resnet50", readout="every", dropout=0.5, feature_dropout=0.9),
         frames=16,
         stride=1,
-        temporal="LSTM on frame features, a label for every frame",
+        temporal="LSTM on frame features, a prediction for every frame",
         paper=_LRCN,
     ),
     "lrcn_cnn_m": dict(
@@ -183,7 +183,7 @@ _VARIANTS = {
         fields=dict(trunk="cnn_m_2048", readout="every", dropout=0.5, feature_dropout=0.9),
         frames=16,
         stride=1,
-        temporal="LSTM on frame features, a label for every frame",
+        temporal="LSTM on frame features, a prediction for every frame",
         paper=_LRCN,
     ),
     "cnn_lstm_resnet18": dict(
@@ -207,7 +207,7 @@ _VARIANTS = {
         fields=dict(trunk="resnet18", bidirectional=True, readout="mean"),
         frames=16,
         stride=2,
-        temporal="LSTMs forwards and backwards on frame features",
+        temporal="bidirectional LSTM on frame features",
         paper=_LRCN,
     ),
 }

@@ -209,7 +209,7 @@ _VARIANTS = {
         module=LateFusionAttention, temporal="attention over frame features", order_aware=False
     ),
     "late_fusion_{}_vlad": dict(
-        module=LateFusionVLAD, temporal="VLAD of features of all frames and places", order_aware=False
+        module=LateFusionVLAD, temporal="VLAD over all frames and positions", order_aware=False
     ),
     "late_fusion_{}_mlp": dict(
         module=LateFusionMLP, temporal="MLP on concatenated frame features", order_aware=True

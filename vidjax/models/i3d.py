@@ -86,7 +86,7 @@ def _register(
             temporal=temporal,
             order_aware=True,
             fps=25,
-            results=(Result("kinetics400", top1, top5, "whole video", _SOURCE),),
+            results=(Result("Kinetics-400", top1, top5, "whole video", _SOURCE),),
             weights="github.com/google-deepmind/kinetics-i3d, data/checkpoints",
             licence="Apache-2.0",
             **more,
@@ -120,7 +120,7 @@ _register(
     "i3d_inception_two_stream",
     module=TwoStreamI3D,
     of=lambda streams: streams,
-    temporal="3D convolutions, inflated, on pictures and on optical flow",
+    temporal="3D convolutions, inflated, on RGB frames and optical flow",
     top1=74.2,
     top5=91.3,
 )

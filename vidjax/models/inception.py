@@ -244,7 +244,7 @@ _register(
     *_HALVES,
     params=6_624_904,
     gmacs=1.498,
-    results=(Result("imagenet", 69.778, 89.53, "1x1", "torchvision model zoo"),),
+    results=(Result("ImageNet", 69.778, 89.53, "1x1", "torchvision model zoo"),),
     weights="torchvision.models.googlenet, IMAGENET1K_V1",
     licence="BSD-3-Clause",
 )

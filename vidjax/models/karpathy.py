@@ -212,7 +212,7 @@ PRESETS = {
         module=EarlyFusion,
         frames=10,
         stride=1,
-        temporal="all frames in the first filters",
+        temporal="first convolution spans all frames",
         order_aware=True,
         hit1=57.7,
         hit5=76.8,
@@ -223,7 +223,7 @@ PRESETS = {
         module=LateFusion,
         frames=2,
         stride=15,
-        temporal="two towers meet in the first fully connected layer",
+        temporal="two towers joined in the first fully connected layer",
         order_aware=True,
         hit1=59.3,
         hit5=78.7,
@@ -262,7 +262,7 @@ for _name, _preset in PRESETS.items():
             stride=_preset["stride"],
             mean=(117 / 255,) * 3,
             std=(1 / 255,) * 3,
-            results=(Result("sports1m", _preset["hit1"], _preset["hit5"], "20x4", _TABLE),),
+            results=(Result("Sports-1M", _preset["hit1"], _preset["hit5"], "20x4", _TABLE),),
         )
     )
 

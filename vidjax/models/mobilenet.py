@@ -127,7 +127,7 @@ register_model(
         std=IMAGENET_STD,
         params=3_504_872,
         gmacs=0.301,
-        results=(Result("imagenet", 71.878, 90.286, "1x1", "torchvision model zoo"),),
+        results=(Result("ImageNet", 71.878, 90.286, "1x1", "torchvision model zoo"),),
         weights="torchvision.models.mobilenet_v2, IMAGENET1K_V1",
         licence="BSD-3-Clause",
     )

@@ -442,7 +442,7 @@ def _register(name: str, module: type[MoViNet], fields: dict, temporal: str) -> 
             std=(1.0, 1.0, 1.0),
             params=published["params"],
             gmacs=published["gmacs"],
-            results=(Result("kinetics600", published["top1"], published["top5"], "1x1", source),),
+            results=(Result("Kinetics-600", published["top1"], published["top5"], "1x1", source),),
             weights=weights,
             licence="MIT, of weights under Apache-2.0" if weights else "",
         )

@@ -441,7 +441,7 @@ _PAPERS = {
         paper="MViTv2: Improved Multiscale Vision Transformers for Classification and Detection",
         year=2022,
         arxiv="2112.01526",
-        temporal="pooling attention with positions relative in space and time",
+        temporal="pooling attention with relative positions in space and time",
     ),
 }
 _WEIGHTS = {"mvit_v1_b_16x4": "mvit_v1_b", "mvit_v2_s_16x4": "mvit_v2_s"}
@@ -464,7 +464,7 @@ for _name, _preset in PRESETS.items():
             std=IMAGENET_STD if _large else (0.225,) * 3,
             params=_preset["params"],
             gmacs=_preset["gmacs"],
-            results=(Result("kinetics400", *(_preset[k] for k in ("top1", "top5", "views", "source"))),),
+            results=(Result("Kinetics-400", *(_preset[k] for k in ("top1", "top5", "views", "source"))),),
             weights=f"torchvision.models.video.{_WEIGHTS[_name]}, KINETICS400_V1"
             if _name in _WEIGHTS
             else "",

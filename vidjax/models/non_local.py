@@ -27,7 +27,7 @@ register_model(
         params=35_401_936,
         results=(
             Result(
-                "kinetics400", 74.0, 91.1, "10x3", "PySlowFast model zoo, Kinetics-400, 8 frames x stride 8"
+                "Kinetics-400", 74.0, 91.1, "10x3", "PySlowFast model zoo, Kinetics-400, 8 frames x stride 8"
             ),
         ),
         weights="PySlowFast model zoo, I3D_NLN_8x8_R50",

@@ -129,7 +129,7 @@ _PRESETS = {
         stride=1,
         params=31_505_325,
         gmacs=40.52,
-        results=(Result("kinetics400", 67.463, 86.175, "5x1", _TORCHVISION),),
+        results=(Result("Kinetics-400", 67.463, 86.175, "5x1", _TORCHVISION),),
     ),
     "r2plus1d_18_paper": dict(
         fields={}, frames=16, size=112, stride=1, params=33_370_839, gmacs=41.5, results=()
@@ -142,8 +142,8 @@ _PRESETS = {
         params=63_697_175,
         gmacs=152.4,
         results=(
-            Result("kinetics400", 72.0, 90.0, "10x1", "arXiv:1711.11248, table 4, from scratch"),
-            Result("kinetics400", 74.3, 91.4, "10x1", "arXiv:1711.11248, table 4, from Sports-1M"),
+            Result("Kinetics-400", 72.0, 90.0, "10x1", "arXiv:1711.11248, table 4, from scratch"),
+            Result("Kinetics-400", 74.3, 91.4, "10x1", "arXiv:1711.11248, table 4, from Sports-1M"),
         ),
     ),
     "r2plus1d_r50_16x4": dict(
@@ -153,7 +153,7 @@ _PRESETS = {
         stride=4,
         params=28_107_600,
         gmacs=57.5,
-        results=(Result("kinetics400", 76.01, 92.23, "10x3", ZOO.format(16, 4)),),
+        results=(Result("Kinetics-400", 76.01, 92.23, "10x3", ZOO.format(16, 4)),),
     ),
 }
 _WEIGHTS = {

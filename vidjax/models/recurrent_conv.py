@@ -233,24 +233,27 @@ class GRURecurrentConvNet(RecurrentConvNet):
 # Class, its fields, temporal mechanism, and top-1 on split 1 of UCF101 (Table 1, RGB).
 _VARIANTS = {
     "rcn_vgg16": dict(
-        module=RecurrentConvNet, fields={}, temporal="plain recurrence on the maps of five levels", top1=None
+        module=RecurrentConvNet,
+        fields={},
+        temporal="convolutional RNNs on the feature maps of five levels",
+        top1=None,
     ),
     "gru_rcn_vgg16": dict(
         module=GRURecurrentConvNet,
         fields={},
-        temporal="convolutional GRUs on the maps of five levels",
+        temporal="convolutional GRUs on the feature maps of five levels",
         top1=79.9,
     ),
     "stacked_gru_rcn_vgg16": dict(
         module=GRURecurrentConvNet,
         fields=dict(stacked=True),
-        temporal="convolutional GRUs on five levels, each above the one below",
+        temporal="stacked convolutional GRUs on five levels",
         top1=None,
     ),
     "bi_gru_rcn_vgg16": dict(
         module=GRURecurrentConvNet,
         fields=dict(bidirectional=True),
-        temporal="convolutional GRUs forwards and backwards on five levels",
+        temporal="bidirectional convolutional GRUs on five levels",
         top1=80.7,
     ),
 }
@@ -278,6 +281,6 @@ for _name, _preset in _VARIANTS.items():
             num_classes=101,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            results=(Result("ucf101", _preset["top1"], None, "25x10", _source),) if _preset["top1"] else (),
+            results=(Result("UCF101", _preset["top1"], None, "25x10", _source),) if _preset["top1"] else (),
         )
     )

@@ -274,7 +274,7 @@ _18 = {
 _50 = {
     "c2d_r50_8x8": dict(
         fields=C2D,
-        temporal="maximum over pairs of frames, average",
+        temporal="max over pairs of frames, then average",
         params=24_327_632,
         gmacs=19.49,
         top1=71.46,
@@ -305,7 +305,7 @@ for _name, _preset in _18.items():
             fps=15,
             params=_preset["params"],
             gmacs=_preset["gmacs"],
-            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "5x1", _TORCHVISION),),
+            results=(Result("Kinetics-400", _preset["top1"], _preset["top5"], "5x1", _TORCHVISION),),
             weights=f"torchvision.models.video.{_name}, KINETICS400_V1",
             licence="BSD-3-Clause",
             **TRAN,
@@ -332,7 +332,7 @@ for _name, _preset in _50.items():
             order_aware=True,
             params=_preset["params"],
             gmacs=_preset["gmacs"],
-            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "10x3", ZOO.format(8, 8)),),
+            results=(Result("Kinetics-400", _preset["top1"], _preset["top5"], "10x3", ZOO.format(8, 8)),),
             weights=f"pytorchvideo model zoo, {_name.split('_')[0].upper()}_8x8_R50",
             licence="Apache-2.0",
             **WANG,

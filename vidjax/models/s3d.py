@@ -31,12 +31,14 @@ register_model(
         paper="Rethinking Spatiotemporal Feature Learning: Speed-Accuracy Trade-offs in Video Classification",
         year=2018,
         arxiv="1712.04851",
-        temporal="3D convolutions in two, space before time",
+        temporal="3D convolutions factorized into space, then time",
         order_aware=True,
         fps=15,
         params=8_320_048,
         gmacs=71.92,
-        results=(Result("kinetics400", 68.368, 88.05, "1x1", "torchvision model zoo, 128 frames at 15 fps"),),
+        results=(
+            Result("Kinetics-400", 68.368, 88.05, "1x1", "torchvision model zoo, 128 frames at 15 fps"),
+        ),
         weights="torchvision.models.video.s3d, KINETICS400_V1",
         licence="BSD-3-Clause",
     )

@@ -355,7 +355,7 @@ for _name, _preset in _PRESETS.items():
             std=(0.225, 0.225, 0.225),
             params=_preset["params"],
             gmacs=_preset["gmacs"],
-            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "1x3", _preset["source"]),),
+            results=(Result("Kinetics-400", _preset["top1"], _preset["top5"], "1x3", _preset["source"]),),
             weights="transformers, facebook/timesformer-base-finetuned-k400" if not _preset["fields"] else "",
             licence="CC-BY-NC-4.0" if not _preset["fields"] else "",
             inflates="vit_b_16",

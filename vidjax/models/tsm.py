@@ -99,7 +99,7 @@ _COMMON = dict(
     paper="TSM: Temporal Shift Module for Efficient Video Understanding",
     year=2019,
     arxiv="1811.08383",
-    temporal="shifted channels in the residual blocks; average of the frames' class scores",
+    temporal="shifted channels in the residual blocks; average of per-frame class scores",
     order_aware=True,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
@@ -114,17 +114,21 @@ PRESETS = {
         frames=8,
         params=24_327_632,
         gmacs=32.70,
-        results=(("kinetics400", 74.1, "10x3"), ("kinetics400", 71.2, "1x1"), ("ssv2", 61.2, "2x3")),
+        results=(
+            ("Kinetics-400", 74.1, "10x3"),
+            ("Kinetics-400", 71.2, "1x1"),
+            ("Something-Something v2", 61.2, "2x3"),
+        ),
     ),
     "tsm_mobilenet_v2_8f": dict(
-        trunk="mobilenet_v2", frames=8, params=None, gmacs=None, results=(("kinetics400", 69.5, "10x3"),)
+        trunk="mobilenet_v2", frames=8, params=None, gmacs=None, results=(("Kinetics-400", 69.5, "10x3"),)
     ),
     "tsm_resnet50_16f": dict(
         trunk="resnet50",
         frames=16,
         params=24_327_632,
         gmacs=65.40,
-        results=(("kinetics400", 72.6, "1x1"), ("ssv2", 63.1, "2x3")),
+        results=(("Kinetics-400", 72.6, "1x1"), ("Something-Something v2", 63.1, "2x3")),
     ),
 }
 

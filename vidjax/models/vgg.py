@@ -98,7 +98,7 @@ def _register(name: str, preset: dict, params: int, top1: float, top5: float):
             std=IMAGENET_STD,
             params=params,
             gmacs=15.47,
-            results=(Result("imagenet", top1, top5, "1x1", "torchvision model zoo"),),
+            results=(Result("ImageNet", top1, top5, "1x1", "torchvision model zoo"),),
             weights=f"torchvision.models.{name}, IMAGENET1K_V1",
             licence="BSD-3-Clause",
         )

@@ -348,7 +348,7 @@ for _name, _preset in PRESETS.items():
             gmacs=_preset["gmacs"],
             results=(
                 Result(
-                    "kinetics400",
+                    "Kinetics-400",
                     _preset["top1"],
                     _preset["top5"],
                     "4x3",

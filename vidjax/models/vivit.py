@@ -394,8 +394,8 @@ _PRESETS = {
     ),
 }
 _TEMPORAL = {
-    ViViT: "attention: all tubelets with all",
-    FactorisedEncoder: "a transformer on the slices' class tokens",
+    ViViT: "attention: joint over all tubelets",
+    FactorisedEncoder: "a temporal transformer over the class tokens of frames",
     FactorisedAttention: "attention: space then time",
     FactorisedHeads: "attention: half of the heads over time",
 }
@@ -421,7 +421,7 @@ for _name, _preset in _PRESETS.items():
             std=(0.5, 0.5, 0.5),
             params=_preset["params"],
             gmacs=_preset["gmacs"],
-            results=(Result("kinetics400", _preset["top1"], _preset["top5"], "4x3", _preset["source"]),),
+            results=(Result("Kinetics-400", _preset["top1"], _preset["top5"], "4x3", _preset["source"]),),
             weights=_preset["weights"],
             licence="MIT; Apache-2.0"
             if "transformers" in _preset["weights"]

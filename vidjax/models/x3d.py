@@ -178,7 +178,7 @@ for _name, _point in family().items():
             stride=_point.stride,
             params=_published["params"],
             gmacs=_published["gmacs"],
-            results=(Result("kinetics400", _published["top1"], _published["top5"], "10x3", _source),),
+            results=(Result("Kinetics-400", _published["top1"], _published["top5"], "10x3", _source),),
             weights=f"pytorchvideo model zoo, {_name.upper()}",
             licence="Apache-2.0",
             **GREY,
