@@ -14,6 +14,7 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 install: $(VENV)/installed
 
@@ -26,4 +27,4 @@ $(VENV)/installed: setup.py requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache .mypy_cache

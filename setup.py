@@ -45,7 +45,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.15"],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "beam": ["apache-beam>=2.60"],

@@ -239,3 +239,9 @@ def test_extreme_values_build_or_are_named(overrides, cache, monkeypatch):
         build(resolve(base, overrides)).abstract_state()
     except UserError as e:
         assert "\n" not in str(e)
+
+
+def test_a_config_must_be_a_python_file(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="must end in .py"):
+        load(str(tmp_path / "config.json"))

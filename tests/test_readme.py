@@ -1,38 +1,101 @@
-"""What the README says of the models is what the registry says."""
+"""The README and docs are honest: commands parse, links resolve, and figures are those recorded."""
 
 import csv
+import itertools
 import pathlib
+import re
+import shlex
 
 import jax
 import pytest
 
 import vidjax
-from vidjax.analysis.zoo import END, START, row
+from vidjax import cli
+from vidjax.config import load
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGES = [
+    README,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "experiments").glob("*/README.md")),
+]
 
 
-def test_the_table_of_models_is_current():
-    """Its counts are held against the rows that tests/analysis counts anew."""
-    files = (ROOT / "tests/analysis/costs").glob("*.csv")
-    costs = {r["model"]: r for f in files for r in csv.DictReader(f.open())}
-    table = README.read_text().split(START)[1].split(END)[0].strip().splitlines()[2:]
-    named = {line.split("`")[1]: line for line in table}
-    assert list(named) == vidjax.list_models(), "run `python -m vidjax.analysis.zoo`"
-    for name, line in named.items():
-        params, gmacs = (cell.strip() for cell in line.split("|")[5:7])
-        assert row(name, int(params.replace(",", "")), float(gmacs)) == line
-        assert int(params.replace(",", "")) == int(costs[name]["params"]), name
-        if costs[name]["gmacs"]:
-            assert float(gmacs) == pytest.approx(float(costs[name]["gmacs"]), rel=0.005, abs=0.006), name
+def blocks(page: pathlib.Path) -> list[str]:
+    """Returns the fenced and indented code blocks of a page, with continued lines joined."""
+    text = page.read_text()
+    fenced = re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
+    indented = re.findall(r"(?:^ {4,}.*\n?)+", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    return [block.replace("\\\n", " ") for block in (*fenced, *indented)]
 
 
-def test_every_file_it_names_is_there():
-    for word in README.read_text().split():
-        word = word.strip("`(),")
-        if word.startswith(("configs/", "docs/", "benchmarks/", "experiments/", "vidjax/")):
-            assert (README.parent / word.split(":")[0]).exists(), word
+def commands(page: pathlib.Path) -> list[list[str]]:
+    """Returns the `vidjax` commands of a page, without what the shell would expand."""
+    lines = itertools.chain.from_iterable(block.splitlines() for block in blocks(page))
+    found = (re.sub(r"^\s*(VIDJAX_DATA=\S+ )?", "", line) for line in lines)
+    return [shlex.split(line, comments=True)[1:] for line in found if line.startswith("vidjax ")]
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_linked_and_named_files_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+    if page.name == "preprocessing.md":  # names files of other projects
+        return
+    prose = re.sub(r"\S*(NAME|FAMILY)\S*", "", text)
+    named = r"(?<![\w./-])(?:configs|docs|benchmarks|experiments|vidjax|tests)/[\w./-]*[\w/]"
+    for path in re.findall(named, prose):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_parse(page):
+    """Flags exist, and config keys and values pass the checks that `train` makes."""
+    for words in commands(page):
+        args, rest = cli._parser().parse_known_args(words)
+        overrides = cli._overrides(rest)
+        if getattr(args, "config", None):
+            load(str(ROOT / args.config), overrides)
+        elif words[0] == "eval":
+            load(str(ROOT / "configs/synthetic_motion/slow_fusion_conv4.py"), overrides)
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for page in PAGES:
+        assert set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.M)) <= targets, page
+
+
+def test_accuracies_are_those_recorded():
+    """The README's figures are those of the experiments' result files."""
+    rows = {
+        line.split("](")[1].split(")")[0]: line for line in README.read_text().splitlines() if "](exp" in line
+    }
+
+    def figures(path: str) -> set[str]:
+        return set(re.findall(r"\b0\.\d{3}\b", rows[f"experiments/{path}"]))
+
+    for path in ("frame_baselines", "small_3d_cnns", "attention_schemes"):
+        with (ROOT / "experiments" / path / "results.csv").open() as file:
+            recorded = {f"{float(v):.3f}" for r in csv.DictReader(file) for v in r.values() if _number(v)}
+        assert figures(path) <= recorded, path
+    weizmann = (ROOT / "experiments/weizmann/README.md").read_text()
+    assert all(figure in weizmann for figure in figures("weizmann"))
+    with (ROOT / "experiments/mae/results.csv").open() as file:
+        mae = " ".join(v for r in csv.DictReader(file) for v in r.values())
+    assert all(figure in mae or f"{100 * float(figure):.1f}" in mae for figure in figures("mae"))
+
+
+def _number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d+)?", text or "") is not None
 
 
 def test_the_python_snippet_runs(monkeypatch):

@@ -222,6 +222,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     elif str(root) not in sys.path:
         sys.path.append(str(root))
     module_spec = importlib.util.spec_from_file_location(f"vidjax_config_{file.stem}", file)
+    if not module_spec or not module_spec.loader:
+        raise UserError(f"config file {path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)

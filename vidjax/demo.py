@@ -6,6 +6,7 @@ import time
 
 import rich.console
 import rich.table
+from ml_collections import ConfigDict
 
 from vidjax.config import load, shipped
 from vidjax.errors import UserError
@@ -47,20 +48,21 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
     """
     folder = shipped() / "synthetic_motion"
 
-    def run(name: str, config: str, *overrides: str) -> tuple[object, pathlib.Path, int]:
-        config, start = load(str(folder / config), ["evals.report=False", *overrides]), time.perf_counter()
+    def run(name: str, config: str, *overrides: str) -> tuple[ConfigDict, pathlib.Path, int]:
+        loaded, start = load(str(folder / config), ["evals.report=False", *overrides]), time.perf_counter()
         where = workdir / name.replace(",", "").replace(" ", "_")
-        if train(config, where) is None:
+        if train(loaded, where) is None:
             raise UserError(f"interrupted; run the same command again to resume from {where}")
-        return config, where, round(time.perf_counter() - start)
+        return loaded, where, round(time.perf_counter() - start)
 
     _, pretrained, seconds = run(PRETRAINING, "videomae_pretrain.py")
     loss = json.loads((pretrained / "pretraining.json").read_text())["loss"]
     print(f"pretrained without labels in {seconds} s: loss {loss:.4f}")
-    rows, workdirs = [], {}
+    rows: list[dict[str, object]] = []
+    workdirs: dict[str, pathlib.Path] = {}
     for name, (file, changes) in RUNS.items():
-        changes = [c.format(pretrained=pretrained) for c in changes]
-        config, workdirs[name], seconds = run(name, file, *changes)
+        overrides = [c.format(pretrained=pretrained) for c in changes]
+        config, workdirs[name], seconds = run(name, file, *overrides)
         result = ClassificationResult.load(workdirs[name] / "result.npz")
         rows.append(
             {

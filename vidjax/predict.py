@@ -119,7 +119,7 @@ def predict_videos(
             yield Prediction(
                 path=path,
                 top=video.top(0, top),
-                clips=[(*map(float, span), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
+                clips=[(float(span[0]), float(span[1]), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
                 frames=watchable(views)[0],
             )
 

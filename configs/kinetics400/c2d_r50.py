@@ -2,9 +2,9 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/c2d_r50.py --workdir runs/c2d_r50
 
-The recipe is that of slow_r50.py: SGD, 64 clips = 8 devices x 8, rate 0.1 for 64 clips, 196 epochs with half
-a cosine and a warm-up of 34, decay 1e-4, dropout 0.5; 10 clips x 3 crops of 256 pixels. About 240,000
-training videos.
+The recipe is that of slow_r50.py: SGD, 64 clips = 8 devices x 8, learning rate 0.1 for 64 clips, 196 epochs
+with a half-cosine schedule and 34 warmup epochs, weight decay 1e-4, dropout 0.5; 10 clips x 3 crops of 256
+pixels. About 240,000 training videos.
 Hardware and hours: not measured.
 Expected: 71.46 / 89.68 (pytorchvideo's model zoo).
 """

@@ -3,15 +3,15 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/csn.py:model=ip_152 --workdir runs/csn
 
 ir_50 and ir_101: pytorchvideo's recipe for CSN 32x2 R101, which is that of slow_r50.py in all numbers: SGD,
-64 clips = 8 devices x 8, rate 0.1 for 64 clips, 196 epochs with half a cosine and a warm-up of 34, decay
-1e-4, dropout 0.5, BatchNorm's statistics of 200 batches for evaluation.
+64 clips = 8 devices x 8, learning rate 0.1 for 64 clips, 196 epochs with a half-cosine schedule and 34 warmup
+epochs, weight decay 1e-4, dropout 0.5, BatchNorm's statistics of 200 batches for evaluation.
 ir_152 and ip_152: the paper's recipe. Its epoch is a million clips, 4.17 of ours: 45 of them, the first 10 a
-warm-up, then half a cosine. 512 clips = 64 devices x 8 clips x 1 accumulation step, rate 0.01 for the 8 clips
-of a device, which is 0.64 for 512, linear in the batch; Nesterov momentum of 0.9 and no dropout as in the
-authors' trainer (VMZ). Not verified against the paper: a decay of 1e-4, and a warm-up from a tenth of the
-rate.
+warmup, then a half-cosine schedule. 512 clips = 64 devices x 8 clips x 1 accumulation step, learning rate
+0.01 for the 8 clips of a device, which is 0.64 for 512, linear in the batch; Nesterov momentum of 0.9 and no
+dropout as in the authors' trainer (VMZ). Not verified against the paper: a weight decay of 1e-4, and a warmup
+from a tenth of the learning rate.
 
-Data: about 240,000 training videos. Clips: 32 frames, every second one at 30 a second; crops of 224 pixels of
+Data: about 240,000 training videos. Clips: 32 frames, every second one at 30 fps; crops of 224 pixels of
 frames whose shorter side is 256 to 320 (for the 152 not verified).
 BatchNorm: statistics of a device's 8 clips in training (`bn_groups`).
 Views: 10 clips x 3 crops of 256 pixels, scores averaged.

@@ -1,19 +1,20 @@
-"""I3D Inception-v1 on pictures of Kinetics-400, inflated from ImageNet weights.
+"""I3D Inception-v1 on RGB frames of Kinetics-400, inflated from ImageNet weights.
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/i3d_inception_rgb.py --workdir runs/i3d_rgb \
       --config.init.path=runs/inception_v1_same
 
 Carreira & Zisserman, arXiv:1705.07750, section 3, in the numbers of the authors' repository: SGD with
-momentum 0.9 on 64 replicas of 6 clips, rate 0.1 divided by 10 after 97,000 and 108,000 of 115,000 steps,
-decay 1e-7, dropout 0.5; 64 frames in a row at 25 a second, crops of 224 pixels from frames whose shorter side
-is 256, mirrored. Without `init.path` it trains from scratch. Weights of torchvision's GoogLeNet start it as
-well, with --config.model.options.norm_scale=True and --config.model.options.padding=ceil.
+momentum 0.9 on 64 replicas of 6 clips, learning rate 0.1 divided by 10 after 97,000 and 108,000 of 115,000
+steps, weight decay 1e-7, dropout 0.5; 64 frames in a row at 25 fps, crops of 224 pixels from frames whose
+shorter side is 256, randomly flipped. Without `init.path` it trains from scratch. Weights of torchvision's
+GoogLeNet can initialize it as well, with --config.model.options.norm_scale=True and
+--config.model.options.padding=ceil.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed, which makes 184 epochs of the steps.
-Effective batch: 384 clips = 64 devices x 6 x 1 accumulation step; the rate is not scaled. BatchNorm:
+Effective batch: 384 clips = 64 devices x 6 x 1 accumulation step; the learning rate is not scaled. BatchNorm:
 statistics of 6 clips (`bn_groups`), the running ones with decay 0.999.
-Views: the authors test on whole videos of 250 frames, one centre crop; here 5 clips of 64 frames, which cover
+Views: the authors test on whole videos of 250 frames, one center crop; here 5 clips of 64 frames, which cover
 a video, scores averaged.
 Hardware: 64 GPUs; hours not measured.
 Expected: 71.1 / 89.3 (the authors' repository, test set, from ImageNet weights), 68.4 / 88.0 from scratch.

@@ -2,17 +2,17 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/mae_st_l_pretrain.py --workdir runs/mae_st_l
 
-The authors' config (PySlowFast, k400_VIT_L_16x4_MAE_PT): AdamW (0.9, 0.95), rate 1e-4 for every 32 videos,
-decay 0.05, gradient clipped at 0.02, masks of 90 % at random over space and time, targets normalised, crops
-of 50 to 100 % of the area and mirroring; four clips of each loaded video, from moments of their own
-("repeated sampling"). The paper counts epochs by clips: 30 epochs of warm-up here are its 120, and 400 are
-the 1600 of the published weights. That the batch is of 512 videos, which makes the rate 1.6e-3, is not
-verified.
+The authors' config (PySlowFast, k400_VIT_L_16x4_MAE_PT): AdamW (0.9, 0.95), learning rate 1e-4 for every 32
+videos, weight decay 0.05, gradient clipped at 0.02, masks of 90 % at random over space and time, targets
+normalized, crops of 50 to 100 % of the area and flipping; four clips of each loaded video, from moments of
+their own ("repeated sampling"). The paper counts epochs by clips: 30 epochs of warmup here are its 120, and
+400 are the 1600 of the published weights. That the batch is of 512 videos, which makes the learning rate
+1.6e-3, is not verified.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels serve the
-neighbour probe alone); about 240,000 training videos are assumed.
+Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels are used
+only by the kNN probe); about 240,000 training videos are assumed.
 Effective batch: 2048 clips = 128 devices x 4 videos x 4 clips of each x 1 accumulation step.
-Views: none; 1,000 videos of each split are probed by neighbours every 20 epochs.
+Views: none; 1,000 videos of each split are evaluated with a kNN probe every 20 epochs.
 Hardware: 128 GPUs in the paper (not verified); hours are not measured here.
 Expected: after fine-tuning (mae_st_l_finetune.py) 84.8 (PySlowFast's MAE project).
 """

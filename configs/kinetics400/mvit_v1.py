@@ -2,17 +2,18 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/mvit_v1.py:model=mvit_v1_b_32x3 --workdir runs/m
 
-The recipe of MViT in both versions: AdamW, 200 epochs, half a cosine to a hundredth of the peak after a
-warm-up of 30 from as much, decay 0.05 on all but biases and norms, gradients clipped to a norm of 1;
-RandAugment of magnitude 7 and 4 operations, random erasing 0.25, mixup 0.8, cutmix 1.0, label smoothing 0.1,
-dropout 0.5, drop path 0.2 (16x4) or 0.3 (32x3).
+The recipe of MViT in both versions: AdamW, 200 epochs, a half-cosine schedule to a hundredth of the peak
+after 30 warmup epochs from as much, weight decay 0.05 on all but biases and norms, gradients clipped to a
+norm of 1; RandAugment of magnitude 7 and 4 operations, random erasing 0.25, mixup 0.8, cutmix 1.0, label
+smoothing 0.1, dropout 0.5, drop path 0.2 (16x4) or 0.3 (32x3).
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 512 clips = 128 devices x 2 videos x 2 clips per video (`repeats`) x 1 accumulation step.
-Rate: 1e-4 for 16 videos, which are 32 clips, linear in the batch: 1.6e-3. An epoch is each video once.
-Clips: 16 frames, every fourth one, or 32 and every third, at 30 a second; crops of 224 pixels of 8 to 100 %
-of the frame, mirrored.
+Learning rate: 1e-4 for 16 videos, which are 32 clips, linear in the batch: 1.6e-3. An epoch is each video
+once.
+Clips: 16 frames, every fourth one, or 32 and every third, at 30 fps; crops of 224 pixels of 8 to 100 % of the
+frame, randomly flipped.
 Views: 5 clips x 1 crop of 224 pixels, shorter side 256, scores averaged.
 Hardware: 128 GPUs for that batch; hours are not published, nor measured here.
 Expected, top-1 / top-5: 16x4 78.4 / 93.5, 32x3 80.2 / 94.4 (the paper, Table 4).

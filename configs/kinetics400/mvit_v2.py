@@ -2,9 +2,9 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/mvit_v2.py:model=mvit_v2_b_32x3 --workdir runs/m
 
-The recipe is that of mvit_v1.py: AdamW, 512 clips = 128 devices x 2 videos x 2 clips per video, rate 1e-4 for
-16 videos, 200 epochs with half a cosine and a warm-up of 30, decay 0.05, mixup, cutmix, RandAugment, random
-erasing; about 240,000 training videos. Drop path 0.2 (S), 0.3 (B), 0.75 (L).
+The recipe is that of mvit_v1.py: AdamW, 512 clips = 128 devices x 2 videos x 2 clips per video, learning rate
+1e-4 for 16 videos, 200 epochs with a half-cosine schedule and 30 warmup epochs, weight decay 0.05, mixup,
+cutmix, RandAugment, random erasing; about 240,000 training videos. Drop path 0.2 (S), 0.3 (B), 0.75 (L).
 mvit_v2_l_40x3, of crops of 312 pixels, was pretrained on ImageNet-21K; a recipe for it is not published, this
 is that of the others, and its tables of positions for `init.path` would have to be of the same size.
 Views: 5 clips x 1 crop (L: x 3), scores averaged.

@@ -5,11 +5,11 @@
 "model=r3d_18", "model=mc3_18" and "model=r2plus1d_18_paper" train under the same recipe.
 
 Data as in slow_r50.py, about 240,000 training videos.
-Effective batch: 1536 clips = 64 GPUs x 24 x 1 accumulation step. Rate 0.64 for it, linear in the batch.
-torchvision goes 45 times over five clips of each video, which are 225 epochs here: warm-up over the first 50,
-then a tenth of the rate after 100, 150 and 200. Weight decay 1e-4.
-BatchNorm: statistics of 24 clips (`bn_groups`). 16 frames in a row at 15 a second, of 128x171 pixels, crop
-112.
+Effective batch: 1536 clips = 64 GPUs x 24 x 1 accumulation step. Learning rate 0.64 for it, linear in the
+batch.
+torchvision trains 45 epochs on five clips of each video, which are 225 epochs here: warmup over the first 50,
+then a tenth of the learning rate after 100, 150 and 200. Weight decay 1e-4.
+BatchNorm: statistics of 24 clips (`bn_groups`). 16 frames in a row at 15 fps, of 128x171 pixels, crop 112.
 Views: 5 clips x 1 crop, scores averaged.
 Hardware: 64 V100; hours not measured.
 Expected: 67.46 / 86.18 (63.20 / 83.48 for r3d_18, 63.96 / 84.13 for mc3_18), torchvision's model zoo.

@@ -2,11 +2,11 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/r2plus1d_34.py --workdir runs/r2plus1d_34
 
-Data as in slow_r50.py, about 240,000 training videos.
-The paper's epoch is a million clips, 4.17 of ours: 45 of them, warm-up over the first 10, then a tenth of the
-rate after every 10. Rate 0.01 for the 32 clips of a GPU, linear in the batch (`lr_batch`); the paper does not
-say how many GPUs. Here 256 clips = 8 GPUs x 32 x 1 accumulation step, rate 0.08, BatchNorm on 32 clips.
-Frames of 128x171 pixels, crop 112. Views: 10 clips x 1 crop, scores averaged.
+Data as in slow_r50.py, about 240,000 training videos. The paper's epoch is a million clips, 4.17 of ours: 45
+of them, warmup over the first 10, then a tenth of the learning rate after every 10. Learning rate 0.01 for
+the 32 clips of a GPU, linear in the batch (`lr_batch`); the paper does not give the number of GPUs. Here 256
+clips = 8 GPUs x 32 x 1 accumulation step, learning rate 0.08, BatchNorm on 32 clips. Frames of 128x171
+pixels, crop 112. Views: 10 clips x 1 crop, scores averaged.
 Hardware and hours: not measured.
 Expected: 72.0 / 90.0 (table 4, RGB from scratch).
 """

@@ -2,16 +2,16 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/s3d.py --workdir runs/s3d
 
-Xie et al., arXiv:1712.04851, section 3: SGD with momentum 0.9 on 56 GPUs of 6 clips each, rate 0.1 divided by
-10 after 60,000 and 70,000 of 80,000 steps; 64 frames in a row, frames of 256x256, crops of 224. The paper
-does not give the decay and the dropout: 1e-7 and 0.5 are I3D's, whose setting it keeps, as is the rate of 25
-frames a second.
+Xie et al., arXiv:1712.04851, section 3: SGD with momentum 0.9 on 56 GPUs of 6 clips each, learning rate 0.1
+divided by 10 after 60,000 and 70,000 of 80,000 steps; 64 frames in a row, frames of 256x256, crops of 224.
+The paper does not give the weight decay and the dropout: 1e-7 and 0.5 are I3D's, whose setting it keeps, as
+is the frame rate of 25 fps.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed, which makes 112 epochs of the steps.
-Effective batch: 336 clips = 56 devices x 6 x 1 accumulation step; the rate is not scaled. BatchNorm:
+Effective batch: 336 clips = 56 devices x 6 x 1 accumulation step; the learning rate is not scaled. BatchNorm:
 statistics of 6 clips (`bn_groups`), the running ones with decay 0.999.
-Views: the paper tests on 250 frames, one centre crop; here 5 clips of 64 frames, which cover a video, scores
+Views: the paper tests on 250 frames, one center crop; here 5 clips of 64 frames, which cover a video, scores
 averaged.
 Hardware: 56 GPUs; hours not measured.
 Expected: 72.2 from ImageNet weights (the paper); from scratch not published. torchvision's weights, of

@@ -7,9 +7,9 @@ of PySlowFast's configs, which C2D, I3D, R(2+1)D-R50 and SlowFast share.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
-Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video. Rate: 0.1 for 64
-clips, linear in the batch (`lr_batch`). 196 epochs, warm-up of 34 from a tenth of the peak, half a cosine to
-zero.
+Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video. Learning rate: 0.1
+for 64 clips, linear in the batch (`lr_batch`). 196 epochs, warmup of 34 epochs from a tenth of the peak, a
+half-cosine schedule to zero.
 BatchNorm: statistics of 8 clips in training (`bn_groups`), of 200 batches for evaluation.
 Views: 10 clips x 3 crops of 256 pixels, scores averaged.
 Hardware: 8 GPUs; hours are not published, nor measured here.

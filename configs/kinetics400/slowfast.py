@@ -2,10 +2,11 @@
 
   vidjax train --config configs/kinetics400/slowfast.py:model=slowfast_r50_8x8 --workdir runs/slowfast
 
-The recipe is that of slow_r50.py: SGD, 64 clips = 8 devices x 8, rate 0.1 for 64 clips, 196 epochs with half
-a cosine and a warm-up of 34, decay 1e-4, dropout 0.5; 10 clips x 3 crops of 256 pixels, about 240,000
-training videos. Clips are of the fast pathway: every second frame of 30 a second, 32 of them, or 64 for 16x8.
-More videos at once: "batch=N", a multiple of 8; rate and groups of BatchNorm follow.
+The recipe is that of slow_r50.py: SGD, 64 clips = 8 devices x 8, learning rate 0.1 for 64 clips, 196 epochs
+with a half-cosine schedule and 34 warmup epochs, weight decay 1e-4, dropout 0.5; 10 clips x 3 crops of 256
+pixels, about 240,000 training videos. Clips are of the fast pathway: every second frame of 30 a second, 32 of
+them, or 64 for 16x8. More videos at once: "batch=N", a multiple of 8; learning rate and groups of BatchNorm
+follow.
 Hardware: 8 GPUs for 64 clips (the paper trains on 128, with 8 clips each); hours not measured.
 Expected, top-1 / top-5: 4x16 75.6 / 92.1, 8x8 77.0 / 92.6, R101 8x8 77.9 / 93.2, R101 16x8 78.9 / 93.5, with
 non-local blocks 79.8 / 93.9 (the paper); 75.34, 76.94, 77.90 and 78.70 in pytorchvideo's model zoo.

@@ -3,17 +3,18 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/swin3d.py:model=swin3d_t --workdir runs/swin3d \
       --config.init.path=SWIN
 
-AdamW, 30 epochs, half a cosine to zero after a warm-up of 2.5; the trunk at a tenth of the head's rate. Rate
-and decay: swin3d_t and swin3d_s 1e-3 and 0.02, swin3d_b and swin3d_l (ImageNet-21K) 3e-4 and 0.05; drop path
-0.1, 0.2, 0.2 and 0.2; dropout 0.5. `init.path` is a checkpoint of vidjax or a Video Swin of torchvision or
-the authors. Deviations: the authors' decay spares the tables of biases, this one biases and norms alone.
+AdamW, 30 epochs, a half-cosine schedule to zero after a warmup of 2.5 epochs; the trunk at a tenth of the
+head's learning rate. Learning rate and weight decay: swin3d_t and swin3d_s 1e-3 and 0.02, swin3d_b and
+swin3d_l (ImageNet-21K) 3e-4 and 0.05; drop path 0.1, 0.2, 0.2 and 0.2; dropout 0.5. `init.path` is a
+checkpoint of vidjax or a Video Swin of torchvision or the authors. Deviations: the authors' weight decay
+spares the tables of biases, this one biases and norms alone.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video, the paper's; the
-authors' published configs take 4 (T) or 8 (S, B) accumulation steps at the same rates. The rate does not
-follow the batch.
-Clips: 32 frames, every second one. Crops of 224 pixels of 8 to 100 % of the frame, mirrored.
+authors' published configs take 4 (T) or 8 (S, B) accumulation steps at the same rates. The learning rate does
+not follow the batch.
+Clips: 32 frames, every second one. Crops of 224 pixels of 8 to 100 % of the frame, randomly flipped.
 Views: 4 clips x 3 crops of frames whose shorter side is 224, scores averaged.
 Hardware: 8 GPUs; hours are not published, nor measured here.
 Expected, top-1 / top-5: T 78.8 / 93.6, S 80.6 / 94.5, B 82.7 / 95.5 (authors' repository), L 83.1 / 95.9.

@@ -3,14 +3,15 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/timesformer.py --workdir runs/timesformer \
       --config.init.path=vit_base_patch16_224.safetensors
 
-The paper's recipe in the numbers of its authors' configs: SGD with momentum 0.9, 15 epochs, rate 0.005, a
-tenth after 11 and again after 14, decay 1e-4, no warm-up. `init.path` wants an image ViT-B/16 (ImageNet-21k
-for the figures), of timm or torchvision; what is added to it starts at zero (docs/weights.md).
+The paper's recipe in the numbers of its authors' configs: SGD with momentum 0.9, 15 epochs, learning rate
+0.005, a tenth after 11 and again after 14, weight decay 1e-4, no warmup. `init.path` expects an image
+ViT-B/16 (ImageNet-21k for the figures), of timm or torchvision; what is added to it starts at zero
+(docs/weights.md).
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
-Effective batch: 8 clips = 8 devices x 1 clip x 1 accumulation step x 1 clip per video. The rate does not
-follow the batch.
+Effective batch: 8 clips = 8 devices x 1 clip x 1 accumulation step x 1 clip per video. The learning rate does
+not follow the batch.
 Clips: of a frame's shorter side 256 to 320, crop 224 (HR 448 to 512, crop 448).
 Views: 1 clip x 3 crops, scores averaged.
 Hardware: 8 GPUs in the authors' configs; hours are not measured here.

@@ -5,17 +5,17 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/tsm_resnet50_8f.py:frames=16 …
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/tsm_resnet50_8f.py:dense …
 
-Lin et al., arXiv:1811.08383, section 5.1, in the numbers of the authors' script: SGD with momentum 0.9, rate
-0.02 divided by 10 after 20 and 40 of 50 epochs, the classifier at five times the rate, decay 1e-4, gradients
-clipped to a norm of 20, dropout 0.5; boxes at corners and centre of 1, 0.875, 0.75 or 0.66 of the shorter
-side, mirrored. One frame from each of 8 equal parts of the video; "dense": every eighth frame of 64 (fourth,
-of 16), for 100 epochs, divided after 40 and 80. `init.path` is torchvision's ResNet-50, and it goes into the
-trunk.
+Lin et al., arXiv:1811.08383, section 5.1, in the numbers of the authors' script: SGD with momentum 0.9,
+learning rate 0.02 divided by 10 after 20 and 40 of 50 epochs, the classifier at five times the learning rate,
+weight decay 1e-4, gradients clipped to a norm of 20, dropout 0.5; boxes at corners and center of 1, 0.875,
+0.75 or 0.66 of the shorter side, randomly flipped. One frame from each of 8 equal parts of the video;
+"dense": every eighth frame of 64 (fourth, of 16), for 100 epochs, divided after 40 and 80. `init.path` is
+torchvision's ResNet-50, and it goes into the trunk.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
-Effective batch: 128 clips = 8 devices x 16 x 1 accumulation step. Rate: 0.02 for 128 clips, linear in the
-batch. BatchNorm: statistics of each device's clips (`bn_groups`).
+Effective batch: 128 clips = 8 devices x 16 x 1 accumulation step. Learning rate: 0.02 for 128 clips, linear
+in the batch. BatchNorm: statistics of each device's clips (`bn_groups`).
 Views: 1 clip x 1 crop; "dense": 10 clips x 3 crops of 256 pixels.
 Hardware and hours: not measured.
 Expected: 71.2, with 16 frames 72.6; "dense" 74.1 (the authors' model zoo).

@@ -3,8 +3,9 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/tsn_resnet50.py --workdir runs/tsn \
       --config.init.path=resnet50-0676ba61.pth
 
-The recipe is that of tsm_resnet50_8f.py, on 5 segments, which the authors of TSM advise for a network that
-does not look along time. The test takes 10 clips of 5 frames x 3 crops of 256 pixels, theirs 8 frames a clip.
+The recipe is that of tsm_resnet50_8f.py, on 5 segments, which the authors of TSM recommend for a network
+without temporal modeling. The test takes 10 clips of 5 frames x 3 crops of 256 pixels, theirs 8 frames a
+clip.
 Effective batch: 128 clips = 8 devices x 16 x 1 accumulation step; about 240,000 training videos are assumed.
 Hardware and hours: not measured.
 Expected: 70.6 (the authors' model zoo), and of one view of 8 segments 68.8.

@@ -3,15 +3,15 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/videomae_b_finetune.py \\
       --workdir runs/mae_b_k400 --config.init.path=runs/mae_b
 
-The authors' script: AdamW, rate 5e-4 x videos / 256 = 7.5e-4, decay 0.05, layer decay 0.75, drop path 0.1, 5
-epochs of warm-up, cosine, 75 epochs, mixup 0.8, cutmix 1.0, label smoothing 0.1, RandAugment of magnitude 7,
-random erasing 0.25, the classifier's initial weights times 0.001. `init.path` is a run of
+The authors' script: AdamW, learning rate 5e-4 x videos / 256 = 7.5e-4, weight decay 0.05, layer decay 0.75,
+drop path 0.1, 5 epochs of warmup, cosine, 75 epochs, mixup 0.8, cutmix 1.0, label smoothing 0.1, RandAugment
+of magnitude 7, random erasing 0.25, the classifier's initial weights times 0.001. `init.path` is a run of
 videomae_b_pretrain.py; what the two models do not share is named in `init.skip`.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/; about 240,000 training and 20,000
 validation videos are assumed.
 Effective batch: 768 clips = 64 devices x 6 videos x 2 clips of each (repeated augmentation) x 1 accumulation
-step; the rate counts videos, so `lr_batch` is 512 clips.
+step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
 Hardware: 64 GPUs in the authors' script; hours are not measured here.
 Expected: 81.5 / 95.1 from 1600 epochs of pretraining (the authors' model zoo).

@@ -2,13 +2,14 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/videomae_b_pretrain.py --workdir runs/mae_b
 
-The authors' script: AdamW (0.9, 0.95), rate 1.5e-4 x batch / 256 = 1.2e-3, decay 0.05, 40 epochs of warm-up,
-cosine to 1e-5 (before scaling), tube masks of 90 %, multi-scale crops and mirroring, targets normalised.
+The authors' script: AdamW (0.9, 0.95), learning rate 1.5e-4 x batch / 256 = 1.2e-3, weight decay 0.05, 40
+epochs of warmup, cosine to 1e-5 (before scaling), tube masks of 90 %, multi-scale crops and flipping, targets
+normalized.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels serve the
-neighbour probe alone); about 240,000 training videos are assumed.
+Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels are used
+only by the kNN probe); about 240,000 training videos are assumed.
 Effective batch: 2048 clips = 64 devices x 32 clips x 1 accumulation step x 1 clip per video.
-Views: none; 1,000 videos of each split are probed by neighbours every 20 epochs.
+Views: none; 1,000 videos of each split are evaluated with a kNN probe every 20 epochs.
 Hardware: 64 GPUs in the authors' script; hours are not measured here.
 Expected: after fine-tuning (videomae_b_finetune.py) 81.5 / 95.1 (the authors' model zoo).
 """

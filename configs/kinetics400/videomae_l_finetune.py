@@ -3,8 +3,8 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/videomae_l_finetune.py \\
       --workdir runs/mae_l_k400 --config.init.path=runs/mae_l
 
-As videomae_b_finetune.py but 35 epochs, rate 2e-3 and, as in the authors' script, an effective batch of 256
-clips = 64 devices x 2 videos x 2 clips of each. Expected: 85.2 / 96.8 (the authors' model zoo).
+As videomae_b_finetune.py but 35 epochs, learning rate 2e-3 and, as in the authors' script, an effective batch
+of 256 clips = 64 devices x 2 videos x 2 clips of each. Expected: 85.2 / 96.8 (the authors' model zoo).
 """
 
 from ml_collections import ConfigDict

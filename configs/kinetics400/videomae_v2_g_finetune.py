@@ -4,11 +4,11 @@
       --workdir runs/mae_g_k400 --config.init.path=runs/mae_g_k710
 
 The authors' script (vit_g_k710_it_k400_ft): as configs/kinetics710/videomae_v2_g_finetune.py but 3 epochs, 1
-of warm-up, rate 1e-5 x videos / 256, drop path 0.25, no clipping. `init.path` is a run of that config: all
-but its classifier of 710 classes is taken over.
+of warmup, learning rate 1e-5 x videos / 256, drop path 0.25, no clipping. `init.path` is a run of that
+config: all but its classifier of 710 classes is taken over.
 
 Data: as in videomae_b_finetune.py. Effective batch: 192 clips = 32 devices x 3 videos x 2 clips of each
-(repeated augmentation) x 1 accumulation step; the rate counts videos, so `lr_batch` is 512 clips.
+(repeated augmentation) x 1 accumulation step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224. Hardware: 32 GPUs in the authors' script; hours are not measured here.
 Expected: 88.4 / 98.0 (the authors' model zoo); without the step on Kinetics-710, 87.2 / 97.4.
 """

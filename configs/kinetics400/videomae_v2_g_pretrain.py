@@ -2,10 +2,10 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/videomae_v2_g_pretrain.py --workdir runs/mae_g
 
-The authors' script, which has 1.35M unlabelled clips in its place: AdamW (0.9, 0.95), rate 6e-4 x videos /
-256, clipping at 0.02, 30 epochs of warm-up, 300 epochs with 4 clips of each loaded video ("1200 epochs" in
-the paper), tube masks of 90 % and a running-cell decoder mask of 50 %. Effective batch: 8192 clips = 64
-devices x 32 videos x 4 clips of each x 1 accumulation step. Expected after labelled K710 and fine-tuning:
+The authors' script, which has 1.35M unlabeled clips in its place: AdamW (0.9, 0.95), learning rate 6e-4 x
+videos / 256, clipping at 0.02, 30 epochs of warmup, 300 epochs with 4 clips of each loaded video ("1200
+epochs" in the paper), tube masks of 90 % and a running-cell decoder mask of 50 %. Effective batch: 8192 clips
+= 64 devices x 32 videos x 4 clips of each x 1 accumulation step. Expected after labeled K710 and fine-tuning:
 88.4 / 98.0 at 224 (their model zoo).
 """
 

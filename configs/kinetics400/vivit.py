@@ -3,16 +3,16 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/vivit.py:model=vivit_b_16x2_fe \
       --workdir runs/vivit --config.init.path=vit_base_patch16_224.safetensors
 
-The numbers of the authors' configs (scenic): SGD with momentum 0.9, 30 epochs, half a cosine to zero after a
-warm-up of 2.5, rate 0.1 (0.05 for B-FE), gradients clipped at norm 1, no decay. `init.path` wants an image
-ViT of the same width (ImageNet-21k for the figures); tubelets start from their central frame, or with
-init.inflation=average from the average. Their colours change with probability 0.8 and vanish with 0.1; here
-always and never.
+The numbers of the authors' configs (scenic): SGD with momentum 0.9, 30 epochs, a half-cosine schedule to zero
+after a warmup of 2.5 epochs, learning rate 0.1 (0.05 for B-FE), gradients clipped at norm 1, no weight decay.
+`init.path` expects an image ViT of the same width (ImageNet-21k for the figures); tubelets start from their
+central frame, or with init.inflation=average from the average. The authors apply color jitter with
+probability 0.8 and grayscale with 0.1; here jitter is always applied and grayscale never.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; 214,834 training
 and 17,637 validation videos in the authors' configs.
-Effective batch: 64 clips = 32 devices x 2 clips x 1 accumulation step x 1 clip per video. The rate does not
-follow the batch.
+Effective batch: 64 clips = 32 devices x 2 clips x 1 accumulation step x 1 clip per video. The learning rate
+does not follow the batch.
 Clips: 32 frames, every second, shorter side 256 scaled by 0.9 to 1.33, crop 224.
 Views: 4 clips x 3 crops, scores averaged.
 Hardware and hours: TPUs; not published, nor measured here.

@@ -5,15 +5,16 @@
   VIDJAX_DATA=/data vidjax eval --checkpoint runs/vtn --config.data.frames=250 --config.data.stride=1 \
       --config.model.options.stride=1
 
-The numbers of the authors' config (a part of PySlowFast): SGD with momentum 0.9, 25 epochs, rate 0.001, a
-tenth after 13 and again after 24, no decay, dropout 0.5 in the classifier and 0.1 in the layers over time.
-`init.path` wants an image ViT-B/16 (ImageNet-21k for the figure) for the trunk. Training sees 16 frames,
-every eighth, at 25 a second; the second command sees all 250 at once. Their window is 18, here it is 32.
+The numbers of the authors' config (a part of PySlowFast): SGD with momentum 0.9, 25 epochs, learning rate
+0.001, a tenth after 13 and again after 24, no weight decay, dropout 0.5 in the classifier and 0.1 in the
+layers over time. `init.path` expects an image ViT-B/16 (ImageNet-21k for the figure) for the trunk. Training
+sees 16 frames, every eighth, at 25 fps; the second command sees all 250 at once. Their window is 18, here it
+is 32.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
-Effective batch: 16 clips = 4 devices x 4 clips x 1 accumulation step x 1 clip per video. The rate does not
-follow the batch.
+Effective batch: 16 clips = 4 devices x 4 clips x 1 accumulation step x 1 clip per video. The learning rate
+does not follow the batch.
 Views: 1 clip x 1 crop of the whole video.
 Hardware: 4 GPUs; hours are not published, nor measured here.
 Expected: 77.72 / 93.24 (PySlowFast's model zoo).

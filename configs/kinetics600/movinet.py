@@ -2,18 +2,18 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics600/movinet.py:model=a0_stream --workdir runs/m
 
-RMSProp: rate 1.8 with half a cosine to zero after a linear warm-up, mean of squares and momentum with decay
-0.9, epsilon 1 under the root, every tensor's gradient clipped to a norm of 1; L2 decay 3e-5, label smoothing
-0.1, drop path 0.2, dropout 0.5 (a0_base, a0_stream and a1_stream: 0.2). bfloat16.
+RMSProp: learning rate 1.8 with a half-cosine schedule to zero after a linear warmup, mean of squares and
+momentum with decay 0.9, epsilon 1 under the root, every tensor's gradient clipped to a norm of 1; L2
+weight decay 3e-5, label smoothing 0.1, drop path 0.2, dropout 0.5 (a0_base, a0_stream and a1_stream: 0.2).
+bfloat16.
 
 Data: a folder kinetics600 under VIDJAX_DATA with train/ and val/, a folder for each class. The authors train
-for 85,785 updates, of which 2,145 are the warm-up: 240 and 6 epochs of the 366,016 videos assumed here.
-Effective batch: 1024 clips = 128 devices x 8 clips x 1 accumulation step x 1 clip per video. The rate does
-not follow the batch. BatchNorm: statistics of all 1024 clips.
-Clips, at 25 frames a second: A0 to A2 50 frames, every fifth one, A3 64 of every second, A4 32 of every
-third, A5 32 of every second; crops of 172 (A0, A1), 224, 256, 290 and 320 pixels of 8 to 100 % of the frame,
-as wide as half to twice their height, mirrored. RandAugment of magnitude 7 for the base models, a4_stream and
-a5_stream.
+for 85,785 updates, of which 2,145 are the warmup: 240 and 6 epochs of the 366,016 videos assumed here.
+Effective batch: 1024 clips = 128 devices x 8 clips x 1 accumulation step x 1 clip per video. The learning
+rate does not follow the batch. BatchNorm: statistics of all 1024 clips. Clips, at 25 fps: A0 to A2 50 frames,
+every fifth one, A3 64 of every second, A4 32 of every third, A5 32 of every second; crops of 172 (A0, A1),
+224, 256, 290 and 320 pixels of 8 to 100 % of the frame, as wide as half to twice their height, randomly
+flipped. RandAugment of magnitude 7 for the base models, a4_stream and a5_stream.
 Views: 1 clip x 1 crop that cover the ten seconds: 50 frames for A0 to A2, 120, 80 and 120 for A3 to A5, of
 frames whose shorter side is 192, 192, 256, 288, 320 and 368.
 Deviations: the authors' AutoAugment is RandAugment here; their clips' stride varies by one (but in streams up

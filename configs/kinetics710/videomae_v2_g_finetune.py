@@ -1,17 +1,17 @@
-"""VideoMAE V2 ViT-g: the labelled step between pretraining and the target data, on Kinetics-710,
+"""VideoMAE V2 ViT-g: the labeled step between pretraining and the target data, on Kinetics-710,
 arXiv:2303.16727, section 3.3 ("progressive training") and appendix.
 
   VIDJAX_DATA=/data vidjax train --config configs/kinetics710/videomae_v2_g_finetune.py \\
       --workdir runs/mae_g_k710 --config.init.path=runs/mae_g
 
-The authors' script (vit_g_k710_ft): as videomae_b_finetune.py of Kinetics-400 but rate 1e-3 x videos / 256,
-decay 0.1, layer decay 0.9, drop path 0.3, gradient clipped at 5, 35 epochs, 5 of warm-up. Blocks are
-recomputed in the backward pass. `init.path` is a run of configs/kinetics400/videomae_v2_g_pretrain.py.
+The authors' script (vit_g_k710_ft): as videomae_b_finetune.py of Kinetics-400 but learning rate 1e-3 x videos
+/ 256, weight decay 0.1, layer decay 0.9, drop path 0.3, gradient clipped at 5, 35 epochs, 5 of warmup. Blocks
+are recomputed in the backward pass. `init.path` is a run of configs/kinetics400/videomae_v2_g_pretrain.py.
 
 Data: a folder kinetics710 under VIDJAX_DATA with train/ and val/: Kinetics-400, 600 and 700 in 710 classes,
 without what is twice or in a validation set; 658,340 training and 66,803 validation videos (the authors).
 Effective batch: 192 clips = 32 devices x 3 videos x 2 clips of each (repeated augmentation) x 1 accumulation
-step; the rate counts videos, so `lr_batch` is 512 clips.
+step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
 Hardware: 32 A100 GPUs of 80 GB in the authors' script; hours are not measured here.
 Expected: 83.8 / 96.4 on Kinetics-710 (the authors' model zoo).

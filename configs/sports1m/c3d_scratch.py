@@ -3,17 +3,17 @@
   VIDJAX_DATA=/data vidjax train --config configs/sports1m/c3d_scratch.py --workdir runs/c3d
 
 Tran et al., arXiv:1412.0767, section 3.2: five clips of two seconds drawn from each training video, frames
-resized to 128x171, 16 in a row cropped to 112x112 at random in space and time, mirrored half the time; SGD,
-batches of 30, rate 0.003 halved every 150,000 steps, 1.9 million steps, which the paper calls 13 epochs.
-Momentum 0.9, weight decay 0.005 on kernels and dropout 0.5 are those of the authors' released solver for
-UCF101; the paper does not give them.
+resized to 128x171, 16 in a row cropped to 112x112 at random in space and time, flipped half the
+time; SGD, batches of 30, learning rate 0.003 halved every 150,000 steps, 1.9 million steps, which the paper
+calls 13 epochs. Momentum 0.9, weight decay 0.005 on kernels and dropout 0.5 are those of the authors'
+released solver for UCF101; the paper does not give them.
 
 Data: a folder sports1m under VIDJAX_DATA with train.csv and test.csv (path, label, start, end), a row of two
 seconds for each clip; 4,384,600 training clips are assumed (1.9 million x 30 / 13). A video of several labels
 takes part under its first.
-Effective batch: 30 clips on one device, no accumulation; the rate is not scaled. Hardware and hours: not
-measured (the paper: one K40).
-Views: 10 clips x the centre crop, scores averaged.
+Effective batch: 30 clips on one device, no accumulation; the learning rate is not scaled. Hardware and hours:
+not measured (the paper: one K40).
+Views: 10 clips x the center crop, scores averaged.
 Expected: video hit@1 60.0, hit@5 84.4 (the paper, Table 2); 61.1 / 85.2 from weights trained on I380K.
 """
 

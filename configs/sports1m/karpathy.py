@@ -3,14 +3,15 @@
   VIDJAX_DATA=/data vidjax train --config configs/sports1m/karpathy.py:slow_fusion --workdir runs/slow_fusion
 
 "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014, sections 3 and 4: SGD with
-momentum 0.9, batches of 32, decay 5e-4, rate 1e-3; frames with a shorter side of 200, crops of 170 at random,
-mirrored half the time, pixels less 117; about 50 million clips seen. Deviations: one synchronous run in place
-of 10 to 50 replicas of Downpour SGD; the paper lowers the rate by hand when validation stands still, here it
-is divided by 10 after 60 % and 85 % of the steps; dropout 0.5, which it does not mention.
+momentum 0.9, batches of 32, weight decay 5e-4, learning rate 1e-3; frames with a shorter side of 200, crops
+of 170 at random, flipped half the time, pixels less 117; about 50 million clips seen. Deviations: one
+synchronous run in place of 10 to 50 replicas of Downpour SGD; the paper lowers the learning rate by hand when
+validation accuracy plateaus, here it is divided by 10 after 60 % and 85 % of the steps; dropout 0.5, which it
+does not mention.
 
 Data: a folder sports1m under VIDJAX_DATA with train.csv and test.csv (path, label); 793,000 training videos
 are assumed (70 % of 1,133,158). A video of several labels takes part under its first.
-Effective batch: 32 clips on one device, no accumulation; the rate is not scaled.
+Effective batch: 32 clips on one device, no accumulation; the learning rate is not scaled.
 Views: 20 clips x 3 crops, scores averaged; the paper takes 4 crops and mirrors.
 Hardware: the paper, 10 to 50 replicas for a month; not measured.
 Expected: video hit@1 and hit@5, Table 1: single_frame 59.3 / 77.7, early_fusion 57.7 / 76.8, late_fusion

@@ -3,14 +3,15 @@
   VIDJAX_DATA=/data vidjax train --config configs/ssv2/mvit_v2_s.py --workdir runs/mvit_ssv2 \
       --config.init.path=MViTv2_S_16x4_k400_f302660347.pyth
 
-PySlowFast's numbers: SGD with Nesterov momentum 0.9, 100 epochs, half a cosine after a warm-up of 3 from 4 %
-of the peak, decay 1e-4, drop path 0.4, dropout 0.5, RandAugment of magnitude 7 and 4 operations, random
-erasing 0.25, mixup 0.8, cutmix 1.0, label smoothing 0.1, no mirroring. Deviation: they feed blue before red.
+PySlowFast's numbers: SGD with Nesterov momentum 0.9, 100 epochs, a half-cosine schedule after a warmup of 3
+epochs from 4 % of the peak, weight decay 1e-4, drop path 0.4, dropout 0.5, RandAugment of magnitude 7 and 4
+operations, random erasing 0.25, mixup 0.8, cutmix 1.0, label smoothing 0.1, no flipping. Deviation: they feed
+blue before red.
 
 Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
 and 24,777 validation videos are assumed.
-Effective batch: 128 clips = 64 devices x 2 clips x 1 accumulation step x 1 clip per video. Rate: 0.0025 for
-16 clips, linear in the batch.
+Effective batch: 128 clips = 64 devices x 2 clips x 1 accumulation step x 1 clip per video. Learning rate:
+0.0025 for 16 clips, linear in the batch.
 Clips: one frame from each of 16 equal parts of the video; crops of 224 pixels of frames whose shorter side is
 256 to 320.
 Views: 1 clip x 3 crops, shorter side 256, scores averaged.

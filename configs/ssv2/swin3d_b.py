@@ -3,15 +3,17 @@
   VIDJAX_DATA=/data vidjax train --config configs/ssv2/swin3d_b.py --workdir runs/swin3d_ssv2 \
       --config.init.path=swin_base_patch244_window1677_kinetics400_22k.pth
 
-Windows of 16x7x7, the whole clip in time. AdamW, 60 epochs, half a cosine to zero after a warm-up of 2.5,
-rate 3e-4 and a tenth of it for the trunk, decay 0.05, drop path 0.4, dropout 0.5, label smoothing 0.1,
-RandAugment of magnitude 7 and 4 operations, random erasing 0.25, no mirroring. `init.path` wants weights of
-the same windows. Deviations: the authors' decay spares the tables of biases, this one biases and norms alone.
+Windows of 16x7x7, the whole clip in time. AdamW, 60 epochs, a half-cosine schedule to zero after a warmup of
+2.5 epochs, learning rate 3e-4 and a tenth of it for the trunk, weight decay 0.05, drop path 0.4, dropout 0.5,
+label smoothing 0.1, RandAugment of magnitude 7 and 4 operations, random erasing 0.25, no flipping.
+`init.path` expects weights of the same windows. Deviations: the authors' weight decay spares the tables of
+biases, this one biases and norms alone.
 
 Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
 and 24,777 validation videos are assumed.
 Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video, the paper's; the
-authors' published config takes 8 accumulation steps at the same rate. The rate does not follow the batch.
+authors' published config takes 8 accumulation steps at the same learning rate. The learning rate does not
+follow the batch.
 Clips: one frame from each of 32 equal parts of the video. Crops of 224 pixels of 8 to 100 % of the frame.
 Views: 1 clip x 3 crops of frames whose shorter side is 224, scores averaged.
 Hardware: 8 GPUs; hours are not published, nor measured here.

@@ -3,7 +3,7 @@
   VIDJAX_DATA=/data vidjax train --config configs/ssv2/timesformer.py --workdir runs/timesformer_ssv2 \
       --config.init.path=vit_base_patch16_224.safetensors
 
-The recipe is that of configs/kinetics400/timesformer.py but for what is said here: no mirroring, one frame
+The recipe is that of configs/kinetics400/timesformer.py with these changes: no flipping, one frame
 from each of 8 (HR 16, L 64) equal parts of the video. Deviation: the authors feed blue before red.
 
 Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training

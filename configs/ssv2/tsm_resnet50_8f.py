@@ -4,12 +4,13 @@
       --config.init.path=resnet50-0676ba61.pth
 
 Lin et al., arXiv:1811.08383, in the numbers of the authors' repository for Something-Something: as
-kinetics400/tsm_resnet50_8f.py, but rate 0.01 for 64 clips; nothing is mirrored, since left and right are
+kinetics400/tsm_resnet50_8f.py, but learning rate 0.01 for 64 clips; no flipping, since left and right are
 classes. "frames=16" takes 16 frames.
 
 Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
 and 24,777 validation videos are assumed.
-Effective batch: 64 clips = 8 devices x 8 x 1 accumulation step. Rate: 0.01 for 64 clips, linear in the batch.
+Effective batch: 64 clips = 8 devices x 8 x 1 accumulation step. Learning rate: 0.01 for 64 clips, linear in
+the batch.
 Views: 2 clips x 3 crops of 256 pixels, scores averaged.
 Hardware and hours: not measured.
 Expected: 61.2, with 16 frames 63.1 (the authors' model zoo).

@@ -1,12 +1,12 @@
-"""VideoMAE ViT-B: fine-tuning on Something-Something V2, arXiv:2203.12602.
+"""VideoMAE ViT-B: fine-tuning on Something-Something v2, arXiv:2203.12602.
 
   VIDJAX_DATA=/data vidjax train --config configs/ssv2/videomae_b_finetune.py \\
       --workdir runs/mae_b_ssv2 --config.init.path=runs/mae_ssv2
 
-As configs/kinetics400/videomae_b_finetune.py but 30 epochs, frames from equal segments, no mirroring, 2
-clips x 3 crops. Data: a folder ssv2 under VIDJAX_DATA; 168,913 training and 24,777 validation videos are
-assumed. Effective batch: 768 clips = 64 devices x 6 videos x 2 clips of each. Expected: 70.8 / 92.4 (the
-authors' model zoo).
+As configs/kinetics400/videomae_b_finetune.py but 30 epochs, frames from equal segments, no flipping, 2 clips
+x 3 crops. Data: a folder ssv2 under VIDJAX_DATA; 168,913 training and 24,777 validation videos are assumed.
+Effective batch: 768 clips = 64 devices x 6 videos x 2 clips of each. Expected: 70.8 / 92.4 (the authors'
+model zoo).
 """
 
 from ml_collections import ConfigDict

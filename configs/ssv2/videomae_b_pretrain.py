@@ -1,8 +1,8 @@
-"""VideoMAE ViT-B: masked pretraining on Something-Something V2, arXiv:2203.12602.
+"""VideoMAE ViT-B: masked pretraining on Something-Something v2, arXiv:2203.12602.
 
   VIDJAX_DATA=/data vidjax train --config configs/ssv2/videomae_b_pretrain.py --workdir runs/mae_ssv2
 
-As configs/kinetics400/videomae_b_pretrain.py but 2400 epochs, every second frame, and no mirroring, which
+As configs/kinetics400/videomae_b_pretrain.py but 2400 epochs, every second frame, and no flipping, which
 would change labels of left and right. Data: a folder ssv2 under VIDJAX_DATA; 168,913 training videos are
 assumed. Expected after fine-tuning: 70.8 / 92.4 (the authors' model zoo).
 """

@@ -1,17 +1,16 @@
-"""ViViT-L/16x2 with a factorised encoder on Something-Something v2, arXiv:2103.15691, section 4.1, table 6.
+"""ViViT-L/16x2 with a factorized encoder on Something-Something v2, arXiv:2103.15691, section 4.1, table 6.
 
   VIDJAX_DATA=/data vidjax train --config configs/ssv2/vivit_fe.py --workdir runs/vivit_ssv2 \
       --config.init.path=runs/vivit_l_fe
 
-The recipe is that of configs/kinetics400/vivit.py but for what is said here, in the numbers of the authors'
-config: 35 epochs, rate 0.4, mixup 0.3, label smoothing 0.3, drop path 0.3, RandAugment (2 operations of
-magnitude 20 of 30; here 4 of 6.7 of 10), no change of colours, no mirroring. `init.path` wants weights of
-Kinetics.
+The recipe is that of configs/kinetics400/vivit.py with the numbers of the authors' config: 35 epochs,
+learning rate 0.4, mixup 0.3, label smoothing 0.3, drop path 0.3, RandAugment (2 operations of magnitude 20 of
+30; here 4 of 6.7 of 10), no change of colors, no flipping. `init.path` expects weights of Kinetics.
 
 Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
 and 24,777 validation videos are assumed.
-Effective batch: 64 clips = 32 devices x 2 clips x 1 accumulation step x 1 clip per video. The rate does not
-follow the batch.
+Effective batch: 64 clips = 32 devices x 2 clips x 1 accumulation step x 1 clip per video. The learning rate
+does not follow the batch.
 Clips: 32 frames, every one, shorter side 288 scaled by 0.9 to 1.33, crop 256.
 Views: 4 clips x 3 crops, scores averaged.
 Hardware and hours: TPUs; not published, nor measured here.

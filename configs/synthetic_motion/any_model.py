@@ -1,4 +1,4 @@
-"""Any model in its tiny form on the twelve embedded motions, under one small budget: do its parts learn time?
+"""Any model in its tiny preset on the twelve embedded motions, under one small budget.
 
   vidjax train --config configs/synthetic_motion/any_model.py:model=tsm_resnet50_8f --workdir runs/motion_tsm
 

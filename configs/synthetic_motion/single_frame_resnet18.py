@@ -1,4 +1,4 @@
-"""The single-frame baseline on the same twelve kinds of motion: it sees one frame, and stays near chance.
+"""The single-frame baseline on the twelve motions: it sees one frame and stays near chance.
 
   vidjax train --config configs/synthetic_motion/single_frame_resnet18.py --workdir runs/motion_frame
 

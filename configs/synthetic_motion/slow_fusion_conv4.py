@@ -1,9 +1,9 @@
-"""A small 3D CNN learns twelve kinds of motion that no single frame tells.
+"""A small 3D CNN on the twelve motions, which a single frame does not reveal.
 
   vidjax train --config configs/synthetic_motion/slow_fusion_conv4.py --workdir runs/motion_3d
 
 Hardware: two CPU cores, about two minutes. Batch 16 on one device, no accumulation; the learning rate is not
-scaled. One view per video (1 clip x 1 crop). 1,200 training and 240 test videos, made on first use.
+scaled. One view per video (1 clip x 1 crop). 1,200 training and 240 test videos, generated on first use.
 """
 
 from ml_collections import ConfigDict

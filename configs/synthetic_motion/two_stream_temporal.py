@@ -1,13 +1,13 @@
-"""A temporal stream on optical flow learns the motions that its partner, on a single frame, cannot tell.
+"""The temporal stream of a two-stream network, on optical flow of the twelve motions.
 
   vidjax train --config configs/synthetic_motion/two_stream_temporal.py --workdir runs/motion_flow
 
-Sixteen fields of flow, DIS, between neighbouring frames of 64x64, computed while loading; a ResNet-18 of a
-quarter of the usual width sees them as 32 channels. A shape whose colours cycle in place does not move, and
-flow can hardly tell its two classes: about 11 of 12 is the best that flow alone can do.
+Sixteen fields of flow, DIS, between neighboring frames of 64x64, computed while loading; a ResNet-18 of a
+quarter of the usual width receives them as 32 channels. A shape whose colors cycle in place does not move,
+and flow can hardly distinguish its two classes, so flow alone reaches about 11/12 at best.
 
 Hardware: two CPU cores, about two minutes. Batch 16 on one device, no accumulation; the learning rate is not
-scaled. One view per video (1 clip x 1 crop). 1,200 training and 240 test videos, made on first use.
+scaled. One view per video (1 clip x 1 crop). 1,200 training and 240 test videos, generated on first use.
 """
 
 from ml_collections import ConfigDict

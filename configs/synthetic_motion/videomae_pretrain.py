@@ -1,10 +1,10 @@
-"""A small masked autoencoder learns from the embedded motions without their labels.
+"""A small masked autoencoder, pretrained on the embedded motions without labels.
 
   vidjax train --config configs/synthetic_motion/videomae_pretrain.py --workdir runs/motion_mae
 
-VideoMAE (arXiv:2203.12602) with what suits these clips: of four pairs of frames one is seen whole and the
-others are predicted, so that how things move has to be found out, and targets are plain pixels, since most
-patches hold nothing but smooth noise. 8 frames of 32x32 in tubelets of 2x8x8: 64 tokens, 16 of them visible.
+VideoMAE (arXiv:2203.12602), adapted to these clips: one of four pairs of frames is visible and the others are
+predicted, so that the model has to learn motion; targets are plain pixels, since most patches hold nothing
+but smooth noise. 8 frames of 32x32 in tubelets of 2x8x8: 64 tokens, 16 of them visible.
 Hardware: two CPU cores, three minutes. Batch 32 = one device x 16 videos x 2 clips of each, no accumulation,
 3,000 updates; lr 3e-3 at this batch, not scaled.
 """

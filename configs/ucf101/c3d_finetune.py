@@ -3,18 +3,18 @@
   VIDJAX_DATA=/data vidjax train --config configs/ucf101/c3d_finetune.py --workdir runs/c3d_ucf101 \
       --config.init.path=c3d.pth
 
-The recipe of the authors' release of arXiv:1412.0767: SGD with momentum 0.9, batches of 30, rate 1e-4 divided
-by 10 every 5,000 of 20,000 steps, weight decay 5e-4 on kernels, dropout 0.5; frames of 128x171, 16 in a row,
-crops of 112x112, mirrored. Their rate is doubled for biases, ours is not, and their clips are every sixteenth
-frame's where ours begin anywhere.
+The recipe of the authors' release of arXiv:1412.0767: SGD with momentum 0.9, batches of 30, learning rate
+1e-4 divided by 10 every 5,000 of 20,000 steps, weight decay 5e-4 on kernels, dropout 0.5; frames of 128x171,
+16 in a row, crops of 112x112, randomly flipped. Their learning rate is doubled for biases, ours is not, and
+their clips are every sixteenth frame's where ours begin anywhere.
 
 Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with train01.csv and
 test01.csv (path, label) made from the official lists. `init.path` is a run of configs/sports1m/c3d_scratch.py
 or a PyTorch file with layers conv1 to fc8; of weights carried over from the authors' Caffe,
 --config.model.options.last_pool=ceil pads as they do.
-Effective batch: 30 clips on one device, no accumulation; the rate is not scaled. Hardware and hours: not
-measured.
-Views: 10 clips x the centre crop, scores averaged.
+Effective batch: 30 clips on one device, no accumulation; the learning rate is not scaled. Hardware and hours:
+not measured.
+Views: 10 clips x the center crop, scores averaged.
 Expected: none published for this protocol; 82.3 is a linear SVM on the fc6 features of the network as it was
 trained on Sports-1M, over three splits (the paper, Table 3).
 """

@@ -8,8 +8,9 @@ Adam, batch 64, multi-scale crops. Theirs starts from a VGG-16 fine-tuned on sin
 then stays as it is ("trunk=frozen", the default); `init.path` is such a one, or a VGG-16 of ImageNet. The
 learning rate, 60 epochs and the cosine are ours; the paper stops early.
 
-Data: as configs/ucf101/lrcn_resnet50.py. Batch 64 = 8 a step on one device x 8 accumulation steps; the rate
-is not scaled. Views: 25 clips x 1 crop, scores averaged; the paper's also have corners and mirror images.
+Data: as configs/ucf101/lrcn_resnet50.py. Batch 64 = 8 a step on one device x 8 accumulation steps; the
+learning rate is not scaled. Views: 25 clips x 1 crop, scores averaged; the paper's also have corners and
+flipped copies.
 Hardware and hours: not measured.
 """
 

@@ -6,13 +6,13 @@
 Donahue et al., arXiv:1411.4389, section 4, with the settings of the authors' released solver: SGD, learning
 rate 0.001 (ten times that for the classifier) divided by 10 every 10,000 steps, weight decay 0.005, gradients
 clipped at norm 5, dropout 0.9 before the LSTM and 0.5 after it, 16 frames in a row, random crops of frames
-240 pixels high, mirrored. The number of steps, 30,000, is not in the released files. Theirs starts from a
-CaffeNet fine-tuned on single frames; `init.path` is a ResNet-50 of ImageNet, or such a one.
+240 pixels high, randomly flipped. The number of steps, 30,000, is not in the released files. Theirs starts
+from a CaffeNet fine-tuned on single frames; `init.path` is a ResNet-50 of ImageNet, or such a one.
 
 Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with train01.csv and
-test01.csv (path, label) made from the official lists. Batch 24 on one device, no accumulation; the rate is
-not scaled. Views: 20 clips x 1 crop, scores averaged; the paper's clips begin 8 frames apart, which is 22
-clips of a video of mean length. Hardware and hours: not measured.
+test01.csv (path, label) made from the official lists. Batch 24 on one device, no accumulation; the learning
+rate is not scaled. Views: 20 clips x 1 crop, scores averaged; the paper's clips begin 8 frames apart, which
+is 22 clips of a video of mean length. Hardware and hours: not measured.
 """
 
 from ml_collections import ConfigDict

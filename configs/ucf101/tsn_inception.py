@@ -1,4 +1,4 @@
-"""TSN on pictures of UCF101, split 1, from ImageNet weights.
+"""TSN on RGB frames of UCF101, split 1, from ImageNet weights.
 
   VIDJAX_DATA=/data vidjax train --config configs/ucf101/tsn_inception.py --workdir runs/tsn \
       --config.init.path=googlenet-1378be20.pth
@@ -6,14 +6,14 @@
       --workdir runs/tsn --config.init.path=resnet50-0676ba61.pth
 
 Wang et al., arXiv:1608.00859, sections 3.2 and 4.1: three segments; SGD with momentum 0.9, batches of 256,
-rate 0.001 divided by 10 after 2,000 and 4,000 of 4,500 steps; BatchNorm keeps its statistics but the first
-one (`partial_bn`), dropout 0.8; boxes at corners and centre of 1, 0.875, 0.75 or 0.66 of the shorter side,
-mirrored. Decay 5e-4 is that of the authors' solver. Deviations: torchvision's GoogLeNet with BatchNorm in
-place of BN-Inception.
+learning rate 0.001 divided by 10 after 2,000 and 4,000 of 4,500 steps; BatchNorm keeps its statistics but the
+first one (`partial_bn`), dropout 0.8; boxes at corners and center of 1, 0.875, 0.75 or 0.66 of the shorter
+side, randomly flipped. Weight decay 5e-4 is that of the authors' solver. Deviations: torchvision's GoogLeNet
+with BatchNorm in place of BN-Inception.
 
 Data: a folder ucf101 under VIDJAX_DATA with train01.csv and test01.csv (path, label); 9,537 training and
 3,783 test videos are assumed.
-Effective batch: 256 clips of 3 frames on one device, no accumulation; the rate is not scaled.
+Effective batch: 256 clips of 3 frames on one device, no accumulation; the learning rate is not scaled.
 Views: 8 clips of 3 frames x 3 crops; the paper takes 25 frames x 10 crops.
 Hardware and hours: not measured.
 Expected: not measured; the paper's 94.0 is of two streams and warped flow, mean of the three splits.

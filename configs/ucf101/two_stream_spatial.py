@@ -4,10 +4,10 @@
       --config.init.path=CNN_M
 
 Simonyan & Zisserman, arXiv:1406.2199, sections 2 and 5: a frame drawn from each of 256 videos, crops of 224
-from frames whose shorter side is 256, mirrored, with jittered colours; SGD with momentum 0.9, and to fine-
-tune an ImageNet network, rate 0.01 divided by 10 after 14,000 of 20,000 steps; dropout 0.9. "last" trains
-the last layer alone, as the stream that the paper fuses was. `init.path` is a checkpoint of cnn_m_2048; or,
-with "model=two_stream_resnet50_spatial", resnet50.pth of torchvision. Deviations: as in
+from frames whose shorter side is 256, randomly flipped, with jittered colors; SGD with momentum 0.9, and to
+fine-tune an ImageNet network, learning rate 0.01 divided by 10 after 14,000 of 20,000 steps; dropout 0.9.
+"last" trains the last layer alone, as the stream that the paper fuses was. `init.path` is a checkpoint of
+cnn_m_2048; or, with "model=two_stream_resnet50_spatial", resnet50.pth of torchvision. Deviations: as in
 two_stream_temporal.py; the strength of the jitter is not in the paper.
 
 Data, batch, views, hardware and hours: as in two_stream_temporal.py.

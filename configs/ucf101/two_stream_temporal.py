@@ -2,20 +2,20 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/ucf101/two_stream_temporal.py --workdir runs/temporal
 
-Simonyan & Zisserman, arXiv:1406.2199, sections 3 and 5: L = 10 fields between neighbouring frames, less
-their means, random crops of 224 from frames whose shorter side is 256, mirrored; SGD with momentum 0.9,
-batches of 256 videos with one stack each, rate 0.01 divided by 10 after 50,000 and 70,000 of 80,000 steps,
-dropout 0.9. Deviations: flow is DIS on the crops, computed while loading, where the paper stored Brox's of
-whole frames; the test views are 25 clips x 3 crops, where the paper's are 25 x 10 (corners and centre, and
-their mirror images); weight decay, which the paper does not give, is Caffe's usual 5e-4.
+Simonyan & Zisserman, arXiv:1406.2199, sections 3 and 5: L = 10 fields between neighboring frames, less their
+means, random crops of 224 from frames whose shorter side is 256, randomly flipped; SGD with momentum 0.9,
+batches of 256 videos with one stack each, learning rate 0.01 divided by 10 after 50,000 and 70,000 of 80,000
+steps, dropout 0.9. Deviations: flow is DIS on the crops, computed while loading, where the paper stored
+Brox's of whole frames; the test views are 25 clips x 3 crops, where the paper's are 25 x 10 (corners and
+center, and their flipped copies); weight decay, which the paper does not give, is Caffe's usual 5e-4.
 
 The other half is two_stream_spatial.py; `vidjax eval` both, also with --config.data.eval_split=train, and
 `vidjax fuse` averages their scores or fits an SVM.
 
 Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with train01.csv and
-test01.csv (path, label) made from the official lists. Batch 256 over all devices, no accumulation; the rate
-is not scaled. With "model=two_stream_resnet50_temporal" and --config.init.path=resnet50.pth the first
-kernel is the ImageNet one, averaged over its colours. Hardware and hours: not measured.
+test01.csv (path, label) made from the official lists. Batch 256 over all devices, no accumulation; the
+learning rate is not scaled. With "model=two_stream_resnet50_temporal" and --config.init.path=resnet50.pth the
+first kernel is the ImageNet one, averaged over its colors. Hardware and hours: not measured.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,10 @@
 
   VIDJAX_DATA=/data vidjax train --config configs/ucf101/videomae_b_pretrain.py --workdir runs/mae_ucf
 
-The authors' script: as configs/kinetics400/videomae_b_pretrain.py but masks of 75 %, rate 3e-4, 3200 epochs
-and an effective batch of 192 clips = 8 devices x 24 clips x 1 accumulation step x 1 clip per video. Data: a
-folder ucf101 under VIDJAX_DATA; 9,537 training videos (split 1) are assumed. Expected after fine-tuning:
-91.3 / 98.5 (the authors' model zoo).
+The authors' script: as configs/kinetics400/videomae_b_pretrain.py but masks of 75 %, learning rate 3e-4, 3200
+epochs and an effective batch of 192 clips = 8 devices x 24 clips x 1 accumulation step x 1 clip per video.
+Data: a folder ucf101 under VIDJAX_DATA; 9,537 training videos (split 1) are assumed. Expected after
+fine-tuning: 91.3 / 98.5 (the authors' model zoo).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""Any model in its tiny form on Weizmann (10 actions, performers held out), under one small budget.
+"""Any model in its tiny preset on Weizmann (10 actions, performers held out), under one small budget.
 
   VIDJAX_DATA=/data vidjax train --config configs/weizmann/any_model.py:model=s3d --workdir runs/weizmann_s3d
 
-Data as in slow_fusion_conv4.py: 60 training clips, 30 test clips of three other performers. 8 grey frames of
+Data as in slow_fusion_conv4.py: 60 training clips, 30 test clips of three other performers. 8 gray frames of
 48x48, every third one. Hardware: two CPU cores, about a minute. Batch 16 on one device, no accumulation, 300
 updates (80 epochs); the learning rate is not scaled. Views: 3 clips x 1 crop, scores averaged. The
 experiments that compare models start from here.

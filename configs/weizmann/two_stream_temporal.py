@@ -3,7 +3,7 @@
   VIDJAX_DATA=/data vidjax train --config configs/weizmann/two_stream_temporal.py --workdir runs/weizmann_flow
 
 The recipe is that of slow_fusion_conv4.py. Ten fields of flow, DIS, two frames apart, computed on the crops
-while loading; a ResNet-18 of a quarter of the usual width sees them as 20 channels.
+while loading; a ResNet-18 of a quarter of the usual width receives them as 20 channels.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
   VIDJAX_DATA=/data vidjax train --config configs/weizmann/videomae_pretrain.py --workdir runs/weizmann_mae
 
 Recipe and network of configs/synthetic_motion/videomae_pretrain.py, on 60 clips of six performers (the other
-three are never seen): 8 grey frames of 48x48, every third one, mirrored and cropped at random; 144 tokens, 36
-of them visible. Hardware: two CPU cores, a few minutes. Batch 32 = one device x 16 videos x 2 clips of each,
-no accumulation; the learning rate is not scaled.
+three are never seen): 8 gray frames of 48x48, every third one, randomly flipped and cropped at random; 144
+tokens, 36 of them visible. Hardware: two CPU cores, a few minutes. Batch 32 = one device x 16 videos x 2
+clips of each, no accumulation; the learning rate is not scaled.
 """
 
 from ml_collections import ConfigDict

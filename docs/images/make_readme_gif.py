@@ -24,7 +24,7 @@ from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.reconstruction import reconstruct
 from vidjax.train.experiment import build, load_sources
 
-SHOWN = ("spin_clockwise", "colours_forward", "shrink_then_snap")
+SHOWN = ("move_right", "speed_slow", "shrink_then_snap")
 SIDE, GAP, TOP, BARS = 160, 10, 30, 250
 INK, MUTED, ACCENT, TRACK = "#1c2430", "#5d6878", "#2f6fdf", "#e6eaf0"
 
@@ -36,16 +36,16 @@ def main(demo: pathlib.Path) -> None:
     scores /= scores.sum(1, keepdims=True)
     names = list(result.class_names)
     right = scores.argmax(1) == result.labels
-    chosen = []
-    for name in SHOWN:  # the most confident correct prediction of each class
-        of_class = right & (result.labels == names.index(name))
-        chosen.append(int(np.argmax(scores.max(1) * of_class)))
-
-    clips = _panels(demo / "pretraining", [result.ids[i] for i in chosen])
-    frames = [
-        _frame(clips, t, [_top(names, scores[i]) for i in chosen]) for t in range(len(clips[0]["original"]))
-    ]
-    palette = _stacked(frames).quantize(96, dither=Image.Dither.NONE)
+    chosen, clips = [], []
+    for name in SHOWN:  # of each class, the correctly predicted clip with the lowest reconstruction error
+        candidates = np.flatnonzero(right & (result.labels == names.index(name)))
+        panels = _panels(demo / "pretraining", [result.ids[i] for i in candidates])
+        best = int(np.argmin([np.square(p["leak-free"] - p["original"]).mean() for p in panels]))
+        chosen.append(candidates[best])
+        clips.append(panels[best])
+    tops = [_top(names, scores[i]) for i in chosen]
+    frames = [_frame(clips, t, tops) for t in range(len(clips[0]["original"]))]
+    palette = _stacked(frames).quantize(224, dither=Image.Dither.NONE)
     first, *rest = (f.quantize(palette=palette, dither=Image.Dither.NONE) for f in frames)
     out = io.BytesIO()
     first.save(out, "GIF", save_all=True, append_images=rest, duration=250, loop=0, optimize=True)

@@ -46,10 +46,11 @@ class Engine:
     def replicate(self, variables: Any) -> Any:
         """Puts host arrays, the same on all hosts, on every device of the mesh."""
         whole = NamedSharding(self.mesh, P())
-        return jax.tree.map(
-            lambda x: jax.make_array_from_callback(np.shape(x), whole, lambda i, x=x: np.asarray(x)[i]),
-            variables,
-        )
+
+        def replicated(x: Any) -> jax.Array:
+            return jax.make_array_from_callback(np.shape(x), whole, lambda index: np.asarray(x)[index])
+
+        return jax.tree.map(replicated, variables)
 
     def run(self, variables: Any, batches: Iterable[Batch], empty: Batch | None = None) -> Iterator[Batch]:
         """Applies the function to each batch.

@@ -74,7 +74,7 @@ class MAE:
         decoded: jax.Array,
         weight: jax.Array,
         train: bool = False,
-    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, jax.Array, Any]:
         """Returns the weighted sum of token errors and sum of weights per clip, [B], and the endpoints."""
         predicted, endpoints = model.apply({"params": params}, video, train, visible, decoded)
         error = jnp.square(predicted - self.targets(model, video, decoded)).mean(-1)

@@ -46,7 +46,7 @@ def mix(
     share = switch if mixup and cutmix else float(bool(cutmix))
     cut = jax.random.uniform(choice) < share
     lam = jax.random.beta(beta, jnp.where(cut, cutmix, mixup), jnp.where(cut, cutmix, mixup))
-    box = _box(place, video.shape[-3:-1], jnp.sqrt(1 - lam), jnp.sqrt(1 - lam))
+    box = _box(place, (video.shape[-3], video.shape[-2]), jnp.sqrt(1 - lam), jnp.sqrt(1 - lam))
     lam = jnp.where(cut, 1 - box.mean(), lam)
     keep = jnp.where(cut, 1.0 - box, lam).reshape((1,) * (video.ndim - 3) + (*box.shape, 1))
     video = video * keep.astype(video.dtype) + _mirror(video) * (1 - keep).astype(video.dtype)

@@ -148,6 +148,7 @@ class _Service:
             text=True,
             start_new_session=True,  # a terminal's Ctrl-C is for the processes that need the service to stop
         )
+        assert self._process.stdout  # a pipe, see above
         if self._process.stdout.readline() != "ready\n":
             raise RuntimeError(f"the coordination service cannot listen on {address}")
 
@@ -163,7 +164,7 @@ class _Watch:
 
     def __init__(self, timeout: float):
         self._me, self._count, self._timeout = jax.process_index(), jax.process_count(), timeout
-        self._client = distributed.global_state.client
+        self._client: Any = distributed.global_state.client
         self._beats: dict[int, tuple[str, float]] = {}  # the last one of each process, and when it was new
         self._pause = min(timeout / 10, max(1.0, self._count / 50))  # thousands of processes write less often
         self._suspicious = threading.Event()  # the main thread met an error and waits for its cause

@@ -33,7 +33,7 @@ class MetricsWriter:
         files.write(self._path, "".join(self._lines))
         self._remote = files.is_remote(workdir)
         self._written = time.monotonic()
-        self._file = None if self._remote else self._path.open("a", encoding="utf-8")
+        self._file: Any = None if self._remote else self._path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step)
 
     def write(self, step: int, split: str, values: Mapping[str, float], epoch: float) -> None:

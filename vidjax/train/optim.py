@@ -152,7 +152,9 @@ def frozen_params(config: ConfigDict, params: Any, frozen: str | None = None) ->
 
 def groups_text(config: ConfigDict, params: Any, frozen: str | None = None) -> str:
     """Returns the parameter counts of each kind of update, in one line, for arrays or their shapes."""
-    c, counts, named, scales = config.optimizer, Counter(), Counter(), []
+    c, scales = config.optimizer, []
+    counts: Counter[str] = Counter()
+    named: Counter[str] = Counter()
     groups = jax.tree.leaves(param_groups(config, params, frozen))
     for x, group in zip(jax.tree.leaves(params), groups):
         size = math.prod(x.shape)
