@@ -243,5 +243,5 @@ def test_extreme_values_build_or_are_named(overrides, cache, monkeypatch):
 
 def test_a_config_must_be_a_python_file(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="must end in .py"):
+    with pytest.raises(UserError, match=r"must end in \.py"):
         load(str(tmp_path / "config.json"))
