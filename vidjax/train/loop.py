@@ -119,7 +119,7 @@ class _Run:
         scale = statistics(registry.spec(exp.config.model.name), exp.config.data)
         prepare = functools.partial(normalize, **scale)
         across = exp.config.parallel.mode == "pmap"  # there, a batch is one host's
-        self.precise_bn = make_precise_bn(exp.model, prepare, across)
+        self.precise_bn = make_precise_bn(exp.model, prepare, across, exp.mesh)
 
     def steps(self, state: State, start: int, evaluate_first: bool) -> Result | None:
         """Runs the steps after `start`. Returns the last evaluation, or None where it was asked to stop.

@@ -12,14 +12,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from vidjax.layers.norm import statistics
+from vidjax.train.sharding import in_mesh
 
 
 def make_precise_bn(
     model: nn.Module,
     prepare: Callable[[Any], jax.Array] = lambda clip: clip,
     across_hosts: bool = False,
+    mesh: Mesh | None = None,
 ) -> Callable[[Mapping[str, Any], Iterable[Any]], dict[str, Any]]:
     """Builds `collections = precise_bn(variables, clips)`: the statistics over `clips`, equal to those of all
     of them at once with a group for each batch. Make it once: it is compiled once for all its calls.
@@ -28,6 +31,7 @@ def make_precise_bn(
       model: a linen module with BatchNorm.
       prepare: from a batch to what the model takes, on the device.
       across_hosts: whether each host has batches of its own, whose statistics are pooled as well.
+      mesh: the mesh that the batches are on, for kernels that partition themselves.
 
     Returns:
       A function of variables (params and the other collections; the old statistics are not used) and clips
@@ -35,7 +39,6 @@ def make_precise_bn(
       each array where the old one was.
     """
 
-    @jax.jit
     def measure(variables: Mapping[str, Any], clip: Any, key: jax.Array) -> Any:
         mutable = [name for name in variables if name != "params"]
         with statistics("measured"):
@@ -43,6 +46,8 @@ def make_precise_bn(
                 variables, prepare(clip), train=True, mutable=mutable, rngs={"dropout": key}
             )
         return state["batch_stats"]
+
+    measure = jax.jit(measure if mesh is None else in_mesh(mesh, measure))
 
     def precise_bn(variables: Mapping[str, Any], clips: Iterable[Any]) -> dict[str, Any]:
         rng = jax.random.PRNGKey(0)
