@@ -112,7 +112,10 @@ def test_errors(capsys):
         (("r3d_18", "--classes", "-3"), "negative"),
         (("two_stream_resnet18", "--frames", "8"), "several streams"),
         (("two_stream_resnet18_temporal", "--frames", "8"), "does not take an input of 8x224x224x2"),
-        (("slowfast_r50_4x16", "--frames", "7"), "7 frames is too short for SlowFast of alpha=8: give it 8"),
+        (
+            ("slowfast_r50_4x16", "--frames", "7"),
+            "7 frames is too short for SlowFast with alpha=8; use at least 8",
+        ),
         (
             ("vivit_b_16x2", "--frames", "33", "--size", "225"),
             "frames=33 does not divide into the tubelets of 2 frames of vivit_b_16x2: set it to 32 or 34",

@@ -22,7 +22,7 @@ def shapes(model, video_shape):
     return variables["params"], *jax.eval_shape(model.apply, variables, video)
 
 
-def test_sizes_of_table_1():
+def test_feature_sizes_match_table_1():
     _, logits, e = shapes(create_model("slowfast_r50_4x16"), (2, 32, 224, 224, 3))
     sizes = {"stem": (56, 64), "stage1": (56, 256), "stage2": (28, 512), "stage3": (14, 1024)}
     for name, (side, channels) in {**sizes, "stage4": (7, 2048)}.items():
@@ -31,13 +31,13 @@ def test_sizes_of_table_1():
     assert e["pre_logits"].shape == (2, 2304) and logits.shape == (2, 400)
 
 
-def test_detection_keeps_the_size_of_the_last_stage():
+def test_detection_preset_keeps_resolution_of_last_stage():
     model = create_model("slowfast_r50_4x16", spatial_strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
     _, _, e = shapes(model, (1, 32, 224, 224, 3))
     assert e["stage4"].shape == (1, 4, 14, 14, 2048) and e["fast_stage4"].shape == (1, 32, 14, 14, 256)
 
 
-def test_the_fast_pathway_costs_an_eighth_for_eight_times_the_frames():
+def test_fast_pathway_macs_are_alpha_beta_squared_of_slow():
     """alpha beta^2 of the slow pathway where both have the same kernels and no lateral channels enter."""
     cost = model_cost(create_model("slowfast_r50_4x16"), (32, 224, 224, 3)).by_module()
     for block in ("stage3_block1", "stage3_block5", "stage4_block2"):
@@ -50,7 +50,7 @@ def test_the_fast_pathway_costs_an_eighth_for_eight_times_the_frames():
 
 
 @pytest.mark.parametrize("form", ["conv", "sample", "channels", "sum", "none"])
-def test_forms_of_the_lateral_connection(form):
+def test_lateral_forms_have_expected_channels(form):
     model = tiny(lateral=form, alpha=8, width=16)
     params, _, e = shapes(model, (1, 16, 32, 32, 3))
     slow_in = params["slow_stage2_block0"]["conv1"]["kernel"].shape[-2]
@@ -60,20 +60,20 @@ def test_forms_of_the_lateral_connection(form):
     assert e["stage4"].shape[1] == 2 and e["fast_stage4"].shape[1] == 16
 
 
-def test_what_is_told_by_frames_and_by_channels():
+def test_lateral_values_of_each_form():
     slow, fast = jnp.zeros((1, 2, 1, 1, 6)), jnp.arange(12.0).reshape(1, 6, 1, 1, 2)
-    tell = lambda form, x=slow: np.ravel(Lateral(form, 3, 5, 2, None, None).apply({}, x, fast, False))  # noqa: E731
-    assert tell("sample").reshape(2, 8)[:, 6:].tolist() == [[0, 1], [6, 7]]
-    assert tell("channels").reshape(2, 12)[:, 6:].tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
-    assert tell("sum").tolist() == list(range(12))
-    assert tell("none").tolist() == [0] * 12
+    fuse = lambda form, x=slow: np.ravel(Lateral(form, 3, 5, 2, None, None).apply({}, x, fast, False))  # noqa: E731
+    assert fuse("sample").reshape(2, 8)[:, 6:].tolist() == [[0, 1], [6, 7]]
+    assert fuse("channels").reshape(2, 12)[:, 6:].tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert fuse("sum").tolist() == list(range(12))
+    assert fuse("none").tolist() == [0] * 12
     with pytest.raises(UserError, match="alpha \\* beta = 1"):
-        tell("sum", slow[..., :5])
+        fuse("sum", slow[..., :5])
     with pytest.raises(UserError, match="did you mean sample"):
-        tell("sampel")
+        fuse("sampel")
 
 
-def test_frames_between_the_slow_ones_reach_the_fast_pathway_only():
+def test_fast_only_frames_do_not_reach_the_slow_pathway():
     model = tiny(lateral="none", stage_sizes=(1, 1))
     video = jax.random.normal(jax.random.key(1), (1, 8, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.key(0), video)
@@ -88,13 +88,13 @@ def test_frames_between_the_slow_ones_reach_the_fast_pathway_only():
 
 
 @pytest.mark.parametrize("alpha, frames", [(2, 8), (8, 16), (4, 10)])
-def test_other_rates(alpha, frames):
+def test_other_alpha_and_frame_counts(alpha, frames):
     _, logits, e = shapes(tiny(alpha=alpha), (2, frames, 32, 32, 3))
     assert e["stage4"].shape[1] == -(-frames // alpha) and e["fast_stage4"].shape[1] == frames
     assert logits.shape == (2, 3)
 
 
-def test_branches_begin_at_zero_in_the_full_model():
+def test_residual_branches_are_zero_initialized():
     model = tiny(zero_init=True, stage_sizes=(1, 1))
     video = jax.random.normal(jax.random.key(1), (1, 8, 32, 32, 3))
     params = jax.jit(model.init)(jax.random.key(0), video)["params"]
@@ -104,7 +104,7 @@ def test_branches_begin_at_zero_in_the_full_model():
             assert not block["bn3"]["scale"].any() and block["bn2"]["scale"].all()
 
 
-def test_temporal_kernels_of_sixteen_frames_stop_after_six_blocks():
+def test_r101_16x8_has_temporal_kernels_in_six_blocks_of_stage_3():
     model = create_model("slowfast_r101_16x8_nl")
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 32, 32, 3)))["params"]
     for pathway in ("slow", "fast"):
@@ -115,7 +115,7 @@ def test_temporal_kernels_of_sixteen_frames_stop_after_six_blocks():
 
 
 @pytest.mark.parametrize("name, frames", [("4x16", 32), ("8x8", 32), ("16x8", 64)])
-def test_slow_frames_of_the_published_weights_are_spread_from_the_first_to_the_last(name, frames):
+def test_linspace_slow_frames_match_published_code(name, frames):
     slow = int(name.split("x")[0])
     alpha = frames // slow
     want = [int(i * (frames - 1) / (slow - 1)) for i in range(slow)]
@@ -130,7 +130,7 @@ def test_slow_frames_of_the_published_weights_are_spread_from_the_first_to_the_l
     assert want == torch[name]
 
 
-def test_the_rule_of_the_slow_frames_moves_the_slow_pathway_only():
+def test_slow_frames_rule_changes_only_the_slow_pathway():
     models = [tiny(lateral="none", stage_sizes=(1, 1), slow_frames=rule) for rule in ("stride", "linspace")]
     video = jax.random.normal(jax.random.key(1), (1, 8, 32, 32, 3))
     variables = jax.jit(models[0].init)(jax.random.key(0), video)
@@ -141,5 +141,5 @@ def test_the_rule_of_the_slow_frames_moves_the_slow_pathway_only():
     with pytest.raises(UserError, match="did you mean linspace"):
         slow_indices(8, 4, "linspac")
     for rule in SLOW_FRAMES:
-        with pytest.raises(UserError, match="a clip of 3 frames is too short for SlowFast of alpha=4"):
+        with pytest.raises(UserError, match="a clip of 3 frames is too short for SlowFast with alpha=4"):
             slow_indices(3, 4, rule)

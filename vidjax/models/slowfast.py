@@ -1,13 +1,14 @@
-"""SlowFast: one pathway sees few frames in many channels, the other many frames in few.
+"""SlowFast: a slow pathway with few frames and many channels, a fast one with many frames and few channels.
 
-"SlowFast Networks for Video Recognition", Feichtenhofer et al., ICCV 2019, arXiv:1812.03982, table 1 and
-sections 3.1 to 3.3. Input: one clip at the fast rate, 32x224x224 for TxS = 4x16 and 8x8 and 64x224x224 for
-16x8; the slow pathway takes every alpha-th frame of it. PySlowFast and pytorchvideo, whose published weights
-fit, spread the slow frames evenly from the first to the last instead: `slow_frames="linspace"`, which their
-weights set when they are loaded or converted.
-Lateral connections lead from fast to slow after the stem and the first three stages; what they bring is put
-beside the slow channels. The R101 of 16 frames has kernels in time in the first six blocks of stage 3 only,
-the published R101 of 8 frames in all of them. `slow_r50_8x8` is the slow pathway alone (section 4.1).
+Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV 2019, arXiv:1812.03982, Table 1 and
+Sections 3.1 to 3.3. The input is one clip at the frame rate of the fast pathway: 32x224x224 for TxS = 4x16
+and 8x8, 64x224x224 for 16x8. The slow pathway takes every alpha-th frame. PySlowFast and pytorchvideo spread
+the slow frames evenly from the first to the last instead; loading or converting their weights sets
+`slow_frames="linspace"`.
+
+Lateral connections after the stem and the first three stages concatenate features of the fast pathway to the
+slow channels. The 16-frame R101 has temporal kernels in the first six blocks of stage 3 only, the published
+8-frame R101 in all of them. `slow_r50_8x8` is the slow pathway alone (Section 4.1).
 """
 
 from collections.abc import Callable
@@ -32,20 +33,27 @@ Kernels = tuple[int | tuple[int, ...], ...]
 
 
 def slow_indices(frames: int, alpha: int, rule: str) -> slice | np.ndarray:
-    """Returns the frames of a clip that the slow pathway takes, a slice or int64, ascending.
+    """Returns the indices of the slow pathway's frames.
 
-    "stride": every alpha-th from the first (Feichtenhofer et al., arXiv:1812.03982, table 1). "linspace": T /
-    alpha of them evenly from the first to the last, truncated (PySlowFast, slowfast/datasets/utils.py,
-    pack_pathway_output; pytorchvideo, transforms/functional.py, uniform_temporal_subsample_repeated).
+    Args:
+      frames: T, frames in the clip.
+      alpha: ratio of the frame rates of the fast and the slow pathway.
+      rule: "stride" takes every alpha-th frame from the first (Feichtenhofer et al., arXiv:1812.03982,
+        Table 1). "linspace" takes T // alpha frames at even distances from the first to the last, with
+        truncated indices (PySlowFast, slowfast/datasets/utils.py, pack_pathway_output; pytorchvideo,
+        transforms/functional.py, uniform_temporal_subsample_repeated).
+
+    Returns:
+      A slice, or ascending int64 indices.
 
     Raises:
-      UserError: unknown rule, or fewer frames than `alpha`.
+      UserError: `rule` is unknown, or there are fewer frames than `alpha`.
     """
     if rule not in SLOW_FRAMES:
         raise unknown("slow_frames of SlowFast", rule, SLOW_FRAMES)
     if frames < alpha:
         raise UserError(
-            f"a clip of {frames} frames is too short for SlowFast of alpha={alpha}: give it {alpha}"
+            f"a clip of {frames} frames is too short for SlowFast with alpha={alpha}; use at least {alpha}"
         )
     if rule == "stride":
         return slice(None, None, alpha)
@@ -53,14 +61,18 @@ def slow_indices(frames: int, alpha: int, rule: str) -> slice | np.ndarray:
 
 
 class Lateral(nn.Module):
-    """What the fast pathway tells the slow one (section 3.2, "lateral connections").
+    """Lateral connection from the fast to the slow pathway (Section 3.2).
 
     Attributes:
-      form: "conv" (the paper's "time-strided convolution"): a convolution over `kernel` frames at stride
-        `alpha` to `ratio` times the channels, a norm and a ReLU; "sample" ("time-strided sampling"): every
-        alpha-th frame; "channels" ("time-to-channel"): alpha frames side by side in the channels; "sum": the
-        same, added to the slow channels, of which there must be as many; "none": nothing.
-      alpha: fast frames to a slow one.
+      form: "conv" ("time-strided convolution" in the paper): a convolution over `kernel` frames with stride
+        `alpha` to `ratio` times the channels, batch normalization and ReLU. "sample" ("time-strided
+        sampling"): every alpha-th frame. "channels" ("time-to-channel"): alpha frames concatenated along the
+        channels. "sum": as "channels", but added to the slow pathway, which must have as many channels.
+        "none": no connection.
+      alpha: ratio of the frame rates of the fast and the slow pathway.
+      kernel: frames of the convolution's kernel.
+      ratio: output channels of the convolution, as a multiple of its input channels.
+      conv, norm: constructors of the convolution and of the normalization.
     """
 
     form: str
@@ -72,58 +84,69 @@ class Lateral(nn.Module):
 
     @nn.compact
     def __call__(self, slow: jax.Array, fast: jax.Array, train: bool) -> jax.Array:
-        """`slow` [B, T, H, W, C] with what it is told by `fast` [B, alpha T, H, W, beta C].
+        """Fuses the fast pathway into the slow one.
 
-        Raises `UserError` for a form that is none, or frames or channels that do not fit it.
+        Args:
+          slow: [B, T, H, W, C].
+          fast: [B, alpha T, H, W, beta C].
+          train: whether the normalization uses batch statistics.
+
+        Returns:
+          [B, T, H, W, C + lateral channels]; [B, T, H, W, C] for "sum" and "none".
+
+        Raises:
+          UserError: `form` is unknown, or does not fit the number of frames or channels.
         """
         if self.form not in LATERAL:
             raise unknown("lateral connection", self.form, LATERAL)
         if self.form == "none":
             return slow
         if self.form == "conv":
-            k, a = self.kernel, self.alpha
-            told = self.conv(self.ratio * fast.shape[-1], (k, 1, 1), (a, 1, 1), (k // 2, 0, 0), name="conv")(
-                fast
-            )
-            told = nn.relu(self.norm(name="bn")(told, train))
+            channels, k = self.ratio * fast.shape[-1], self.kernel
+            conv = self.conv(channels, (k, 1, 1), (self.alpha, 1, 1), (k // 2, 0, 0), name="conv")
+            lateral = nn.relu(self.norm(name="bn")(conv(fast), train))
         elif self.form == "sample":
-            told = fast[:, :: self.alpha]
+            lateral = fast[:, :: self.alpha]
         else:
             b, t, h, w, c = fast.shape
             if t % self.alpha:
-                raise UserError(f"{t} frames cannot go to the channels by {self.alpha}")
-            told = fast.reshape(b, -1, self.alpha, h, w, c).transpose(0, 1, 3, 4, 2, 5)
-            told = told.reshape(*told.shape[:4], -1)
-        if self.form == "sum":
-            if told.shape != slow.shape:
                 raise UserError(
-                    f"a lateral sum needs alpha * beta = 1: {told.shape[-1]} and {slow.shape[-1]} channels"
+                    f"lateral {self.form!r}: {t} fast frames are not divisible by alpha={self.alpha}"
                 )
-            return slow + told
-        return jnp.concatenate([slow, told], axis=-1)
+            lateral = fast.reshape(b, -1, self.alpha, h, w, c).transpose(0, 1, 3, 4, 2, 5)
+            lateral = lateral.reshape(*lateral.shape[:4], -1)
+        if self.form == "sum":
+            if lateral.shape != slow.shape:
+                raise UserError(
+                    f"lateral 'sum' requires alpha * beta = 1, got {lateral.shape[-1]} lateral and "
+                    f"{slow.shape[-1]} slow channels"
+                )
+            return slow + lateral
+        return jnp.concatenate([slow, lateral], axis=-1)
 
 
 class SlowFast(nn.Module):
-    """Two bottleneck ResNets with lateral connections, global averages of both and one linear layer.
+    """Two bottleneck ResNets with lateral connections, global average pooling and one linear layer.
 
     Attributes:
-      num_classes: size of the last layer; 0 leaves it out and returns the pooled features of both pathways.
-      stage_sizes: blocks per stage, of both.
-      width: channels inside the slow first stage's blocks.
-      alpha: fast frames to a slow one.
-      slow_frames: which frames are slow ones, "stride" or "linspace", see `slow_indices`.
-      beta: fast channels to a slow one.
+      num_classes: K; 0 omits the classifier and returns the pooled features of both pathways.
+      stage_sizes: blocks per stage, in both pathways.
+      width: bottleneck channels of the slow pathway's first stage.
+      alpha: ratio of the frame rates of the fast and the slow pathway.
+      slow_frames: which frames the slow pathway takes, "stride" or "linspace", see `slow_indices`.
+      beta: ratio of the channels of the fast and the slow pathway.
       lateral: form of the lateral connections, see `Lateral`.
-      lateral_kernel, lateral_ratio: frames of a lateral convolution, and its channels by those of the fast
-        pathway.
-      slow_kernels, fast_kernels: frames that the blocks of each stage see, as in `ResNet3D`.
-      spatial_strides, dilations: of the 3x3 convolutions at the start of each stage and in all of it; with
-        (1, 2, 2, 1) and (1, 1, 1, 2) the last stage keeps its size, for detection (section 5).
-      non_local: for each stage, the slow blocks after which there is a non-local block.
+      lateral_kernel, lateral_ratio: `kernel` and `ratio` of `Lateral`.
+      slow_kernels, fast_kernels: temporal kernel sizes per stage, as in `ResNet3D`.
+      spatial_strides: stride of each stage's first 3x3 convolution.
+      dilations: spatial dilation of each stage's 3x3 convolutions. With strides (1, 2, 2, 1) and dilations
+        (1, 1, 1, 2) the last stage keeps its resolution, for detection (Section 5).
+      non_local: per stage, the blocks of the slow pathway that a non-local block follows.
       non_local_form: see `NonLocal`.
-      zero_init: start every residual branch at zero.
-      dropout: rate before the last layer.
+      zero_init: initialize the last scale of every residual branch to zero.
+      dropout: rate before the classifier.
       bn_groups: see `BatchNorm`.
+      dtype, param_dtype: dtypes of the computation and of the parameters.
     """
 
     num_classes: int
@@ -152,8 +175,9 @@ class SlowFast(nn.Module):
         """Classifies `video` [B, T, H, W, C].
 
         Returns:
-          Logits [B, K], and the endpoints stem, stage1.. of the slow pathway [B, T / alpha, H, W, C], before
-          the lateral connection; fast_stem, fast_stage1.. of the fast one [B, T, H, W, beta C]; pre_logits.
+          Logits float32 [B, K], and endpoints: stem, stage1, ... of the slow pathway before the lateral
+          connection [B, T / alpha, H, W, C]; fast_stem, fast_stage1, ... of the fast pathway
+          [B, T, H, W, beta C]; pre_logits [B, D].
         """
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         conv = partial(Conv, **types)
@@ -161,11 +185,11 @@ class SlowFast(nn.Module):
         parts = dict(conv=conv, norm=norm)
         lateral = partial(Lateral, self.lateral, self.alpha, self.lateral_kernel, self.lateral_ratio, **parts)
         attend = partial(NonLocal, self.non_local_form, zero_init=self.zero_init, **parts)
-        thin = lambda channels: max(1, round(self.beta * channels))  # noqa: E731
+        fast_width = lambda channels: max(1, round(self.beta * channels))  # noqa: E731
 
         slow = video[:, slow_indices(video.shape[1], self.alpha, self.slow_frames)]
         slow = run_stem(slow, train, self.width, 1, True, **parts, to="slow_")
-        fast = run_stem(video, train, thin(self.width), 5, True, **parts, to="fast_")
+        fast = run_stem(video, train, fast_width(self.width), 5, True, **parts, to="fast_")
         endpoints = {"stem": slow, "fast_stem": fast}
         slow = lateral(name="lateral_stem")(slow, fast, train)
         for i, blocks in enumerate(self.stage_sizes):
@@ -183,7 +207,7 @@ class SlowFast(nn.Module):
             fast = run(
                 fast,
                 name=f"fast_{stage}",
-                block=partial(block, thin(width)),
+                block=partial(block, fast_width(width)),
                 temporal_kernels=self.fast_kernels[i],
             )
             endpoints |= {stage: slow, f"fast_{stage}": fast}
@@ -197,8 +221,8 @@ class SlowFast(nn.Module):
 
 _FEICHTENHOFER = dict(paper="SlowFast Networks for Video Recognition", year=2019, arxiv="1812.03982")
 _R101 = dict(stage_sizes=(3, 4, 23, 3), alpha=4)
-_SIX = (3,) * 6 + (1,) * 17
-_R101_16 = _R101 | dict(slow_kernels=(1, 1, _SIX, 3), fast_kernels=(3, 3, _SIX, 3))
+_FIRST_SIX = (3,) * 6 + (1,) * 17
+_R101_16 = _R101 | dict(slow_kernels=(1, 1, _FIRST_SIX, 3), fast_kernels=(3, 3, _FIRST_SIX, 3))
 _TINY = dict(
     stage_sizes=(1, 1, 1, 1),
     width=16,
@@ -211,34 +235,56 @@ _TINY = dict(
 _PAPER = "arXiv:1812.03982, table 2"
 
 _NL = dict(non_local=((), (), (6, 13, 20), ()))
-# name: (fields, frames, parameters, GMACs at 224, top-1, top-5, pytorchvideo's checkpoint)
+# gmacs: at 224x224. checkpoint: in pytorchvideo's model zoo.
 _PRESETS = {
-    "slowfast_r50_4x16": ({}, 32, 34_480_216, 27.64, 75.6, 92.1, "4x16_R50"),
-    "slowfast_r50_8x8": (dict(alpha=4, lateral_kernel=7), 32, 34_566_488, 50.31, 77.0, 92.6, "8x8_R50"),
-    "slowfast_r101_8x8": (_R101, 32, 62_826_968, 96.4, 77.9, 93.2, "8x8_R101"),
-    "slowfast_r101_16x8": (_R101_16, 64, 53_774_808, 163.1, 78.9, 93.5, "16x8_R101_50_50"),
-    "slowfast_r101_16x8_nl": (_R101_16 | _NL, 64, 60_080_088, None, 79.8, 93.9, ""),
+    "slowfast_r50_4x16": dict(
+        fields={}, frames=32, params=34_480_216, gmacs=27.64, top1=75.6, top5=92.1, checkpoint="4x16_R50"
+    ),
+    "slowfast_r50_8x8": dict(
+        fields=dict(alpha=4, lateral_kernel=7),
+        frames=32,
+        params=34_566_488,
+        gmacs=50.31,
+        top1=77.0,
+        top5=92.6,
+        checkpoint="8x8_R50",
+    ),
+    "slowfast_r101_8x8": dict(
+        fields=_R101, frames=32, params=62_826_968, gmacs=96.4, top1=77.9, top5=93.2, checkpoint="8x8_R101"
+    ),
+    "slowfast_r101_16x8": dict(
+        fields=_R101_16,
+        frames=64,
+        params=53_774_808,
+        gmacs=163.1,
+        top1=78.9,
+        top5=93.5,
+        checkpoint="16x8_R101_50_50",
+    ),
+    "slowfast_r101_16x8_nl": dict(
+        fields=_R101_16 | _NL, frames=64, params=60_080_088, gmacs=None, top1=79.8, top5=93.9, checkpoint=""
+    ),
 }
 
-for _name, (_fields, _frames, _params, _gmacs, _top1, _top5, _weights) in _PRESETS.items():
+for _name, _preset in _PRESETS.items():
     register_model(
         ModelSpec(
             name=_name,
             family="slowfast",
             module=SlowFast,
-            preset=_fields,
-            tiny=_TINY | (dict(non_local=((), (), (0,), ())) if "non_local" in _fields else {}),
-            input_shape=(_frames, 224, 224, 3),
+            preset=_preset["fields"],
+            tiny=_TINY | (dict(non_local=((), (), (0,), ())) if "non_local" in _preset["fields"] else {}),
+            input_shape=(_preset["frames"], 224, 224, 3),
             tiny_input_shape=(8, 32, 32, 3),
             stride=2,
             fps=30,
             temporal="two frame rates, 3D kernels, lateral connections",
             order_aware=True,
-            params=_params,
-            gmacs=_gmacs,
-            results=(Result("Kinetics-400", _top1, _top5, "10x3", f"{_PAPER}, 256x256"),),
-            weights=f"pytorchvideo model zoo, SLOWFAST_{_weights}" if _weights else "",
-            licence="Apache-2.0" if _weights else "",
+            params=_preset["params"],
+            gmacs=_preset["gmacs"],
+            results=(Result("Kinetics-400", _preset["top1"], _preset["top5"], "10x3", f"{_PAPER}, 256x256"),),
+            weights=_preset["checkpoint"] and f"pytorchvideo model zoo, SLOWFAST_{_preset['checkpoint']}",
+            licence="Apache-2.0" if _preset["checkpoint"] else "",
             **_FEICHTENHOFER,
             **GREY,
         )
