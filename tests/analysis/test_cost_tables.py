@@ -9,7 +9,7 @@ import vidjax
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "cost_tables"
 
 
-def test_tables(monkeypatch):
+def test_committed_tables_match_the_script(monkeypatch):
     """Fields are measured for one fusion; test_receptive_field.py holds what is computed to gradients."""
     spec = importlib.util.spec_from_file_location("cost_tables_run", FOLDER / "run.py")
     run = importlib.util.module_from_spec(spec)

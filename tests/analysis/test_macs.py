@@ -26,11 +26,11 @@ def macs(fn, *shapes):
         ((3, 20, 5), (4, 5, 7), dict(padding=0, strides=4), 3 * 5 * 4 * 5 * 7),
     ],
 )
-def test_convolutions(x, kernel, options, expected):
+def test_macs_of_convolutions(x, kernel, options, expected):
     assert macs(lambda a, k: conv(a, k, **options), x, kernel) == expected
 
 
-def test_convolutions_of_any_layout():
+def test_macs_are_independent_of_convolution_layout():
     def channels_first(x, k):
         return lax.conv_general_dilated(x, k, (2, 2), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
 
@@ -43,19 +43,19 @@ def test_convolutions_of_any_layout():
     assert macs(by_batch, (4, 3, 10), (8, 3, 3)) == 2 * 8 * 8 * 3 * 3
 
 
-def test_a_transposed_convolution_counts_its_inputs():
+def test_transposed_convolution_counts_its_inputs():
     layer = lambda x, k: lax.conv_transpose(x, k, (2, 2), "SAME")  # noqa: E731
     assert macs(layer, (1, 8, 8, 4), (4, 4, 4, 6)) == 64 * 16 * 4 * 6
 
 
-def test_matrix_products():
+def test_macs_of_matrix_products():
     assert macs(jnp.matmul, (5, 7), (7, 11)) == 5 * 7 * 11
     assert macs(jnp.matmul, (2, 3, 5, 7), (2, 3, 7, 11)) == 6 * 5 * 7 * 11
     scores = lambda q, k: jnp.einsum("bqhd,bkhd->bhqk", q, k)  # noqa: E731
     assert macs(scores, (2, 10, 3, 8), (2, 20, 3, 8)) == 2 * 3 * 10 * 20 * 8
 
 
-def test_attention_is_two_products():
+def test_macs_of_attention_are_two_matrix_products():
     q, k = (2, 10, 3, 8), (2, 20, 3, 8)
     assert macs(jax.nn.dot_product_attention, q, k, k) == 2 * (2 * 3 * 10 * 20 * 8)
 
@@ -95,25 +95,25 @@ def _custom_jvp():
         (lambda x, w: jax.grad(jax.checkpoint(lambda w: (x @ w @ w).sum()))(w), 6 * ONE),
     ],
 )
-def test_through_transformations(fn, expected):
+def test_macs_under_transformations(fn, expected):
     assert macs(fn, (2, 4), W) == expected
 
 
-def test_a_loop_of_unknown_length_counts_once_and_is_reported():
+def test_while_loop_counts_once_and_is_reported():
     cost = function_cost(
         lambda x, w: lax.while_loop(lambda c: c.sum() < 9, lambda c: c @ w, x), jnp.ones((2, 4)), jnp.ones(W)
     )
     assert (cost.macs, cost.loops) == (ONE, 1)
 
 
-def test_shards_are_counted_together():
+def test_shard_map_counts_all_shards():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     rows, whole = PartitionSpec("data"), PartitionSpec()
     fn = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
     assert macs(fn, (8, 4), W) == 8 * 16
 
 
-def test_work_on_elements_is_apart():
+def test_elementwise_work_is_counted_separately():
     cost = function_cost(lambda x: jnp.exp(nn.relu(x) + 1).sum(1), jnp.ones((3, 5)))
     assert cost.macs == 0
     assert cost.elementwise == {"arithmetic": 30, "transcendental": 15, "reduction": 15}
@@ -121,7 +121,7 @@ def test_work_on_elements_is_apart():
     assert pool.elementwise == {"reduction": 4 * 3 * 4}
 
 
-def test_what_has_no_rule_is_named():
+def test_operations_without_a_rule_are_reported():
     assert function_cost(lambda x: jnp.fft.fft(x).real, jnp.ones((8,))).uncounted == {"fft": 1}
 
 
@@ -145,7 +145,7 @@ class Outer(nn.Module):
         return Inner(name="method")(x)[0]
 
 
-def test_by_module():
+def test_by_module_groups_macs():
     cost = model_cost(Outer(), (4,), batch=2)
     assert cost.by_module() == {"scanned": 3 * ONE, "again": ONE, "method": ONE, "(model)": ONE, "each": ONE}
     assert [*cost.by_module(2)] == ["scanned/dense", "again/dense", "method/dense", "(model)", "each/dense"]
@@ -191,6 +191,6 @@ class Giant(nn.Module):
         return nn.Dense(400)(x.mean(1)), {}
 
 
-def test_a_billion_parameters_by_tracing_alone():
+def test_billion_parameter_model_is_traced_without_allocation():
     # VideoMAE V2-g at 16x224x224, patches 2x14x14: 2542.8 GMACs for 2048 tokens.
     assert model_cost(Giant(), (16, 224, 224, 3)).macs / 1e9 == pytest.approx(2542.8, rel=1e-4)

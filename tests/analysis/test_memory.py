@@ -22,7 +22,7 @@ class Chain(nn.Module):
         return x, {}
 
 
-def test_a_chain_of_matrix_products():
+def test_activation_bytes_of_a_chain_of_dense_layers():
     """Each layer keeps its input, [32, 64] float32; the first one's is the model's input, not an activation.
     The loss keeps its softmax, of the size of the output."""
     size = 32 * 64 * 4
@@ -31,7 +31,7 @@ def test_a_chain_of_matrix_products():
     assert size <= found[0] < 3 * size
 
 
-def test_it_grows_with_the_batch_and_shrinks_with_remat():
+def test_activation_bytes_grow_with_batch_and_shrink_with_remat():
     model, shape = create_model("r3d_18", 10, width=8), (8, 32, 32, 3)
     one, four = (memory.activation_bytes(model, shape, batch=b) for b in (1, 4))
     assert one * 3.5 < four < one * 4.1
@@ -54,7 +54,7 @@ class Blocks(nn.Module):
         return x, {}
 
 
-def test_remat_keeps_the_inputs_of_blocks_and_changes_no_gradient():
+def test_remat_saves_block_inputs_and_keeps_gradients():
     x = jax.random.normal(jax.random.key(0), (16, 8))
     state = dict(Blocks().init(jax.random.key(1), x))
     params = state.pop("params")
@@ -70,7 +70,7 @@ def test_remat_keeps_the_inputs_of_blocks_and_changes_no_gradient():
     assert memory.activation_bytes(Blocks(), (8,), 16) > 10 * size
 
 
-def test_what_xla_allocates():
+def test_compiled_bytes_are_close_to_activation_bytes():
     """At least what is kept of a chain, which nothing can recompute, and not many times that."""
     kept = memory.activation_bytes(Chain(6), (64,), batch=512)
     assert 0.6 * kept < memory.compiled_bytes(Chain(6), (64,), batch=512) < 3 * kept

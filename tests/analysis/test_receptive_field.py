@@ -108,7 +108,7 @@ def _by_graph(fn):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_every_element_as_in_the_jacobian(name):
+def test_intervals_match_the_jacobian(name):
     for (some, first, last), (low, high) in zip(_by_jacobian(EXACT[name]), _by_graph(EXACT[name])):
         assert some.any()
         np.testing.assert_array_equal(low[some], first[some])
@@ -116,7 +116,7 @@ def test_every_element_as_in_the_jacobian(name):
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_never_too_little(name):
+def test_intervals_contain_the_jacobian(name):
     for (some, first, last), (low, high) in zip(_by_jacobian(BOUNDED[name]), _by_graph(BOUNDED[name])):
         assert (low[some] <= first[some]).all()
         assert (high[some] >= last[some]).all()
@@ -133,14 +133,14 @@ def test_never_too_little(name):
         ("single_frame_resnet18", (5, 64, 64, 3), dict(trunk_options=dict(tiny=True))),
     ],
 )
-def test_graph_and_gradients_agree(name, shape, options):
+def test_computed_and_measured_fields_agree(name, shape, options):
     model = create_model(name, 3, **options)
     graph = computed(model, shape)
     assert graph == measured(model, shape)
     assert len(graph) > 3
 
 
-def test_r3d_18_by_hand():
+def test_fields_of_r3d_18_match_closed_form():
     """Convolution by convolution: the field grows by (window - 1) x the product of the strides so far."""
     fields = receptive_fields(create_model("r3d_18"), (16, 112, 112, 3))
     assert [(name, f.unclipped) for name, f in fields.items()] == [
@@ -156,7 +156,7 @@ def test_r3d_18_by_hand():
     assert fields["pre_logits"].clipped == (16, 112, 112)
 
 
-def test_when_frames_are_fused():
+def test_stage_at_which_frames_are_fused():
     time = {}
     for name in ("single_frame_resnet18", "early_fusion_resnet18", "late_fusion_resnet18"):
         fields = receptive_fields(create_model(name), (8, 224, 224, 3))
@@ -178,7 +178,7 @@ class Tokens(nn.Module):
         return nn.Dense(3, name="head")(x.mean(1)), ends
 
 
-def test_tokens_keep_their_place_until_they_attend():
+def test_tokens_are_local_until_attention():
     fields = receptive_fields(Tokens(), (8, 16, 12, 3), unclipped=False)
     expected = {"tokens": (2, 4, 4), "space": (2, 16, 12), "all": (8, 16, 12)}
     assert {k: f.clipped for k, f in fields.items()} == expected
@@ -193,7 +193,7 @@ class RunningMean(nn.Module):
         return nn.Dense(3, name="head")(ends["mean"][:, -1]), ends
 
 
-def test_a_running_mean_sees_the_past():
+def test_running_mean_depends_on_the_past():
     fields = receptive_fields(RunningMean(), (8, 16, 12, 3))
     assert fields["stem"].clipped == fields["stem"].unclipped == (3, 3, 3)
     assert fields["mean"].clipped == (5, 16, 12) and fields["mean"].unclipped == ("past", None, None)

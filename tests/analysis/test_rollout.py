@@ -8,7 +8,7 @@ import vidjax
 from vidjax.analysis.rollout import attention_rollout
 
 
-def test_is_the_product_of_layers_last_first():
+def test_rollout_multiplies_layers_last_first():
     maps = jax.nn.softmax(jax.random.normal(jax.random.key(0), (3, 2, 4, 5, 5)))
     got = attention_rollout(maps, residual=0.25)
     for b in range(2):
@@ -18,7 +18,7 @@ def test_is_the_product_of_layers_last_first():
     np.testing.assert_array_equal(attention_rollout(maps, residual=1.0)[0], np.eye(5))
 
 
-def test_a_models_maps_are_laid_out_by_its_grid():
+def test_rollout_of_a_model_fits_its_token_grid():
     name = "videomae_s"
     shape = vidjax.spec(name).tiny_input_shape
     model = vidjax.create_model(name, tiny=True, return_attention=True)

@@ -20,7 +20,7 @@ ROWS = {row["model"]: {**row, "file": f.stem} for f in FILES for row in csv.Dict
 
 
 @pytest.mark.parametrize("name", vidjax.list_models())
-def test_parameters_and_multiply_adds(name):
+def test_parameters_and_macs_of_every_model(name):
     row = ROWS[name]
     s = vidjax.spec(name)
     g = graph.trace(vidjax.create_model(name), s.input_shape)
@@ -37,7 +37,7 @@ def test_parameters_and_multiply_adds(name):
         assert (s.params, s.gmacs) == (int(row["params"]), gmacs)
 
 
-def test_every_row_is_registered():
+def test_every_row_names_a_registered_model():
     assert {*ROWS} == {*vidjax.list_models()}
     assert all(
         row["kind"] == "published" or (row["kind"] == "pinned" and row["gmacs"]) for row in ROWS.values()

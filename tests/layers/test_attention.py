@@ -63,7 +63,7 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.parametrize("extras", EXTRAS)
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_equals_numpy_and_so_does_the_gradient(backend, extras):
+def test_output_and_gradient_match_numpy_and_plain(backend, extras):
     """Float32 within 1e-6 of float64; gradients within 1e-5 (of the largest) of those of "plain"."""
     extras = EXTRAS[extras]
     q, k, v = inputs()
@@ -85,7 +85,7 @@ def test_equals_numpy_and_so_does_the_gradient(backend, extras):
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_bfloat16_is_that_far_from_float32_and_no_further(backend):
+def test_bfloat16_error_is_bounded(backend):
     exact = by_hand(*(x.astype(jnp.float32) for x in inputs(jnp.bfloat16)))
     got = jax.jit(lambda *a: attention(*a, backend=backend))(*inputs(jnp.bfloat16))
     assert got.dtype == jnp.bfloat16
@@ -96,7 +96,7 @@ def test_bfloat16_is_that_far_from_float32_and_no_further(backend):
         np.testing.assert_allclose(h.astype(jnp.float32), f, atol=0.03 * np.abs(f).max())
 
 
-def test_the_tpu_kernel_by_its_interpreter():
+def test_flash_kernel_matches_plain_in_interpret_mode():
     """One block of filled-up tokens, with bias and mask, forward and gradient."""
     from jax.experimental.pallas import tpu
 
@@ -110,7 +110,7 @@ def test_the_tpu_kernel_by_its_interpreter():
     np.testing.assert_allclose(got[1], want[1], atol=1e-5 * jnp.abs(want[1]).max())
 
 
-def test_weights_are_those_that_average_the_values():
+def test_attention_weights_reproduce_the_output():
     q, k, v = inputs()
     bias = draw(1, H, N, M, seed=3)
     weights = attention_weights(q, k, bias=bias)
@@ -120,7 +120,7 @@ def test_weights_are_those_that_average_the_values():
 
 
 @pytest.mark.parametrize("backend", ["heads", "blockwise"])
-def test_memory_is_linear_in_the_tokens_forward_and_backward(backend, monkeypatch):
+def test_memory_is_linear_in_tokens_forward_and_backward(backend, monkeypatch):
     """3,136 tokens, 12 heads: one map of scores of all heads takes 472 MB."""
     monkeypatch.undo()
     loss = lambda q, k, v: attention(q, k, v, backend=backend).sum()  # noqa: E731
@@ -139,14 +139,14 @@ def test_memory_is_linear_in_the_tokens_forward_and_backward(backend, monkeypatc
 
 
 @pytest.mark.parametrize("backend", CPU_BACKENDS)
-def test_every_backend_is_counted(backend):
+def test_macs_are_counted_for_every_backend(backend):
     x = jax.ShapeDtypeStruct((2, 32, 3, 8), jnp.float32)
     cost = function_cost(lambda q, k, v: attention(q, k, v, backend=backend), x, x, x)
     assert cost.macs == 2 * 2 * 3 * 32 * 32 * 8
     assert not cost.uncounted and not cost.loops
 
 
-def test_auto_is_plain_where_a_computation_is_counted_and_a_kernel_where_there_is_one(monkeypatch):
+def test_auto_backend_by_platform_and_mesh(monkeypatch):
     q = jax.ShapeDtypeStruct((1, 1568, 12, 64), jnp.bfloat16)
     assert attention_backend(q, q, False, False) == "heads"
     assert attention_backend(q, q, False, True) == "plain"
@@ -167,7 +167,7 @@ def test_auto_is_plain_where_a_computation_is_counted_and_a_kernel_where_there_i
     assert function_cost(attention, x, x, x).macs == 2 * 3 * 130 * 130 * 8
 
 
-def test_dropout_is_plain_and_keeps_the_mean():
+def test_dropout_requires_plain_and_keeps_the_mean():
     q, k, v = inputs()
     runs = [attention(q, k, jnp.ones_like(v), dropout=0.3, rng=jax.random.key(i)) for i in range(20)]
     assert abs(float(jnp.stack(runs).mean()) - 1) < 0.02

@@ -36,13 +36,13 @@ def xla(x, kernel, strides, pads, dilation=None, groups=1):
 
 
 @pytest.mark.parametrize("padding", [1, (1, 1, 1), ((1, 1), (1, 1), (1, 1)), "SAME"])
-def test_ways_to_write_the_same_padding(padding):
+def test_equivalent_padding_arguments_match(padding):
     x, kernel = arrays((1, 4, 5, 6, 3), (3, 3, 3, 3, 2))
     reference = xla(x, kernel, (1, 1, 1), ((1, 1),) * 3)
     assert_same([conv(x, kernel, padding=padding)], [reference], 3e-6)
 
 
-def test_module_in_one_two_and_three_dimensions():
+def test_module_matches_xla_in_1d_2d_and_3d():
     for shape in ((2, 9, 4), (2, 9, 8, 4), (2, 5, 9, 8, 4)):
         n = len(shape) - 2
         x, kernel = arrays(shape, (3,) * n + (2, 6))

@@ -46,7 +46,7 @@ def by_hand(form, pool, params, x):
 
 @pytest.mark.parametrize("pool", [(1, 2, 2), (1, 1, 1), (2, 2, 1)])
 @pytest.mark.parametrize("form", FORMS)
-def test_block_equals_the_sums_of_the_paper(form, pool):
+def test_block_matches_equation_1(form, pool):
     x = jax.random.normal(jax.random.key(1), (1, 2, 4, 2, 6))
     module, variables = block(x, form=form, pool=pool)
     params = jax.tree.map(
@@ -58,13 +58,13 @@ def test_block_equals_the_sums_of_the_paper(form, pool):
     )
 
 
-def test_it_starts_as_the_identity():
+def test_block_is_initialized_as_identity():
     x = jax.random.normal(jax.random.key(1), (1, 2, 4, 4, 8))
     module = NonLocal()
     np.testing.assert_array_equal(module.apply(module.init(jax.random.key(0), x, False), x, False), x)
 
 
-def test_parameters_at_512_and_1024_channels():
+def test_parameter_counts_at_512_and_1024_channels():
     for channels, count in ((512, 526_592), (1024, 2_101_760)):
         x = jax.ShapeDtypeStruct((1, 2, 4, 4, channels), jnp.float32)
         init = partial(NonLocal().init, train=False)
@@ -72,13 +72,13 @@ def test_parameters_at_512_and_1024_channels():
         assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
-def test_a_form_that_is_none():
+def test_unknown_form_is_rejected():
     with pytest.raises(UserError, match="did you mean gaussian"):
         block(jnp.zeros((1, 1, 2, 2, 4)), form="gausian")
 
 
 @pytest.mark.parametrize("form", ["embedded_gaussian", "concatenation"])
-def test_inserted_with_zero_scale_it_changes_nothing_then_sees_everything(form):
+def test_zero_scale_is_identity_and_trained_block_is_global(form):
     plain = create_model("c2d_r50_8x8", 3, tiny=True)
     places = dict(non_local=((), (0,), (), ()), non_local_form=form)
     net = create_model("c2d_r50_8x8", 3, tiny=True, **places)

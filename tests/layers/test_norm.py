@@ -15,7 +15,7 @@ def apply(module, variables, x, train):
 
 @pytest.mark.parametrize("shape", [(4, 7), (4, 5, 3, 7), (4, 2, 5, 3, 7)])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_each_group_is_normalised_by_its_own_statistics(shape, groups):
+def test_batch_norm_uses_statistics_per_group(shape, groups):
     module = BatchNorm(momentum=0.75, groups=groups)
     x = 3 + 2 * jax.random.normal(jax.random.key(0), shape)
     variables = module.init(jax.random.key(1), x, False)
@@ -36,14 +36,14 @@ def test_each_group_is_normalised_by_its_own_statistics(shape, groups):
     np.testing.assert_allclose(still, exact, rtol=1e-4, atol=1e-4)
 
 
-def test_gradient():
+def test_batch_norm_gradient_matches_finite_differences():
     module = BatchNorm()
     x = jax.random.normal(jax.random.key(0), (3, 4, 5, 2))
     variables = module.init(jax.random.key(1), x, False)
     check_grads(lambda x: apply(module, variables, x, True)[0], (x,), order=1, modes=("rev",), rtol=0.02)
 
 
-def test_a_large_mean_does_not_swallow_the_variance():
+def test_batch_norm_variance_is_accurate_for_large_means():
     module = BatchNorm()
     x = 3000 + jax.random.normal(jax.random.key(0), (8, 16, 16, 3))
     variables = module.init(jax.random.key(1), x, False)
@@ -52,13 +52,13 @@ def test_a_large_mean_does_not_swallow_the_variance():
     np.testing.assert_allclose(y.std((0, 1, 2)), 1.0, atol=1e-3)
 
 
-def test_the_batch_must_divide():
+def test_batch_must_be_divisible_by_groups():
     module = BatchNorm(groups=3)
     with pytest.raises(ValueError, match="4 is not divisible by 3 groups"):
         module.init(jax.random.key(0), jnp.zeros((4, 2)), True)
 
 
-def test_local_response_norm_channel_by_channel():
+def test_local_response_norm_matches_loop_over_channels():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 9)) * 5
     want = np.empty_like(x)
     for c in range(9):

@@ -35,7 +35,7 @@ def draw(shape, levels=None):
 
 @pytest.mark.parametrize("levels", [None, 1])  # with a few levels most windows hold equal elements
 @pytest.mark.parametrize("shape, window, strides, pads", CASES)
-def test_maximum_and_its_gradient(shape, window, strides, pads, levels):
+def test_max_pool_and_gradient_match_flax(shape, window, strides, pads, levels):
     x = draw(shape, levels)
     got = both(lambda x: max_pool(x, window, strides, pads), x)
     want = both(lambda x: nn.max_pool(x, window, strides, pads), x)
@@ -46,7 +46,7 @@ def test_maximum_and_its_gradient(shape, window, strides, pads, levels):
     np.testing.assert_array_equal(same, nn.max_pool(x, window, strides, "SAME"))
 
 
-def test_the_first_of_equal_elements_gets_the_gradient():
+def test_max_pool_gradient_goes_to_first_of_ties():
     x = jnp.zeros((1, 2, 4, 4, 1))
     grad = jax.grad(lambda x: max_pool(x, 2, 2).sum())(x)
     want = np.zeros((1, 2, 4, 4, 1))
@@ -54,13 +54,13 @@ def test_the_first_of_equal_elements_gets_the_gradient():
     np.testing.assert_array_equal(grad, want)
 
 
-def test_a_nan_is_not_lost():
+def test_max_pool_propagates_nan():
     x = draw((1, 6, 6, 1)).at[0, 2, 3, 0].set(jnp.nan)
     for y in (max_pool(x, 3, 1, 1), both(lambda x: max_pool(x, 3, 2, 1), x)[0]):
         assert jnp.isnan(y).any() and not jnp.isnan(y).all()
 
 
-def test_one_way_to_pool_and_its_derivative_forwards():
+def test_max_pool_jvp_and_lowering():
     x, dx = draw((2, 8, 8, 3)), jax.random.normal(jax.random.key(3), (2, 8, 8, 3))
     y, dy = jax.jvp(lambda x: max_pool(x, 3, 2, 1), (x,), (dx,))
     back = jax.vjp(lambda x: max_pool(x, 3, 2, 1), x)[1](jnp.ones_like(y))[0]
@@ -82,7 +82,7 @@ def windows(n, k, step, pad, ceil):
 @pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("n", range(4, 12))
 @pytest.mark.parametrize("k, step, pad", [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (3, 1, 1)])
-def test_ceil_mode_is_pytorchs(n, k, step, pad, ceil):
+def test_ceil_mode_matches_pytorch(n, k, step, pad, ceil):
     x = np.asarray(draw((1, n, 1)))
     spans = windows(n, k, step, pad, ceil)
     real = [[i for i in span if 0 <= i < n] for span in spans]
@@ -97,7 +97,7 @@ def test_ceil_mode_is_pytorchs(n, k, step, pad, ceil):
 
 @pytest.mark.parametrize("shape, window, strides, pads", CASES)
 @pytest.mark.parametrize("include", [False, True])
-def test_average_and_its_gradient(shape, window, strides, pads, include):
+def test_avg_pool_and_gradient_match_flax(shape, window, strides, pads, include):
     x = draw(shape)
     got = both(lambda x: avg_pool(x, window, strides, pads, include), x)
     want = both(lambda x: nn.avg_pool(x, window, strides, pads, include), x)
@@ -105,7 +105,7 @@ def test_average_and_its_gradient(shape, window, strides, pads, include):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_adaptive_average():
+def test_adaptive_avg_pool_averages_pytorch_cells():
     x = np.asarray(draw((1, 5, 7, 2)))
     got = adaptive_avg_pool(x, (3, 7))
     want = [x[:, a:b].mean(1) for a, b in ((0, 2), (1, 4), (3, 5))]
@@ -116,6 +116,6 @@ def test_adaptive_average():
     np.testing.assert_allclose(adaptive_avg_pool(x, 1)[:, 0, 0], x.mean((1, 2)), rtol=1e-5)
 
 
-def test_dtype_stays():
+def test_pooling_keeps_dtype():
     x = draw((1, 4, 4, 2)).astype(jnp.bfloat16)
     assert max_pool(x, 2, 2).dtype == avg_pool(x, 2, 2).dtype == jnp.bfloat16

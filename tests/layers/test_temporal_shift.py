@@ -26,12 +26,12 @@ def by_hand(x, n_div, causal=False, past=None):
 
 @pytest.mark.parametrize("shape, n_div", [((2, 5, 3, 4, 16), 8), ((1, 1, 2, 2, 9), 4), ((3, 4, 6), 2)])
 @pytest.mark.parametrize("causal", [False, True])
-def test_as_by_hand(shape, n_div, causal):
+def test_matches_a_loop_in_numpy(shape, n_div, causal):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     np.testing.assert_array_equal(temporal_shift(x, n_div, causal=causal), by_hand(x, n_div, causal))
 
 
-def test_the_past_comes_in_where_zeros_would():
+def test_past_frame_replaces_zero_padding():
     x = np.random.default_rng(0).normal(size=(2, 6, 3, 3, 16)).astype(np.float32)
     whole = temporal_shift(x, 8, causal=True)
     np.testing.assert_array_equal(
@@ -39,14 +39,14 @@ def test_the_past_comes_in_where_zeros_would():
     )
 
 
-def test_nothing_moves_without_a_share():
+def test_shift_is_identity_when_no_channel_moves():
     x = jnp.arange(24.0).reshape(1, 3, 8)
     np.testing.assert_array_equal(temporal_shift(x, 0), x)
     np.testing.assert_array_equal(temporal_shift(x, 9), x)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_gradient_moves_back(causal):
+def test_gradient_is_the_transposed_shift(causal):
     rng = np.random.default_rng(0)
     x, dy = (rng.normal(size=(2, 4, 2, 16)).astype(np.float32) for _ in range(2))
     y, back = jax.vjp(lambda x: temporal_shift(x, 8, causal=causal), x)

@@ -57,7 +57,7 @@ def gradient(model, variables):
 
 @pytest.mark.parametrize("remat", REMAT)
 @pytest.mark.parametrize("scan", [False, True])
-def test_scan_and_remat_change_nothing(variables, scan, remat):
+def test_scan_and_remat_keep_outputs_and_gradients(variables, scan, remat):
     want, want_grad = gradient(Encoder(), variables)
     model = Encoder(scan, remat)
     given = laid_out_as(jax.eval_shape(model.init, jax.random.key(1), X), variables)
@@ -69,7 +69,7 @@ def test_scan_and_remat_change_nothing(variables, scan, remat):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_remat_keeps_less_and_a_scan_traces_one_block(variables, scan):
+def test_remat_saves_fewer_activations_and_scan_traces_one_block(variables, scan):
     def kept(remat):
         model = Encoder(scan, remat)
         given = laid_out_as(jax.eval_shape(model.init, jax.random.key(1), X), variables)
@@ -81,7 +81,7 @@ def test_remat_keeps_less_and_a_scan_traces_one_block(variables, scan):
     assert products[0] <= (6 if scan else 18)
 
 
-def test_attention_maps_of_every_layer_on_request(variables):
+def test_return_attention_gives_weights_of_every_layer(variables):
     for scan in (False, True):
         model = Encoder(scan, return_attention=True)
         given = laid_out_as(jax.eval_shape(model.init, jax.random.key(1), X), variables)
@@ -92,7 +92,7 @@ def test_attention_maps_of_every_layer_on_request(variables):
     assert Encoder().apply(variables, X)[1] == {}
 
 
-def test_drop_path_rises_over_the_layers(variables):
+def test_drop_path_rate_increases_with_depth(variables):
     """At a rate of 1 the last block's branches are all left out and the first's never."""
     two = {"params": {k: variables["params"][k] for k in ("block0", "block2")}}
     model = Encoder(drop_path=1 - 1e-6)
@@ -118,7 +118,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     np.testing.assert_array_equal(DropPath().apply({}, x, 0.3, False), x)
 
 
-def test_q_and_v_alone_have_a_bias():
+def test_qv_bias_equals_fused_bias_with_any_k_bias():
     """Equal to the fused bias with zeros for k; and a bias for k would change nothing."""
     model = Attention(2, "qv")
     params = jax.jit(model.init)(jax.random.key(0), X)["params"]
@@ -136,7 +136,7 @@ def test_q_and_v_alone_have_a_bias():
         Attention(2, "kv").init(jax.random.key(0), X)
 
 
-def test_gelu_and_its_derivatives():
+def test_gelu_derivatives_match_jax():
     x = jnp.linspace(-8, 8, 4001)
     want = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in np.asarray(x, np.float64)]
     np.testing.assert_allclose(gelu(x), want, atol=1e-6)
@@ -145,7 +145,7 @@ def test_gelu_and_its_derivatives():
     np.testing.assert_allclose(jax.jvp(gelu, (x,), (jnp.ones_like(x),))[1], slope, atol=1e-6)
 
 
-def test_layer_norm_keeps_small_deviations_beside_a_large_mean():
+def test_layer_norm_is_accurate_for_large_means():
     x = np.random.default_rng(0).normal(size=(3, 7, 64)) * 0.1 + 1000
     model = LayerNorm(1e-6)
     params = {"scale": draw(64), "bias": draw(64, seed=1)}
@@ -163,7 +163,7 @@ def test_layer_norm_keeps_small_deviations_beside_a_large_mean():
 
 
 @pytest.mark.parametrize("patch, shape", [((2, 4, 3), (2, 5, 9, 9, 3)), ((4, 4), (2, 9, 8, 3))])
-def test_patch_embedding_is_a_strided_convolution(patch, shape):
+def test_patch_embedding_matches_strided_convolution(patch, shape):
     x = draw(*shape)
     model = PatchEmbed(6, patch)
     params = jax.jit(model.init)(jax.random.key(0), x)["params"]
@@ -176,7 +176,7 @@ def test_patch_embedding_is_a_strided_convolution(patch, shape):
         model.apply({"params": params}, x[:, :, :1])
 
 
-def test_positions():
+def test_sincos_and_interpolated_positions():
     table = sincos_positions(50, 6)
     assert table.dtype == np.float32
     assert table[7, 2] == np.float32(math.sin(7 / 10000 ** (2 / 6)))
@@ -191,7 +191,7 @@ def test_positions():
     np.testing.assert_allclose(jnp.diff(halved[:, 1:3], axis=1), 2.0, atol=0.1)
 
 
-def test_token_grid():
+def test_token_grid_unflattens_without_prefix():
     grid = TokenGrid((2, 3, 4), prefix=1)
     assert grid.count == 25
     x = jnp.arange(2 * 25 * 3).reshape(2, 25, 3)
@@ -201,7 +201,7 @@ def test_token_grid():
     assert grid.unflatten(jnp.zeros((2, 25)), axis=-1).shape == (2, 2, 3, 4)
 
 
-def test_stacking_goes_round_at_any_depth():
+def test_stack_and_unstack_are_inverse_at_any_depth():
     leaf = lambda i: {"kernel": np.full((2, 3), i), "bias": np.full(3, -i)}  # noqa: E731
     apart = {
         "params": {

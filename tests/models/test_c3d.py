@@ -15,12 +15,12 @@ CLIP = (16, 112, 112, 3)
 
 
 @pytest.mark.parametrize("classes, count", [(400, 79_634_576), (487, 79_991_015), (101, 78_409_573)])
-def test_parameters(classes, count):
+def test_parameter_count(classes, count):
     model = vidjax.create_model("c3d", classes)
     assert count_params(abstract_variables(model, CLIP)["params"]) == count
 
 
-def test_multiply_adds_of_each_stage():
+def test_macs_of_each_stage():
     model = vidjax.create_model("c3d")
     by = {k: n / 1e9 for k, n in model_cost(model, CLIP).by_module().items()}
     convs = {"stem_conv": 1.04, "stage2_conv0": 11.10, "stage3_conv0": 5.55, "stage3_conv1": 11.10}
@@ -37,7 +37,7 @@ def outputs(shape, **options):
     return jax.eval_shape(model.apply, abstract_variables(model, shape), jnp.zeros((2, *shape)))
 
 
-def test_sizes_of_figure_3():
+def test_feature_sizes_match_figure_3():
     for options in ({}, {"last_pool": "ceil"}):
         logits, ends = outputs(CLIP, **options)
         sizes = [ends[f"stage{i}"].shape[1:] for i in range(1, 6)]
@@ -48,19 +48,19 @@ def test_sizes_of_figure_3():
     assert features.shape == ends["fc6"].shape
 
 
-def test_other_clips_fit():
+def test_other_clip_sizes_run():
     for shape in ((32, 128, 171, 3), (8, 112, 112, 3), (16, 64, 64, 3)):
         assert outputs(shape)[0].shape == (2, 400)
 
 
-def test_fields_by_hand():
+def test_receptive_fields_match_closed_form():
     """Time: windows of three, doubled steps from the second pooling on."""
     fields = receptive_fields(vidjax.create_model("c3d"), CLIP)
     got = [fields[f"stage{i}"].unclipped[:2] for i in range(1, 6)]
     assert got == [(3, 3), (5, 8), (14, 26), (32, 62), (68, 134)]
 
 
-def test_where_the_last_pooling_is_padded():
+def test_last_pooling_pads_both_sides_or_the_end():
     """Around the map its first row stands alone; with the size rounded up the last one does."""
     seen = {}
     for last_pool in ("padded", "ceil"):

@@ -8,7 +8,7 @@ import pytest
 from vidjax.models import create_model
 
 
-def test_sizes_of_table_1():
+def test_feature_sizes_match_table_1():
     model, image = create_model("cnn_m_2048"), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     _, endpoints = jax.eval_shape(model.apply, variables, image)
@@ -20,7 +20,7 @@ def test_sizes_of_table_1():
 
 
 @pytest.mark.parametrize("norms", [0, 1, 2])
-def test_a_network_without_biases_scales_with_its_input_but_where_it_normalises(norms):
+def test_network_is_homogeneous_only_without_norms(norms):
     model = create_model("cnn_m_2048", 5, tiny=True, norms=norms)
     image = 50 * jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     variables = model.init(jax.random.key(0), image)
@@ -30,7 +30,7 @@ def test_a_network_without_biases_scales_with_its_input_but_where_it_normalises(
     assert scales == {"stem": norms == 0, "pre_logits": norms == 0}
 
 
-def test_the_second_normalisation_comes_after_the_second_convolution():
+def test_second_norm_follows_second_convolution():
     image = 50 * jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     one, two = (create_model("cnn_m_2048", 5, tiny=True, norms=n) for n in (1, 2))
     variables = one.init(jax.random.key(0), image)
@@ -40,7 +40,7 @@ def test_the_second_normalisation_comes_after_the_second_convolution():
     assert not np.allclose(a["stage1"], b["stage1"])
 
 
-def test_dropout_acts_on_both_hidden_layers_in_training_alone():
+def test_dropout_acts_on_both_hidden_layers_only_in_training():
     model = create_model("cnn_m_2048", 5, tiny=True, dropout=0.5)
     image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     variables = model.init(jax.random.key(0), image)

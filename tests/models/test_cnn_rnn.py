@@ -22,7 +22,7 @@ def sigmoid(x):
 
 
 @pytest.mark.parametrize("cell, reverse", [(LSTM, False), (LSTM, True), (GRU, False), (GRU, True)])
-def test_the_equations(cell, reverse):
+def test_layers_match_their_equations(cell, reverse):
     layer = cell(4, reverse=reverse)
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     zeros = cell.zeros(2, 4)
@@ -52,7 +52,7 @@ def test_the_equations(cell, reverse):
     "name, readout",
     [("lrcn_resnet50", "every"), ("cnn_lstm_resnet18", "mean"), ("cnn_gru_resnet18", "last")],
 )
-def test_frame_by_frame_is_the_whole_clip(name, readout):
+def test_stream_matches_whole_clip(name, readout):
     model, variables, x = features(name, readout=readout, layers=2)
     step = jax.jit(lambda s, f: model.apply(variables, s, f, method="step"))
     apply = jax.jit(model.apply)
@@ -71,7 +71,7 @@ def test_frame_by_frame_is_the_whole_clip(name, readout):
     np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-5)
 
 
-def test_streaming_video_through_the_trunk():
+def test_stream_of_video_through_the_trunk_matches_whole_clip():
     model = vidjax.create_model("cnn_gru_resnet18", 3, tiny=True)
     x = jax.random.normal(jax.random.PRNGKey(1), (2, 3, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.PRNGKey(0), x)
@@ -82,7 +82,7 @@ def test_streaming_video_through_the_trunk():
     np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, x)[0], rtol=1e-5, atol=1e-5)
 
 
-def test_what_reads_the_end_first_cannot_stream():
+def test_bidirectional_model_cannot_stream():
     model, variables, x = features("cnn_bilstm_resnet18")
     with pytest.raises(UserError, match="bidirectional"):
         model.init_state(2, (5,))
@@ -90,7 +90,7 @@ def test_what_reads_the_end_first_cannot_stream():
         model.apply(variables, {}, x, method="step")
 
 
-def test_the_backward_layer_is_the_forward_one_on_the_reversed_clip():
+def test_backward_layer_equals_forward_layer_on_reversed_clip():
     model, variables, x = features("cnn_bilstm_resnet18")
     apply = jax.jit(model.apply)
     forth = apply(variables, x)[1]["rnn1"]
@@ -110,7 +110,7 @@ def reach(model, variables, x):
 
 
 @pytest.mark.parametrize("name", ["cnn_lstm_resnet18", "cnn_gru_resnet18"])
-def test_truncation_stops_gradients_and_nothing_else(name):
+def test_truncation_changes_only_gradients(name):
     model, variables, x = features(name, t=8, layers=2)
     cut = model.clone(truncate=3)  # before steps 0, 3 and 6
     whole, short = (jax.jit(m.apply)(variables, x)[0] for m in (model, cut))
@@ -132,7 +132,7 @@ def test_truncation_of_a_backward_layer_counts_from_the_end():
     assert (g[:2] > 0).all() and (g[2:] == 0).all()
 
 
-def test_a_frozen_trunk_has_no_gradient_and_keeps_its_statistics():
+def test_frozen_trunk_has_no_gradient_and_keeps_statistics():
     model = vidjax.create_model("cnn_gru_resnet18", 3, tiny=True, frozen=True)
     x = jax.random.normal(jax.random.PRNGKey(1), (2, 3, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.PRNGKey(0), x)
@@ -155,7 +155,7 @@ def test_a_frozen_trunk_has_no_gradient_and_keeps_its_statistics():
     np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, x)[0], rtol=1e-6)
 
 
-def test_a_label_for_every_frame_averages_to_the_clips():
+def test_clip_logits_average_per_frame_probabilities():
     model, variables, x = features("lrcn_resnet50")
     logits, endpoints = jax.jit(model.apply)(variables, x)
     assert endpoints["frame_logits"].shape == (2, 6, 3)
@@ -168,7 +168,7 @@ def test_a_label_for_every_frame_averages_to_the_clips():
     assert log_mean_probability(far, 1)[0, 1] == pytest.approx(-200 - np.log(2))
 
 
-def test_wrong_inputs_are_named():
+def test_wrong_input_shapes_are_rejected():
     model, variables, x = features("cnn_gru_resnet18")
     with pytest.raises(UserError, match="trunk=None takes features"):
         model.apply(variables, jnp.zeros((2, 3, 8, 8, 3)))

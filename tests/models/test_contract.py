@@ -68,7 +68,7 @@ def _shuffled(name, x):
 
 
 @pytest.mark.parametrize("name", _distinct())
-def test_output_gradients_bfloat16_and_whether_the_order_of_frames_matters(name):
+def test_outputs_gradients_bfloat16_and_order_awareness(name):
     model, x = tiny(name)
     variables = init(model, x)
     params = variables.pop("params")
@@ -118,7 +118,7 @@ def test_output_gradients_bfloat16_and_whether_the_order_of_frames_matters(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_without_classifier_gives_its_features(name):
+def test_no_classifier_returns_features(name):
     model, x = tiny(name, num_classes=0)
     variables = jax.eval_shape(model.init, jax.random.PRNGKey(0), x)
     assert "head" not in variables["params"]
@@ -150,7 +150,7 @@ def test_training_mode_changes_statistics_and_dropout_only(name):
     assert all(jax.tree.leaves(same))
 
 
-def test_late_fusion_of_one_frame_repeated_is_that_frame():
+def test_late_fusion_of_a_repeated_frame_equals_one_frame():
     model, x = tiny("late_fusion_resnet18")
     still = jnp.repeat(x[:, :1], x.shape[1], axis=1)
     variables = init(model, x)
@@ -167,7 +167,7 @@ def test_attention_weights_sum_to_one():
     np.testing.assert_allclose(endpoints["frame_attention"].sum((1, 2)), 1.0, rtol=1e-6)
 
 
-def test_presets_fit_their_class_and_names_are_helped():
+def test_presets_fit_their_class_and_typos_get_suggestions():
     with pytest.raises(UserError, match="did you mean resnet50"):
         vidjax.spec("resnet_50")
     with pytest.raises(UserError, match="unknown option of r3d_18 'widht': did you mean width"):

@@ -19,7 +19,7 @@ def shapes(name, video_shape, **options):
 
 
 @pytest.mark.parametrize("preserved", [False, True])
-def test_every_window_sees_one_channel(preserved):
+def test_window_convolutions_are_depthwise(preserved):
     params, _ = shapes("csn_ir_50", (1, 8, 64, 64, 3), preserved=preserved)
     kernels = {
         (block, layer): p["kernel"].shape
@@ -34,14 +34,14 @@ def test_every_window_sees_one_channel(preserved):
     assert all(shape[:3] == (1, 1, 1) for k, shape in kernels.items() if k not in windows)
 
 
-def test_ip_is_ir_with_a_pointwise_convolution_and_its_norm():
+def test_ip_adds_a_pointwise_convolution_and_norm_to_ir():
     ir, ip = (shapes("csn_ir_50", (1, 8, 64, 64, 3), preserved=p)[0] for p in (False, True))
     for block in ir:
         more = {"conv2_point", "bn2_point"} if block.startswith("stage") else set()
         assert ip[block].keys() == ir[block].keys() | more
 
 
-def test_sizes_of_table_1():
+def test_feature_sizes_match_table_1():
     _, endpoints = shapes("csn_ir_101", (2, 32, 224, 224, 3))
     sizes = [(32, 56, 64), (32, 56, 256), (16, 28, 512), (8, 14, 1024), (4, 7, 2048)]
     for key, (t, s, c) in zip(("stem", "stage1", "stage2", "stage3", "stage4"), sizes):
@@ -49,7 +49,7 @@ def test_sizes_of_table_1():
 
 
 @pytest.mark.parametrize("block, mixes", [(ReducedBottleneck, False), (PreservedBottleneck, True)])
-def test_where_a_channel_meets_others(block, mixes):
+def test_channels_interact_only_in_pointwise_convolutions(block, mixes):
     """Between the first and the last convolution of a block, ir keeps channels apart and ip mixes them."""
     block = block(2, Conv, BatchNorm)
     x = jax.random.normal(jax.random.key(0), (1, 4, 5, 5, 8))

@@ -20,7 +20,7 @@ HEADS = {t: LateFusionVLAD if i % 2 else LateFusion for i, t in enumerate(sorted
 
 
 @pytest.mark.parametrize("trunk", HEADS)
-def test_any_image_trunk(trunk):
+def test_any_image_model_serves_as_trunk(trunk):
     """Its features are fused whatever the order of frames; with those of one frame, they are that frame's."""
     size = vidjax.spec(trunk).tiny_input_shape
     model = HEADS[trunk](5, trunk=trunk, trunk_options=dict(tiny=True))
@@ -38,7 +38,7 @@ def test_any_image_trunk(trunk):
     np.testing.assert_allclose(endpoints["frame_features"][:, 1], features, atol=1e-5 * scale)
 
 
-def test_vlad_by_hand():
+def test_vlad_matches_numpy():
     model = LateFusionVLAD(5, trunk="resnet18", trunk_options=dict(tiny=True), clusters=4)
     video = jax.random.normal(jax.random.key(1), (2, 3, 64, 64, 3))
     variables = jax.jit(model.init)(jax.random.key(0), video)
@@ -55,7 +55,7 @@ def test_vlad_by_hand():
         np.testing.assert_allclose(endpoints["pre_logits"][b], want.reshape(-1), atol=1e-5)
 
 
-def test_trunks_without_batch_norm_have_none_to_freeze():
+def test_partial_bn_requires_a_trunk_with_batch_norm():
     model = vidjax.create_model("late_fusion_resnet18", tiny=True, partial_bn=True, trunk="resnet50")
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2, 32, 32, 3)))
     without = [n for n in IMAGE if "partial_bn" not in vidjax.registry.fields(vidjax.spec(n).module)]

@@ -61,7 +61,7 @@ def inflated(flat, mode, frames):
     return model, variables
 
 
-def test_inflated_at_the_centre_it_is_the_image_network_on_a_still_clip(answers):
+def test_center_inflation_matches_image_network_on_still_clip(answers):
     flat, image, want = answers
     model, variables = inflated(flat, "centre", 11)
     logits, ends = jax.jit(model.apply)(variables, np.repeat(image[:, None], 11, 1))
@@ -73,7 +73,7 @@ def test_inflated_at_the_centre_it_is_the_image_network_on_a_still_clip(answers)
     np.testing.assert_allclose(logits, want["logits"], atol=1e-5 * np.abs(want["logits"]).max())
 
 
-def test_inflated_by_averages_it_is_so_where_no_zeros_before_the_clip_are_seen(answers):
+def test_average_inflation_matches_away_from_temporal_padding(answers):
     flat, image, want = answers
     frames = 160
     model, variables = inflated(flat, "average", frames)
@@ -91,7 +91,7 @@ def test_inflated_by_averages_it_is_so_where_no_zeros_before_the_clip_are_seen(a
         assert np.abs(edge - want[name]).max() > 1e-2 * np.abs(want[name]).max()
 
 
-def test_the_trunk_of_a_frame_model_is_inflated_like_an_image_model(answers):
+def test_trunk_of_a_frame_model_is_inflated(answers):
     flat, _, _ = answers
     heads = {k: x for k, x in flat.items() if "/head/" in k}
     trunk = {k.replace("/", "/trunk/", 1): x for k, x in flat.items() if k not in heads}
@@ -123,7 +123,7 @@ def test_image_weights_are_inflated_on_loading(answers):
         vidjax.load_pretrained("i3d_inception_rgb", flat, tiny=True)
 
 
-def test_googlenet_is_inflated_into_a_net_of_its_own_kind():
+def test_googlenet_weights_inflate_into_matching_network():
     from vidjax.convert.engine import export
     from vidjax.convert.load import rules_for
 
@@ -183,7 +183,7 @@ def deepmind_names(prefix, channels, classes, vector, momentum=False):
         ),
     ],
 )
-def test_the_authors_checkpoints_are_read(name, source, classes):
+def test_authors_checkpoints_load(name, source, classes):
     assert len(source) in (230, 346, 460)
     model, variables = vidjax.load_pretrained(name, source)
     assert model.num_classes == classes
@@ -201,7 +201,7 @@ def test_the_authors_checkpoints_are_read(name, source, classes):
         np.testing.assert_array_equal(np.ravel(got), np.ravel(source[prefix + theirs]))
 
 
-def test_published_counts():
+def test_parameter_counts_match_published():
     for classes, count in ((400, 12_689_984), (600, 12_894_984)):
         model = vidjax.create_model("i3d_inception_rgb", classes)
         assert count_params(abstract_variables(model, (16, 64, 64, 3))["params"]) == count
@@ -209,7 +209,7 @@ def test_published_counts():
     assert count_params(abstract_variables(scaled, (16, 64, 64, 3))["params"]) == 12_697_264
 
 
-def test_fields_by_hand():
+def test_receptive_fields_match_closed_form():
     """The field grows by (window - 1) x the product of the strides so far: stem 7, pool (1,)3, conv 3, pool
     (1,)3, two blocks of 3, pool 3, five blocks, pool 2, two blocks."""
     fields = receptive_fields(vidjax.create_model("i3d_inception_rgb"), (64, 224, 224, 3))
@@ -224,7 +224,7 @@ def test_fields_by_hand():
 
 
 @pytest.mark.parametrize("name", ["i3d_inception_rgb", "s3d"])
-def test_pooling_windows_of_the_head_overlap(name):
+def test_head_pools_overlapping_windows(name):
     """Windows of two frames at stride 1: the frames at both ends count half as much as those between."""
     model = vidjax.create_model(name, 5, tiny=True)
     video = random(1, 40, 32, 32, 3)
@@ -240,7 +240,7 @@ def test_pooling_windows_of_the_head_overlap(name):
     )
 
 
-def test_any_length_and_size_runs():
+def test_other_lengths_and_sizes_run():
     model = vidjax.create_model("i3d_inception_rgb", tiny=True)
     for shape in ((1, 16, 16, 3), (3, 33, 40, 3), (250, 32, 32, 3), (64, 256, 340, 3)):
         variables = abstract_variables(model, shape)
@@ -248,7 +248,7 @@ def test_any_length_and_size_runs():
         assert logits.shape == (1, 400)
 
 
-def test_two_streams_are_the_sum_of_both():
+def test_two_stream_logits_are_the_sum_of_streams():
     model = vidjax.create_model("i3d_inception_two_stream", 5, tiny=True)
     x = {"rgb": random(2, 8, 32, 32, 3), "flow": random(2, 8, 32, 32, 2)}
     variables = jax.jit(model.init)(jax.random.key(0), x)
@@ -264,7 +264,7 @@ def test_two_streams_are_the_sum_of_both():
     assert ends["pre_logits"].shape == (2, 2 * features["pre_logits"].shape[-1])
 
 
-def test_separable_convolutions_do_not_see_time_and_space_at_once():
+def test_separable_convolutions_factorize_space_and_time():
     params = abstract_variables(vidjax.create_model("s3d"), (16, 64, 64, 3))["params"]
     windows = {
         k[-2]: x.shape[:3] for k, x in flatten_dict(params).items() if k[-1] == "kernel" and x.ndim == 5
@@ -274,7 +274,7 @@ def test_separable_convolutions_do_not_see_time_and_space_at_once():
     assert all(w[0] == 1 or w[1:] == (1, 1) for w in windows.values())
 
 
-def test_branches_are_in_the_order_of_the_table():
+def test_branch_channel_order_matches_table():
     """Each branch owns its slice of the channels: what its offset moves is that slice and nothing else."""
     model = vidjax.create_model("inception_v1", 3, tiny=True)
     image = random(1, 32, 32, 3)

@@ -20,7 +20,7 @@ def shapes(name, shape, **options):
     return variables, jax.eval_shape(model.apply, variables, image)
 
 
-def test_maps_and_hidden_layers_of_vgg():
+def test_vgg_feature_shapes():
     variables, (logits, ends) = shapes("vgg16", (224, 224, 3))
     for i, (size, width) in enumerate(((224, 64), (112, 128), (56, 256), (28, 512), (14, 512)), 1):
         assert ends[f"stage{i}"].shape == (2, size, size, width)
@@ -34,13 +34,13 @@ def test_maps_and_hidden_layers_of_vgg():
     assert ends["pool5"].shape == (2, 3, 10, 512) and logits.shape == (2, 1000)
 
 
-def test_fields_of_vgg_by_hand():
+def test_vgg_receptive_fields_match_closed_form():
     fields = receptive_fields(vidjax.create_model("vgg16"), (224, 224, 3))
     got = [fields[f"{kind}{i}"].unclipped[0] for i in range(1, 6) for kind in ("stage", "pool")]
     assert got == [5, 6, 14, 16, 40, 44, 92, 100, 196, 212]
 
 
-def test_the_first_hidden_layer_reads_the_map_as_pytorch_flattens_it():
+def test_vgg_fc6_conversion_follows_pytorch_flattening():
     """A weight of the source at (channel, row, column) answers to that place of our map."""
     rules = [r for r in rules_for("vgg16", "torchvision") if "fc6" in str(r)]
     source = {
@@ -60,7 +60,7 @@ def test_the_first_hidden_layer_reads_the_map_as_pytorch_flattens_it():
 
 
 @pytest.mark.parametrize("name", ["vgg16_bn", "mobilenet_v2", "inception_v1_bn"])
-def test_partial_batch_norm_moves_the_first_statistics_only(name):
+def test_partial_batch_norm_updates_only_the_first_layer(name):
     model = vidjax.create_model(name, 3, tiny=True, partial_bn=True)
     x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.key(1), x)
@@ -71,7 +71,7 @@ def test_partial_batch_norm_moves_the_first_statistics_only(name):
     assert {k for k in old if (old[k] != new[k]).any()} == {"stem_bn/mean", "stem_bn/var"}
 
 
-def test_blocks_of_mobilenet():
+def test_mobilenet_blocks_match_table_2():
     variables, (_, ends) = shapes("mobilenet_v2", (224, 224, 3))
     params = variables["params"]
     blocks = sorted(k for k in params if k.startswith("stage"))
@@ -91,7 +91,7 @@ def test_blocks_of_mobilenet():
     ]
 
 
-def test_a_video_model_is_asked_about_the_blocks_of_mobilenet_that_have_a_shortcut():
+def test_mobilenet_calls_branch_hook_on_residual_blocks_only():
     model, x = vidjax.create_model("mobilenet_v2", 3), jnp.zeros((1, 32, 32, 3))
     asked = []
 
@@ -105,7 +105,7 @@ def test_a_video_model_is_asked_about_the_blocks_of_mobilenet_that_have_a_shortc
     assert asked == want and len(asked) == 10
 
 
-def test_the_branch_that_a_video_model_gives_goes_into_the_residual():
+def test_mobilenet_branch_hook_changes_only_the_residual_branch():
     from vidjax.models.mobilenet import InvertedResidual
 
     block = InvertedResidual(4, 2, 1, 1, jnp.float32, jnp.float32)

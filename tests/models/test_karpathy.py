@@ -22,7 +22,7 @@ def full(kind):
     return variables["params"], {k: x.shape[1:] for k, x in endpoints.items()}
 
 
-def test_sizes_of_the_paper():
+def test_feature_sizes_match_section_3_1():
     """Section 3.1: 170x170 pixels, filters of 11 pixels with stride 3, maxima over 2x2 thrice: 6x6x256."""
     kernels = {kind: full(kind)[0]["stem_conv"]["kernel"].shape for kind in KINDS}
     assert kernels["single_frame"] == kernels["late_fusion"] == (11, 11, 3, 96)
@@ -36,7 +36,7 @@ def test_sizes_of_the_paper():
         assert params["head"]["kernel"].shape == (4096, 487)
 
 
-def test_slow_fusion_narrows_time_as_the_paper_says():
+def test_slow_fusion_temporal_sizes_match_paper():
     """10 frames, 4 responses, then 2, then 1; the third layer sees them all."""
     sizes = full("slow_fusion")[1]
     assert [sizes[k][0] for k in ("stem", "stage1", "stage2", "stage3")] == [4, 2, 1, 1]
@@ -60,14 +60,14 @@ def answers():
     "kind, seen",
     [("single_frame", [4]), ("early_fusion", range(8)), ("late_fusion", [0, 7]), ("slow_fusion", range(8))],
 )
-def test_which_frames_are_seen(answers, kind, seen):
+def test_output_depends_on_expected_frames(answers, kind, seen):
     video = jax.random.normal(jax.random.key(1), (2, 8, 48, 48, 3))
     logits = answers[kind](video)
     changes = [bool((answers[kind](video.at[:, t].multiply(-1)) != logits).any()) for t in range(8)]
     assert np.flatnonzero(changes).tolist() == list(seen)
 
 
-def test_late_fusion_has_one_tower(answers):
+def test_late_fusion_shares_tower_weights(answers):
     """Twice: what the first frame makes of a tower, the last does."""
     model = vidjax.create_model("karpathy_late_fusion", 5, tiny=True)
     video = jax.random.normal(jax.random.key(1), (2, 2, 48, 48, 3))
@@ -90,7 +90,7 @@ def test_dropout_follows_both_hidden_layers():
 
 
 @pytest.mark.parametrize("kind", ["late_fusion", "early_fusion", "conv3d"])
-def test_the_lectures_networks_take_their_clip(kind):
+def test_lecture_networks_accept_their_clip(kind):
     model = vidjax.create_model(f"lecture_{kind}")
     shape = jax.ShapeDtypeStruct((2, 20, 64, 64, 3), "float32")
     (logits, ends), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), shape)

@@ -36,7 +36,7 @@ def by_steps(model, variables, video, sizes):
 
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("sizes", [(1,) * 7, (3, 1, 2, 1), (7,)])
-def test_a_stream_is_the_whole_clip(name, sizes):
+def test_stream_matches_whole_clip(name, sizes):
     model, variables, video = tiny(name)
     whole, endpoints = jax.jit(model.apply)(variables, video)
     answers = by_steps(model, variables, video, sizes)
@@ -48,7 +48,7 @@ def test_a_stream_is_the_whole_clip(name, sizes):
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_every_prefix_is_answered_on_the_way(name):
+def test_stream_matches_every_prefix(name):
     model, variables, video = tiny(name)
     answers = by_steps(model, variables, video, (1,) * 7)
     apply = jax.jit(model.apply)
@@ -64,13 +64,13 @@ def changed(name, frame):
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_no_frame_sees_a_later_one(name):
+def test_outputs_do_not_depend_on_later_frames(name):
     moved = changed(name, 4)
     assert not moved[:4].any() and moved[4:].all()  # the running mean carries it to the end
     assert changed("movinet_a0_base", 4)[:4].all()  # which the base model's mean spreads both ways
 
 
-def test_the_running_mean_is_the_mean_so_far():
+def test_running_mean_equals_mean_of_past_frames():
     x = np.random.default_rng(0).normal(size=(2, 9, 3)).astype(np.float32)
     total, count, found = jnp.zeros((2, 1, 3)), 0, []
     for part in (x[:, :4], x[:, 4:5], x[:, 5:]):
@@ -81,14 +81,14 @@ def test_the_running_mean_is_the_mean_so_far():
     np.testing.assert_allclose(np.concatenate(found, axis=1), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_positions_go_on_where_the_frames_do():
+def test_positions_continue_across_chunks():
     whole = positions(jnp.int32(0), 10, 6)
     np.testing.assert_allclose(positions(jnp.int32(7), 3, 6), whole[7:], atol=1e-6)
     t = 7 / 1e4 ** (np.array([0, 2, 4]) / 6)
     np.testing.assert_allclose(whole[7], np.concatenate([np.sin(t), np.cos(t)]), atol=1e-6)
 
 
-def test_positions_tell_equal_frames_apart():
+def test_positions_distinguish_equal_frames():
     model, _, video = tiny("movinet_a3_stream", frames=4)
     still = jnp.repeat(video[:, :1], 4, axis=1)
     fresh = jax.jit(model.init)(jax.random.key(0), video)
@@ -102,7 +102,7 @@ def test_positions_tell_equal_frames_apart():
     assert last_two(0.0) < 1e-5 < 1e-2 < last_two(1.0)
 
 
-def test_the_state_is_of_one_size_however_long_the_video():
+def test_state_size_is_independent_of_length():
     name = "movinet_a0_stream"
     model = vidjax.create_model(name)
     frame = vidjax.spec(name).input_shape[1:]
@@ -117,7 +117,7 @@ def test_the_state_is_of_one_size_however_long_the_video():
     assert megabytes < 3
 
 
-def test_a_block_at_alpha_zero_is_its_shortcut():
+def test_block_with_alpha_zero_is_its_shortcut():
     model, _, video = tiny("movinet_a0_base", frames=4, alpha_init=0.0)
     fresh = jax.jit(model.init)(jax.random.key(0), video)
     endpoints = model.apply(fresh, video)[1]
@@ -130,7 +130,7 @@ def test_a_block_at_alpha_zero_is_its_shortcut():
     np.testing.assert_array_equal(model.apply(other, video)[1]["stage2"], endpoints["stage2"])
 
 
-def test_gates_and_activations_are_those_of_each_form():
+def test_gates_and_activations_match_each_variant():
     x = jnp.linspace(-4, 4, 33)
     np.testing.assert_allclose(Block.act(x), x / (1 + np.exp(-x)), atol=1e-6)
     np.testing.assert_allclose(StreamBlock.act(x), x * np.clip(x + 3, 0, 6) / 6, atol=1e-6)

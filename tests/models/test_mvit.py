@@ -18,7 +18,7 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.PRNGKey(seed), shape)
 
 
-def test_relative_positions_depend_on_the_distance_alone():
+def test_relative_positions_depend_only_on_distance():
     n, table = 5, normal(0, 9, 3)
     r = np.asarray(relative_positions(table, n, n))
     for i in range(n):
@@ -30,7 +30,7 @@ def test_relative_positions_depend_on_the_distance_alone():
     assert np.array_equal(r[0, -1], normal(1, 15, 3)[0])
 
 
-def test_positions_are_themselves_at_their_own_size_and_linear_between():
+def test_position_interpolation_is_linear_and_exact_at_native_size():
     table = normal(0, 7, 2)
     assert resize(table, (7, 2)) is table
     for size in (4, 13):
@@ -40,7 +40,7 @@ def test_positions_are_themselves_at_their_own_size_and_linear_between():
 
 
 @pytest.mark.parametrize("name", ["mvit_v1_b_16x4", "mvit_v2_s_16x4"])
-def test_positions_are_interpolated_at_other_sizes_only(name):
+def test_positions_are_interpolated_only_for_other_sizes(name):
     for clip, interpolated in (((4, 32, 32), False), ((6, 48, 48), True)):
         model = vidjax.create_model(name, 5, tiny=True, clip=clip)
         x = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32)
@@ -48,7 +48,7 @@ def test_positions_are_interpolated_at_other_sizes_only(name):
         assert ("resize" in str(jax.make_jaxpr(model.apply)(variables, x))) == interpolated
 
 
-def test_positions_as_columns_are_the_bias_of_the_paper():
+def test_extra_columns_equal_relative_position_bias():
     sizes_q, sizes_k, heads, d = (2, 4, 6), (2, 2, 3), 2, 8
     q, k, v = normal(0, 2, 49, heads, d), normal(1, 2, 13, heads, d), normal(2, 2, 13, heads, d)
     positions = [normal(i, a, b, d) for i, (a, b) in enumerate(zip(sizes_q, sizes_k))]
@@ -63,7 +63,7 @@ def test_positions_as_columns_are_the_bias_of_the_paper():
     np.testing.assert_allclose(bias[1, 1, 18, 8], want, rtol=1e-4)
 
 
-def test_pools_treat_heads_alike():
+def test_pooling_is_shared_across_heads():
     grid = normal(0, 2, 3, 6, 5, 8)
     module = PoolConv(2, (1, 2, 2), jnp.float32, jnp.float32)
     y, variables = module.init_with_output(jax.random.PRNGKey(0), grid)
@@ -75,7 +75,7 @@ def test_pools_treat_heads_alike():
 
 
 @pytest.mark.parametrize("improved", [False, True])
-def test_stages_are_those_of_the_papers(improved):
+def test_stage_shapes_match_papers(improved):
     """96, 192, 384 and 768 channels on grids of 56, 28, 14 and 7; keys on one of 7, but of 14 where queries
     are pooled."""
     shapes = block_shapes(96, 1, 16, (1, 3, 14), (1, 8, 8), improved)
@@ -93,7 +93,7 @@ def test_stages_are_those_of_the_papers(improved):
 
 
 @pytest.mark.parametrize("name", ["mvit_v1_b_16x4", "mvit_v2_s_16x4"])
-def test_drop_path_acts_in_training_only_and_weights_are_reported_on_request(name):
+def test_drop_path_is_training_only_and_attention_is_returned(name):
     x = normal(0, 2, 2, 16, 16, 3)
     fields = dict(clip=(2, 16, 16), depth=2)
     plain = vidjax.create_model(name, 5, tiny=True, **fields)
@@ -108,7 +108,7 @@ def test_drop_path_acts_in_training_only_and_weights_are_reported_on_request(nam
     assert any(not np.array_equal(train(jax.random.PRNGKey(i)), want) for i in range(4))
 
 
-def test_remat_changes_nothing():
+def test_remat_keeps_outputs_and_gradients():
     x = normal(0, 1, 2, 16, 16, 3)
 
     def grads(remat):

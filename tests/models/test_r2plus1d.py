@@ -18,19 +18,19 @@ def params(name, **options):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 32, 32, 3)))["params"]
 
 
-def test_widths_in_between():
+def test_intermediate_widths_match_equation():
     pairs = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512)]
     assert [middle_width(*p) for p in pairs] == [144, 230, 288, 460, 576, 921, 1152]
 
 
-def test_at_equal_widths_the_factors_have_55_6_percent_fewer_parameters_and_at_144_as_many():
+def test_factorized_parameter_counts():
     factors = lambda middle: 9 * 64 * middle + 3 * middle * 64  # noqa: E731
     assert factors(64) == 49_152 and 27 * 64 * 64 == 110_592 == factors(144)
     block = params("r2plus1d_18")["stage1_block0"]["conv1"]
     assert block["space"]["kernel"].size + block["time"]["kernel"].size == factors(144)
 
 
-def test_the_rules_differ_where_a_block_widens():
+def test_width_rules_differ_where_a_block_widens():
     for rule, width in (("torchvision", 230), ("paper", 288)):
         p = params("r2plus1d_18", rule=rule)
         assert p["stage2_block0"]["conv1"]["space"]["kernel"].shape == (1, 3, 3, 64, 230)
@@ -40,7 +40,7 @@ def test_the_rules_differ_where_a_block_widens():
         params("r2plus1d_18", rule="papre")
 
 
-def test_34_layers_in_torchvisions_widths():
+def test_34_layers_with_torchvision_widths():
     counts = {
         r: sum(p.size for p in jax.tree.leaves(params("r2plus1d_34", rule=r)))
         for r in ("paper", "torchvision")
@@ -48,7 +48,7 @@ def test_34_layers_in_torchvisions_widths():
     assert counts == {"paper": 63_697_175, "torchvision": 61_831_661}
 
 
-def test_time_comes_second_in_basic_blocks_and_first_in_bottlenecks():
+def test_temporal_convolution_position_in_blocks():
     basic, bottleneck = params("r2plus1d_18")["stage2_block0"], params("r2plus1d_r50_16x4")["stage2_block0"]
     entering = lambda conv, part: conv[part]["kernel"].shape[-2]  # noqa: E731
     assert entering(basic["conv1"], "space") == 64 and entering(basic["conv1"], "time") == 230
@@ -60,13 +60,13 @@ def test_time_comes_second_in_basic_blocks_and_first_in_bottlenecks():
     assert sizes == [(16, 112), (16, 56), (16, 28), (8, 14), (4, 7)]
 
 
-def test_the_stem_is_factorised_too():
+def test_stem_is_factorized():
     p = params("r2plus1d_18")
     assert p["stem_conv"]["kernel"].shape == (1, 7, 7, 3, 45)
     assert p["stem_time_conv"]["kernel"].shape == (3, 1, 1, 45, 64)
 
 
-def test_a_convolution_in_space_and_one_in_time_without_what_is_between_is_their_product():
+def test_linear_factors_equal_a_product_kernel():
     """Linear and unnormalised, the two factors are a 3D convolution with the product kernel."""
     x = jax.random.uniform(jax.random.key(1), (1, 5, 9, 7, 4))
     stats = lambda name: lambda y, train: y  # noqa: E731

@@ -29,7 +29,7 @@ def sigmoid(x):
 
 
 @pytest.mark.parametrize("cell, reverse", [(ConvRNN, False), (ConvGRU, False), (ConvGRU, True)])
-def test_the_equations(cell, reverse):
+def test_cells_match_their_equations(cell, reverse):
     layer = cell(2, reverse=reverse)
     x = np.random.default_rng(0).normal(size=(2, 4, 5, 6, 3)).astype(np.float32)
     h = np.zeros((2, 5, 6, 2), np.float32)
@@ -52,7 +52,7 @@ def test_the_equations(cell, reverse):
 
 
 @pytest.mark.parametrize("cls, stacked", [(RecurrentConvNet, False), (GRURecurrentConvNet, True)])
-def test_frame_by_frame_is_the_whole_clip(cls, stacked):
+def test_stream_matches_whole_clip(cls, stacked):
     model, variables, x = small(cls, stacked=stacked)
     step = jax.jit(lambda s, f: model.apply(variables, s, f, method="step"))
     state = model.init_state(2, (16, 16, 3))
@@ -66,7 +66,7 @@ def test_frame_by_frame_is_the_whole_clip(cls, stacked):
     np.testing.assert_allclose(logits, want, rtol=1e-5, atol=1e-5)
 
 
-def test_bidirectional():
+def test_bidirectional_is_symmetric_and_cannot_stream():
     """Forwards and backwards have weights of their own, swapped by reversing time; no streaming."""
     model, variables, x = small(bidirectional=True)
     _, e = jax.jit(model.apply)(variables, x)
@@ -106,7 +106,7 @@ def test_truncation_and_freezing_stop_gradients():
     assert (reach(model.clone(frozen=True)) == 0).all()
 
 
-def test_a_stacked_level_sees_the_one_below():
+def test_stacked_level_depends_on_the_level_below():
     """Of two levels, weights of the first move the second's state only where they are stacked."""
     for stacked in (False, True):
         model, variables, x = small(stacked=stacked)
@@ -117,7 +117,7 @@ def test_a_stacked_level_sees_the_one_below():
         assert np.array_equal(a, b) != stacked
 
 
-def test_decisions_are_averaged():
+def test_logits_average_the_levels():
     model, variables, x = small()
     logits, e = jax.jit(model.apply)(variables, x)
     each = np.mean([jax.nn.softmax(e[f"logits_{name}"]) for name, _ in LEVELS], axis=0)
@@ -128,7 +128,7 @@ def test_decisions_are_averaged():
     assert features.shape == (2, 3 + 5)
 
 
-def test_an_endpoint_that_the_trunk_lacks_is_named():
+def test_unknown_trunk_endpoint_is_rejected():
     model, _, x = small()
     with pytest.raises(UserError, match="unknown endpoint of resnet18 'stage11'"):
         jax.eval_shape(model.clone(levels=(("stage11", 3),)).init, jax.random.PRNGKey(0), x)

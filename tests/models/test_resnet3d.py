@@ -19,13 +19,13 @@ def shapes(name, video_shape, **options):
 
 
 @pytest.mark.parametrize("name, count", [("r3d_18", 33_371_472), ("mc3_18", 11_695_440)])
-def test_parameters(name, count):
+def test_parameter_count(name, count):
     variables, _ = shapes(name, (1, *spec(name).input_shape))
     assert sum(p.size for p in jax.tree.leaves(variables["params"])) == count == spec(name).params
 
 
 @pytest.mark.parametrize("name, frames", [("r3d_18", (16, 16, 8, 4, 2)), ("mc3_18", (16,) * 5)])
-def test_sizes_of_table_1(name, frames):
+def test_feature_sizes_match_table_1(name, frames):
     _, (logits, endpoints) = shapes(name, (2, 16, 112, 112, 3))
     sizes = [(56, 64), (56, 64), (28, 128), (14, 256), (7, 512)]
     for key, t, (s, c) in zip(("stem", "stage1", "stage2", "stage3", "stage4"), frames, sizes):
@@ -38,7 +38,7 @@ def test_odd_sizes_round_up():
     assert endpoints["stage4"].shape == (1, 2, 7, 6, 512)
 
 
-def test_names_and_kernels():
+def test_parameter_names_and_kernel_shapes():
     r3d, mc3 = (shapes(name, (1, 16, 112, 112, 3))[0]["params"] for name in ("r3d_18", "mc3_18"))
     blocks = {f"stage{i}_block{j}" for i in (1, 2, 3, 4) for j in (0, 1)}
     narrowing = {f"stage{i}_block0" for i in (2, 3, 4)}
@@ -53,7 +53,7 @@ def test_names_and_kernels():
     assert kernel(mc3, "stage1_block1") == kernel(r3d, "stage1_block1") == (3, 3, 3, 64, 64)
 
 
-def test_how_far_one_frame_reaches():
+def test_temporal_receptive_field_of_mc3():
     """MC3 looks along time in the stem and the first stage only: three windows, each one frame further."""
     for name, reach in (("r3d_18", 2), ("mc3_18", 4)):  # of R3D's two frames, each eight of the input's
         model = create_model(name, tiny=True)
@@ -66,7 +66,7 @@ def test_how_far_one_frame_reaches():
 
 
 @pytest.mark.parametrize("name", ["c2d_r50_8x8", "i3d_r50_8x8", "slow_r50_8x8"])
-def test_inflated_from_images_it_answers_a_static_clip_as_the_image_net(name):
+def test_inflated_weights_match_image_network_on_static_clip(name):
     """In the middle of a clip so long that the zeros beyond its ends are not seen from there."""
     options = dict(stage_sizes=(1, 2, 1, 1), width=8)
     image_net = create_model("resnet50", 5, **options)
@@ -94,7 +94,7 @@ def test_inflated_from_images_it_answers_a_static_clip_as_the_image_net(name):
         assert float(jnp.abs(logits - want).max() / jnp.abs(want).max()) < 1e-5
 
 
-def test_kernels_of_i3d_alternate():
+def test_i3d_temporal_kernels_alternate():
     params = shapes("i3d_r50_8x8", (1, 8, 64, 64, 3))[0]["params"]
     frames = [
         [params[f"stage{s}_block{b}"]["conv1"]["kernel"].shape[0] for b in range(n)]
@@ -105,7 +105,7 @@ def test_kernels_of_i3d_alternate():
 
 
 @pytest.mark.parametrize("name", ["c2d_r50_8x8", "i3d_nln_r50_8x8"])
-def test_weights_of_images_are_inflated_on_loading(name):
+def test_image_weights_are_inflated_on_loading(name):
     image = create_model("resnet50", 5, tiny=True)
     weights = jax.jit(image.init)(jax.random.key(3), jnp.zeros((1, 32, 32, 3)))
     source = {"/".join(k): np.asarray(x) for k, x in flatten_dict(weights).items()}

@@ -22,7 +22,7 @@ WHO_SEES_WHOM = {
 
 
 @pytest.mark.parametrize("kind", GROUPS)
-def test_groups_hold_the_tokens_that_should_see_each_other(kind):
+def test_attention_groups_match_their_definition(kind):
     number = jnp.arange(np.prod(GRID)).reshape(1, *GRID, 1)
     groups = GROUPS[kind].gather(number)
     assert (GROUPS[kind].scatter(groups, GRID) == number).all()
@@ -48,7 +48,7 @@ def blocks_on(scheme, seed=0):
 
 
 @pytest.mark.parametrize("scheme", ["divided", "joint", "space"])
-def test_equivariant_to_a_permutation_of_space_in_all_frames(scheme):
+def test_dense_schemes_are_equivariant_to_spatial_permutations(scheme):
     block, variables, x, frames = blocks_on(scheme)
     order = np.random.default_rng(0).permutation(24)
 
@@ -61,7 +61,7 @@ def test_equivariant_to_a_permutation_of_space_in_all_frames(scheme):
 
 
 @pytest.mark.parametrize("scheme", ["local_global", "axial"])
-def test_sparse_schemes_are_not(scheme):
+def test_sparse_schemes_are_not_equivariant(scheme):
     block, variables, x, _ = blocks_on(scheme)
     order = np.random.default_rng(0).permutation(24)
     y = jnp.concatenate([x[:, :1], x[:, 1:].reshape(2, 4, 24, 8)[:, :, order].reshape(2, 96, 8)], axis=1)
@@ -69,7 +69,7 @@ def test_sparse_schemes_are_not(scheme):
     assert float(jnp.abs(block.apply(variables, y)[0][:, 1:] - want).max()) > 1e-2
 
 
-def test_a_zero_temporal_path_and_a_still_clip_give_the_image_models_answer():
+def test_still_clip_matches_image_model_at_initialization():
     """The space-only model on one frame is the image ViT; the divided one starts as it on any still clip."""
     divided, variables, x = model_and_variables("")
     still = jnp.repeat(x[:, :1], 4, axis=1)
@@ -90,7 +90,7 @@ def test_a_zero_temporal_path_and_a_still_clip_give_the_image_models_answer():
     assert float(jnp.abs(divided.apply(loud, still)[0] - want).max()) > 1e-3
 
 
-def test_joint_attention_on_one_frame_is_the_space_only_model():
+def test_joint_attention_on_one_frame_equals_space_only():
     joint, variables, x = model_and_variables("_joint", frames=1)
     space, _, _ = model_and_variables("_space", frames=1)
     params = {k: v for k, v in variables["params"].items() if k != "time_embed"}
@@ -100,7 +100,7 @@ def test_joint_attention_on_one_frame_is_the_space_only_model():
 
 
 @pytest.mark.parametrize("scheme", ["", "_axial"])
-def test_scan_and_remat_change_nothing(scheme):
+def test_scan_and_remat_keep_outputs(scheme):
     from vidjax.layers.stacking import stack_blocks
 
     model, variables, x = model_and_variables(scheme)
@@ -113,7 +113,7 @@ def test_scan_and_remat_change_nothing(scheme):
         np.testing.assert_allclose(other.apply(params, x)[0], want, rtol=1e-5, atol=1e-6)
 
 
-def test_attention_maps_on_request():
+def test_return_attention_shapes():
     model, variables, x = model_and_variables("", return_attention=True)
     _, endpoints = model.apply(variables, x)
     assert endpoints["time_attention"].shape == (2, 2, 16, 2, 4, 4)  # layers, B, places, heads, T, T
@@ -123,7 +123,7 @@ def test_attention_maps_on_request():
     assert grid.count == endpoints["tokens"].shape[1] == 65
 
 
-def test_an_odd_grid_and_an_unknown_scheme_are_told():
+def test_odd_grid_and_unknown_scheme_are_rejected():
     model = vidjax.create_model("timesformer_b_8x32_local_global", 5, tiny=True)
     with pytest.raises(UserError, match="even grid"):
         jax.eval_shape(model.init, jax.random.PRNGKey(0), jnp.zeros((1, 3, 32, 32, 3)))

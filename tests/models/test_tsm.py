@@ -48,14 +48,14 @@ def described():
     return {name: describe(name) for name in ("tsn_resnet50", "tsm_resnet50_8f")}
 
 
-def test_shifting_costs_nothing(described):
+def test_shift_adds_no_parameters_or_macs(described):
     tsn, tsm = described.values()
     assert tsm["params"] == tsn["params"] == 24_327_632
     assert tsm["gmacs"] == tsn["gmacs"] and tsm["uncounted"] == tsn["uncounted"] == {}
     assert tsm["gmacs_by_module"] == tsn["gmacs_by_module"]
 
 
-def test_how_far_one_frame_reaches(described):
+def test_temporal_receptive_field_grows_per_shifted_block(described):
     """A frame each way per block that shifts: of ResNet-50 all 3, 4, 6 and 3."""
     field = described["tsm_resnet50_8f"]["receptive_field"]
     assert [field[f"stage{i}"]["unclipped"][0] for i in (1, 2, 3, 4)] == [7, 15, 27, 33]
@@ -65,7 +65,7 @@ def test_how_far_one_frame_reaches(described):
     assert [fields[f"stage{i}"].unclipped[0] for i in (1, 2, 3, 4)] == [5, 9, 33, 37]
 
 
-def test_no_share_of_the_channels_is_tsn(variables):
+def test_shift_of_no_channels_equals_tsn(variables):
     x = video()
     want, _ = run(variables, x, "tsn_resnet50")
     got, _ = run(variables, x, n_div=0)
@@ -74,7 +74,7 @@ def test_no_share_of_the_channels_is_tsn(variables):
     assert float(jnp.abs(moved - want).max()) > 1e-3
 
 
-def test_the_first_block_by_hand(variables):
+def test_first_block_matches_residual_and_inplace_shift(variables):
     """The residual branch gets the shifted input, the shortcut the input; in place both get the former."""
     x = video()
     p, s = (variables[k]["trunk"]["stage1_block0"] for k in ("params", "batch_stats"))
@@ -93,7 +93,7 @@ def test_the_first_block_by_hand(variables):
         np.testing.assert_allclose(fold(ends["stage1"]), want, rtol=1e-4, atol=1e-5)
 
 
-def test_the_future_is_seen_offline_only(variables):
+def test_only_the_offline_model_depends_on_later_frames(variables):
     x = video()
     changed = x.at[:, -1].add(1.0)
     for online in (False, True):
@@ -103,7 +103,7 @@ def test_the_future_is_seen_offline_only(variables):
 
 
 @pytest.mark.parametrize("place", ["residual", "in_place"])
-def test_frame_by_frame_is_the_whole_clip(variables, place):
+def test_stream_matches_whole_clip(variables, place):
     x = video(frames=6)
     model = vidjax.create_model("tsm_resnet50_8f", 7, **TINY, online=True, place=place)
     want, ends = jax.jit(model.apply)(variables, x)
@@ -124,7 +124,7 @@ def test_frame_by_frame_is_the_whole_clip(variables, place):
         np.testing.assert_allclose(e["pre_logits"], ends["pre_logits"], rtol=1e-4, atol=1e-5)
 
 
-def test_consensus(variables):
+def test_consensus_averages_frame_logits(variables):
     x = video()
     _, ends = run(variables, x, "tsn_resnet50")
     scores = ends["frame_logits"]
@@ -139,7 +139,7 @@ def test_consensus(variables):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-def test_partial_batch_norm(variables):
+def test_partial_batch_norm_updates_only_the_stem(variables):
     """In training only the stem's statistics move; the blocks answer by theirs, whatever the batch."""
     model = vidjax.create_model("tsn_resnet50", 7, **TINY, partial_bn=True)
     rngs = {"dropout": jax.random.key(0)}
@@ -151,7 +151,7 @@ def test_partial_batch_norm(variables):
         assert all(jax.tree.leaves(same)) == (name != "stem_bn"), name
 
 
-def test_what_does_not_go_together(variables):
+def test_incompatible_options_are_rejected(variables):
     frame = video()[:, 0]
     for options, told in (
         (dict(), "set online=True"),
@@ -165,7 +165,7 @@ def test_what_does_not_go_together(variables):
         run(variables, video(), "tsn_resnet50", consensus="averge")
 
 
-def test_training_starts_from_image_weights_by_one_field(tmp_path, monkeypatch):
+def test_training_starts_from_image_weights(tmp_path, monkeypatch):
     """A file in torchvision's names goes into the trunk; a step with partial BatchNorm follows."""
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     image = vidjax.create_model("resnet50", 7, tiny=True)

@@ -29,7 +29,7 @@ def tiny(name, **options):
     return variables | {"batch_stats": stats}, jax.jit(model.apply)
 
 
-def test_the_temporal_stream_stacks_x_and_y_of_each_field_less_its_mean():
+def test_temporal_stream_input_is_mean_subtracted_flow_stack():
     variables, apply = tiny("two_stream_resnet18_temporal")
     logits, endpoints = apply(variables, FLOW)
     stacked = np.empty((2, 32, 32, 8), np.float32)
@@ -45,14 +45,14 @@ def test_the_temporal_stream_stacks_x_and_y_of_each_field_less_its_mean():
     np.testing.assert_allclose(moved, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_spatial_stream_sees_the_middle_frame():
+def test_spatial_stream_uses_the_middle_frame():
     model = create_model("two_stream_resnet18_spatial", 5, tiny=True)
     clip = jax.random.normal(jax.random.key(0), (2, 5, 32, 32, 3))
     variables = model.init(jax.random.key(0), clip)
     np.testing.assert_array_equal(model.apply(variables, clip)[0], model.apply(variables, clip[:, 2:3])[0])
 
 
-def test_a_stack_of_another_depth_is_refused():
+def test_flow_stack_of_wrong_depth_is_rejected():
     with pytest.raises(ValueError, match="the input has 5 flow fields, but flow_frames is 4"):
         create_model("two_stream_resnet18_temporal", tiny=True).init(
             jax.random.key(0), jnp.zeros((1, 5, 32, 32, 2))
@@ -60,7 +60,7 @@ def test_a_stack_of_another_depth_is_refused():
 
 
 @pytest.mark.parametrize("average", ["softmax", "logits"])
-def test_joint_scores_are_the_average_of_the_streams(average):
+def test_scores_are_averaged_over_streams(average):
     variables, apply = tiny("two_stream_resnet18", average=average)
     logits, endpoints = apply(variables, {"rgb": RGB, "flow": FLOW})
     each = []
@@ -80,7 +80,7 @@ def test_joint_scores_are_the_average_of_the_streams(average):
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_fusion_goes_into_the_spatial_stream_from_its_stage_on(stage):
+def test_fusion_changes_the_spatial_stream_from_its_stage(stage):
     variables, apply = tiny("two_stream_resnet18_fused", fuse_after=stage, average="logits")
     _, before = apply(variables, {"rgb": RGB, "flow": FLOW})
     _, moved = apply(variables, {"rgb": RGB, "flow": 2 * FLOW})
@@ -91,7 +91,7 @@ def test_fusion_goes_into_the_spatial_stream_from_its_stage_on(stage):
         np.testing.assert_array_equal(before[f"flow_stage{i}"], other[f"flow_stage{i}"])
 
 
-def test_ways_to_fuse():
+def test_fusion_forms_match_their_equations():
     variables, conv = tiny("two_stream_resnet18_fused")
     streams = {k: {s: v[s] for s in ("spatial", "temporal")} for k, v in variables.items()}
     added, _ = create_model("two_stream_resnet18_fused", 5, tiny=True, fusion="add").apply(
@@ -139,7 +139,7 @@ MODELS = dict(
 
 
 @pytest.mark.parametrize("case", OTHER_KINDS)
-def test_data_of_another_kind_is_one_line(cache, case):
+def test_wrong_data_kind_is_a_one_line_error(cache, case):
     message, data = OTHER_KINDS[case]
     with pytest.raises(UserError, match=message) as e:
         build(config(MODELS[case.split()[0]], **data))
@@ -147,7 +147,7 @@ def test_data_of_another_kind_is_one_line(cache, case):
 
 
 @pytest.mark.parametrize("name", ["two_stream_resnet18_temporal", "two_stream_resnet18"])
-def test_image_weights_start_every_stream(cache, name, tmp_path):
+def test_image_weights_initialize_every_stream(cache, name, tmp_path):
     """The first kernel is averaged over colours and scaled by 3 / 8, so equal channels answer as before."""
     image = create_model("resnet18", 7, tiny=True)
     weights = jax.jit(image.init)(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))
@@ -171,7 +171,7 @@ def test_image_weights_start_every_stream(cache, name, tmp_path):
                 np.testing.assert_array_equal(ours[f"{stream}trunk/{path}"], x, err_msg=path)
 
 
-def test_full_size_parameters_of_the_first_kernel():
+def test_first_kernel_parameters_at_full_size():
     model = create_model("two_stream_resnet50_temporal")
     x = dummy_input(spec("two_stream_resnet50_temporal").input_shape)
     params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]

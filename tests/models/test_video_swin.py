@@ -40,7 +40,7 @@ def same_window(size, window, shift):
     "size, window, shift",
     [((4, 6, 6), (2, 3, 3), (1, 1, 1)), ((8, 4, 6), (4, 2, 3), (2, 1, 1)), ((2, 6, 9), (2, 3, 3), (0, 1, 1))],
 )
-def test_the_shifted_mask_is_the_brute_force_one(size, window, shift):
+def test_shifted_window_mask_matches_brute_force(size, window, shift):
     regions = window_regions(size, window, shift)
     tokens = np.arange(np.prod(size)).reshape(1, *size, 1)
     rolled = np.roll(tokens, [-s for s in shift], (1, 2, 3))
@@ -50,13 +50,13 @@ def test_the_shifted_mask_is_the_brute_force_one(size, window, shift):
     assert np.array_equal(found, same_window(size, window, shift))
 
 
-def test_merge_undoes_partition():
+def test_merge_inverts_partition():
     x = np.arange(2 * 4 * 6 * 6 * 5).reshape(2, 4, 6, 6, 5)
     assert np.array_equal(merge(partition(x, (2, 3, 2)), (4, 6, 6), (2, 3, 2)), x)
     assert np.array_equal(partition(x, (2, 3, 2))[1, 0].reshape(2, 3, 2, 5), x[1, :2, :3, :2])
 
 
-def test_a_bias_is_that_of_its_offset():
+def test_bias_depends_on_the_relative_offset():
     window = (2, 3, 4)
     table = np.random.default_rng(0).standard_normal((3, 5, 7, 2)).astype(np.float32)
     at = places(window)
@@ -82,7 +82,7 @@ def attend(size, window, shift, edges, width=8, heads=2):
 
 @pytest.mark.parametrize("size", [(4, 6, 6), (4, 5, 7), (3, 4, 3), (1, 2, 8)])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1, 1, 1)])
-def test_windows_are_joint_attention_among_the_tokens_that_share_one(size, shift):
+def test_window_attention_equals_masked_full_attention(size, shift):
     """Against attention over all real tokens, so padding has no part in it."""
     window, heads = (2, 3, 3), 2
     y, x, p = attend(size, window, shift, "exact")
@@ -102,7 +102,7 @@ def test_windows_are_joint_attention_among_the_tokens_that_share_one(size, shift
     np.testing.assert_allclose(y.reshape(x.shape), want, rtol=1e-4, atol=1e-5)
 
 
-def test_both_rules_for_edges_agree_where_windows_fit_and_only_there():
+def test_padding_rules_agree_only_if_windows_divide_the_grid():
     for size, shift, same in [
         ((4, 6, 6), (1, 1, 1), True),
         ((1, 6, 6), (1, 1, 1), True),  # cut short in time
@@ -113,7 +113,7 @@ def test_both_rules_for_edges_agree_where_windows_fit_and_only_there():
         assert (np.abs(a - b).max() < 1e-6) == same, size
 
 
-def test_one_window_over_everything_is_joint_attention():
+def test_single_window_equals_full_attention():
     y, x, p = attend((2, 3, 4), (2, 3, 4), (1, 1, 2), "reference")
     assert np.abs(p["relative_position_bias"]).max() > 0.1
     module = WindowAttention(2, (2, 3, 4), (1, 1, 2), "reference", False, jnp.float32, jnp.float32)
@@ -124,7 +124,7 @@ def test_one_window_over_everything_is_joint_attention():
     np.testing.assert_allclose(y.reshape(want.shape), want, rtol=1e-4, atol=1e-5)
 
 
-def test_merging_joins_the_four_of_a_square_and_fills_up_odd_sides():
+def test_patch_merging_concatenates_2x2_and_pads_odd_sides():
     x = jax.random.normal(jax.random.PRNGKey(0), (1, 2, 3, 5, 4))
     module = PatchMerging(jnp.float32, jnp.float32)
     y, variables = module.init_with_output(jax.random.PRNGKey(1), x)
@@ -135,7 +135,7 @@ def test_merging_joins_the_four_of_a_square_and_fills_up_odd_sides():
     np.testing.assert_allclose(alone[:, :, 0, 0], y[:, :, 1, 1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_forms_for_something_something_and_for_384_pixels():
+def test_something_something_and_384_pixel_presets():
     for name, classes, fields, size, params in [
         ("swin3d_b", 174, dict(window=(16, 7, 7)), 224, 88_834_038),
         ("swin3d_l", 400, dict(window=(8, 12, 12)), 384, 199_999_516),
@@ -144,7 +144,7 @@ def test_the_forms_for_something_something_and_for_384_pixels():
         assert count_params(abstract_variables(model, (32, size, size, 3))["params"]) == params
 
 
-def test_drop_path_acts_in_training_only_and_remat_changes_nothing():
+def test_drop_path_is_training_only_and_remat_keeps_outputs():
     x = jax.random.normal(jax.random.PRNGKey(0), (2, 2, 12, 12, 3))
 
     def make(**fields):
@@ -166,7 +166,7 @@ def test_drop_path_acts_in_training_only_and_remat_changes_nothing():
         )
 
 
-def test_weights_of_attention_are_reported_on_request():
+def test_return_attention_gives_window_weights():
     x = jax.random.normal(jax.random.PRNGKey(0), (2, 8, 32, 32, 3))
     model = vidjax.create_model("swin3d_t", 5, tiny=True, return_attention=True)
     (_, endpoints), _ = jax.jit(model.init_with_output)(jax.random.PRNGKey(0), x)
@@ -176,7 +176,7 @@ def test_weights_of_attention_are_reported_on_request():
     assert (weights == 0).any()  # some windows join what is apart
 
 
-def test_inflated_image_weights_answer_a_still_clip_alike_at_any_length():
+def test_inflated_weights_match_on_still_clips_of_any_length():
     fields = dict(width=8, depths=(2, 1, 1, 1), heads=(1, 2, 2, 2), edges="exact")
     shapes = abstract_variables(vidjax.create_model("swin3d_t", 7, **fields), (8, 28, 28, 3))
     rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ def patch_order(x, order, patch):
     return y.reshape(x.shape)
 
 
-def test_patches_are_a_set_but_for_their_positions():
+def test_output_is_invariant_to_permuting_patches_with_their_positions():
     model, variables, x = build("vit_b_16")
     logits, _ = model.apply(variables, x)
     order = np.random.default_rng(1).permutation(16)
@@ -44,7 +44,7 @@ def test_patches_are_a_set_but_for_their_positions():
     np.testing.assert_allclose(again, logits, atol=1e-5)
 
 
-def test_positions_of_another_size_are_interpolated():
+def test_positions_are_interpolated_for_other_sizes():
     model, variables, x = build("vit_b_16")
     finer = model.clone(position_grid=(4, 4))
     np.testing.assert_array_equal(finer.apply(variables, x)[0], model.apply(variables, x)[0])
@@ -53,7 +53,7 @@ def test_positions_of_another_size_are_interpolated():
     assert endpoints["tokens"].shape[1] == finer.token_grid((48, 56, 3)).count == 1 + 6 * 7
 
 
-def test_trunk_of_a_video_model():
+def test_vit_as_trunk_of_late_fusion():
     """Late fusion over a ViT of one repeated frame answers as over that frame alone."""
     options = dict(trunk="vit_s_16", trunk_options=dict(tiny=True))
     model = vidjax.create_model("late_fusion_resnet50", 5, **options)
@@ -65,7 +65,7 @@ def test_trunk_of_a_video_model():
     np.testing.assert_allclose(logits, model.apply(variables, video[:, :1])[0], atol=1e-5)
 
 
-def test_videomae_without_positions_is_blind_to_the_order_of_tubelets(monkeypatch):
+def test_videomae_without_positions_ignores_tubelet_order(monkeypatch):
     model, variables, x = build("videomae_b")
     swapped = x[:, [2, 3, 0, 1]]
     logits, _ = model.apply(variables, x)
@@ -77,7 +77,7 @@ def test_videomae_without_positions_is_blind_to_the_order_of_tubelets(monkeypatc
     assert jnp.abs(model.apply(variables, within)[0] - blind).max() > 1e-3
 
 
-def test_videomae_head():
+def test_videomae_head_layers_and_parameter_count():
     """Mean, norm, linear; its start is scaled; 101 classes have the published number of parameters."""
     model, variables, x = build("videomae_b")
     logits, endpoints = model.apply(variables, x)
@@ -99,7 +99,7 @@ def test_videomae_head():
 
 
 @pytest.mark.parametrize("name", ["vit_s_16", "videomae_s"])
-def test_scan_and_remat_answer_alike(name):
+def test_scan_and_remat_keep_outputs(name):
     model, variables, x = build(name)
     other = model.clone(scan=True, remat="dots")
     given = laid_out_as(jax.eval_shape(other.init, jax.random.key(0), x), variables)
@@ -118,7 +118,7 @@ def test_scan_and_remat_answer_alike(name):
     "name, origins",
     [("vit_b_16", ("torchvision", "timm")), ("videomae_b", ("videomae", "transformers", "transformers_4"))],
 )
-def test_every_naming_fills_scanned_and_plain_models_alike(name, origins):
+def test_every_checkpoint_format_loads_into_scanned_and_unrolled_models(name, origins):
     model, variables, x = build(name)
     logits, _ = model.apply(variables, x)
     options = dict(position_grid=(4, 4)) if name == "vit_b_16" else {}

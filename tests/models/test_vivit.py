@@ -33,7 +33,7 @@ def _moved(p):
 
 
 @pytest.mark.parametrize("kind", ["_fe", "_fsa"])
-def test_scan_and_remat_change_nothing(kind):
+def test_scan_and_remat_keep_outputs(kind):
     model, variables, x = model_and_variables(kind)
     other, own, _ = model_and_variables(kind, scan=True, remat="full")
     stacked = {"params": stack_blocks(variables["params"])}
@@ -43,7 +43,7 @@ def test_scan_and_remat_change_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_tokens_lie_and_maps_have_the_shapes_that_are_said(kind):
+def test_token_grid_and_attention_map_shapes(kind):
     model = vidjax.create_model(f"vivit_b_16x2{kind}", 5, tiny=True, return_attention=True)
     x = jnp.zeros((2, 4, 32, 32, 3))
     (_, endpoints), _ = jax.eval_shape(model.init_with_output, jax.random.PRNGKey(0), x)
@@ -78,7 +78,7 @@ def who_sees_whom():
     return same_time, same_place
 
 
-def test_half_of_the_heads_see_space_and_half_see_time():
+def test_dot_product_heads_split_into_space_and_time():
     layer, x = SplitHeads(GRID, 4), jax.random.normal(jax.random.PRNGKey(0), (2, 12, 8))
     params = jax.tree.map(_moved, layer.init(jax.random.PRNGKey(1), x, False))["params"]
     space, time = who_sees_whom()
@@ -86,14 +86,14 @@ def test_half_of_the_heads_see_space_and_half_see_time():
     np.testing.assert_allclose(layer.apply({"params": params}, x, False)[0], want, rtol=1e-4, atol=1e-5)
 
 
-def test_an_odd_number_of_heads_has_no_half():
+def test_odd_number_of_heads_is_rejected():
     with pytest.raises(UserError, match="heads must be even, got 3"):
         vidjax.create_model("vivit_b_16x2_fdp", 3, tiny=True, heads=3).init(
             jax.random.PRNGKey(0), jnp.zeros((1, 4, 32, 32, 3))
         )
 
 
-def test_factorised_attention_is_over_space_then_time():
+def test_factorized_attention_is_spatial_then_temporal():
     layer, x = SpaceThenTime(GRID, 2, 16), jax.random.normal(jax.random.PRNGKey(0), (2, 12, 8))
     params = jax.tree.map(_moved, layer.init(jax.random.PRNGKey(1), x))["params"]
     muted = jax.tree.map(jnp.zeros_like, params["mlp"])
@@ -110,7 +110,7 @@ def test_factorised_attention_is_over_space_then_time():
     np.testing.assert_allclose(layer.apply({"params": params}, x)[0], y, rtol=1e-4, atol=1e-5)
 
 
-def test_the_factorised_encoder_sees_slices_apart():
+def test_factorized_encoder_processes_slices_independently():
     """Its first encoder's tokens of a slice depend on that slice alone."""
     model, variables, x = model_and_variables("_fe")
     apply = jax.jit(model.apply)
@@ -138,7 +138,7 @@ def test_uniform_sampling_takes_central_frames():
 @pytest.mark.parametrize(
     "name", ["vit_s_16", "vivit_b_16x2", *(f"vivit_b_16x2_{k}" for k in ("fe", "fsa", "fdp"))]
 )
-def test_kernels_of_the_encoder_start_uniform_as_glorots(name):
+def test_encoder_kernels_use_glorot_uniform(name):
     model = vidjax.create_model(name, 5, tiny=True)
     x = jnp.zeros((1, *vidjax.spec(name).tiny_input_shape))
     params = flatten_dict(jax.jit(model.init)(jax.random.PRNGKey(0), x)["params"], sep="/")
@@ -149,7 +149,7 @@ def test_kernels_of_the_encoder_start_uniform_as_glorots(name):
         assert 0.95 * limit < jnp.abs(kernel).max() <= limit, path
 
 
-def test_positions_go_to_other_clips():
+def test_positions_transfer_to_other_clip_sizes():
     model = vidjax.create_model("vivit_b_16x2", 5, tiny=True)
     x = jnp.zeros((1, 6, 48, 32, 3))
     (_, endpoints), _ = jax.eval_shape(model.init_with_output, jax.random.PRNGKey(0), x)
@@ -190,7 +190,7 @@ def frames():
     "name, options",
     [("timesformer_b_8x32_joint", dict(frames=1)), ("vivit_b_16x2", dict(frames=1, tubelet=1))],
 )
-def test_joint_attention_on_one_frame_is_the_image_model(name, options, image, frames):
+def test_joint_attention_on_one_frame_equals_image_model(name, options, image, frames):
     vit, variables, weights = image
     model, ours, _ = started(name, weights, **options)
     want = features(vit, variables, frames[:, 0])
@@ -198,7 +198,7 @@ def test_joint_attention_on_one_frame_is_the_image_model(name, options, image, f
 
 
 @pytest.mark.parametrize("name", ["timesformer_b_8x32", "timesformer_b_8x32_space"])
-def test_timesformer_starts_as_the_image_model_on_a_still_clip(name, image, frames):
+def test_timesformer_matches_image_model_on_still_clip_at_initialization(name, image, frames):
     vit, variables, weights = image
     model, ours, told = started(name, weights)
     want = features(vit, variables, frames[:, 0])
@@ -212,7 +212,7 @@ def test_timesformer_starts_as_the_image_model_on_a_still_clip(name, image, fram
 
 @pytest.mark.parametrize("inflation", ["centre", "average"])
 @pytest.mark.parametrize("kind", NAMES)
-def test_vivit_starts_from_the_image_model(kind, inflation, image, frames):
+def test_vivit_is_initialized_from_image_model(kind, inflation, image, frames):
     """The embedding of a tubelet is the image's of the central frame, or of the frame that a still clip
     repeats; where the temporal path is zero or apart, the image model's tokens come out."""
     vit, variables, weights = image
@@ -240,7 +240,7 @@ def test_vivit_starts_from_the_image_model(kind, inflation, image, frames):
         np.testing.assert_array_equal(pos[0, :17], variables["params"]["pos_embed"][0])
 
 
-def test_a_start_of_another_resolution_stacked_and_of_our_own(image):
+def test_image_weights_of_other_resolution_and_layout_load(image):
     _, variables, weights = image
     _, ours, _ = started("vivit_b_16x2", weights, size=64, scan=True)
     assert ours["params"]["pos_embed"].shape == (1, 1 + 2 * 64, 16) and "blocks" in ours["params"]
@@ -252,7 +252,7 @@ def test_a_start_of_another_resolution_stacked_and_of_our_own(image):
         started("vivit_b_16x2", weights, inflation="averag")
 
 
-def test_training_starts_from_a_file_of_an_image_model(image, tmp_path, monkeypatch):
+def test_training_starts_from_image_weights(image, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     _, variables, weights = image
     save_file({k: np.ascontiguousarray(x) for k, x in weights.items()}, tmp_path / "vit.safetensors")
@@ -319,7 +319,7 @@ def release(kind, encoders):
         ),
     ],
 )
-def test_the_release_in_flax(kind, encoders):
+def test_scenic_checkpoints_load(kind, encoders):
     state = release(kind, encoders)
     found = read_weights(f"vivit_b_16x2{kind}", state, tiny=True)
     assert (found.origin, found.num_classes, found.fresh) == ("scenic", 5, ())

@@ -15,7 +15,7 @@ from vidjax.models.vtn import LongformerBlock, WindowAttention, sliding_window
 
 
 @pytest.mark.parametrize("frames, reach", [(1, 3), (3, 3), (7, 2), (12, 4), (5, 8)])
-def test_the_sliding_window_is_masked_attention(frames, reach):
+def test_sliding_window_equals_masked_attention(frames, reach):
     rng = np.random.default_rng(frames)
     q, k, v = (rng.normal(size=(2, n, 2, 4)).astype(np.float32) for n in (frames, frames + 1, frames + 1))
     scores = np.einsum("bnhd,bmhd->bhnm", q, k) / 2
@@ -33,7 +33,7 @@ def layer_and_input(frames=12, window=4):
     return layer, jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params), x
 
 
-def test_who_sees_whom():
+def test_attention_pattern_is_window_plus_class_token():
     """By the gradient of each token's output to each token: the window, and the class token both ways."""
     layer, params, x = layer_and_input()
     reach = jax.jit(jax.jacobian(lambda x: layer.apply(params, x)[0].sum(-1)))(x)[:, 0]
@@ -49,7 +49,7 @@ def macs(frames):
     return jaxpr_cost(trace.jaxpr).macs
 
 
-def test_the_scale_of_the_start_is_that_of_the_layers_over_time():
+def test_temporal_layers_use_truncated_normal_of_initializer_range():
     block, x = LongformerBlock(2, 64, 4, initializer_range=0.1), jnp.zeros((1, 13, 32))
     params = jax.jit(block.init)(jax.random.PRNGKey(1), x)["params"]
     kernels = [p for p in jax.tree.leaves(params) if p.ndim == 2]
@@ -58,7 +58,7 @@ def test_the_scale_of_the_start_is_that_of_the_layers_over_time():
         assert 0.08 < kernel.std() < 0.1 and 0.19 < abs(kernel).max() <= 0.2  # cut at two of them
 
 
-def test_cost_is_linear_in_the_frames():
+def test_macs_are_linear_in_frames():
     """250 frames are 8 chunks; twice as many take twice the multiply-adds, but for the class token's."""
     one, two, four = (macs(n) for n in (256, 512, 1024))
     assert (four - two) == pytest.approx(2 * (two - one), rel=1e-6)
@@ -66,7 +66,7 @@ def test_cost_is_linear_in_the_frames():
     assert (two - one) / 256 == pytest.approx(each, rel=1e-3)
 
 
-def test_positions_are_frame_numbers():
+def test_positions_are_indexed_by_frame_number():
     model = vidjax.create_model("vtn_vit_b_16", 5, tiny=True, stride=3)
     x = jax.random.normal(jax.random.PRNGKey(1), (1, 5, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.PRNGKey(0), x)
@@ -80,7 +80,7 @@ def test_positions_are_frame_numbers():
     assert np.flatnonzero(used(variables["params"])).tolist() == [0, 2, 3, 6, 9, 10]
 
 
-def test_a_training_clip_begins_anywhere():
+def test_training_clips_start_at_random_frame_numbers():
     model = vidjax.create_model("vtn_vit_b_16", 5, tiny=True)
     x = jax.random.normal(jax.random.PRNGKey(1), (1, 3, 32, 32, 3))
     variables = jax.jit(model.init)(jax.random.PRNGKey(0), x)
@@ -92,7 +92,7 @@ def test_a_training_clip_begins_anywhere():
     assert len({float(run(seed)[0, 0]) for seed in range(12)}) > 3
 
 
-def test_image_weights_go_into_the_trunk():
+def test_image_weights_load_into_the_trunk():
     vit = vidjax.create_model("vit_b_16", 7, tiny=True)
     shapes = jax.eval_shape(vit.init, jax.random.PRNGKey(0), jnp.zeros((1, 32, 32, 3)))
     draw = lambda s: np.random.default_rng(s.size).normal(size=s.shape).astype(np.float32)  # noqa: E731

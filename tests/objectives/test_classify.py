@@ -25,7 +25,7 @@ class Fixed(nn.Module):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_and_accuracy(smoothing):
+def test_loss_and_accuracy_match_numpy(smoothing):
     objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, label_smoothing=smoothing)
     batch = {"video": np.full((2, 4, 8, 8, 3), 51, np.uint8), "label": np.array([0, 2], np.int32)}
     loss, aux = objective(Fixed(), {}, {}, batch, jax.random.PRNGKey(0), True)
@@ -35,7 +35,7 @@ def test_loss_and_accuracy(smoothing):
     assert aux["metrics"]["top1"] == 0.5
 
 
-def test_pixels_are_normalised_by_the_models_statistics():
+def test_pixels_are_normalized_with_mean_and_std():
     video = np.stack([np.full((2, 2), v, np.uint8) for v in (0, 51, 255)], -1)
     got = normalize(jnp.asarray(video), (0.1, 0.2, 0.3), (0.5, 0.25, 0.2))[0, 0]
     np.testing.assert_allclose(got, [-0.2, 0.0, 3.5], atol=1e-6)
@@ -43,12 +43,12 @@ def test_pixels_are_normalised_by_the_models_statistics():
     np.testing.assert_allclose(grey, [0.0], atol=1e-6)
 
 
-def test_an_unknown_objective_is_named():
+def test_unknown_objective_is_rejected():
     with pytest.raises(UserError, match="did you mean classify"):
         create_objective("clasify")
 
 
-def test_mixing_is_for_training_alone():
+def test_mixing_applies_only_in_training():
     options = dict(mixup=0.8, cutmix=1.0, random_erasing=1.0)
     objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, **options)
     batch = {"video": np.full((2, 4, 8, 8, 3), 51, np.uint8), "label": np.array([0, 2], np.int32)}
@@ -73,7 +73,7 @@ class EveryFrame(nn.Module):
         return jnp.zeros((2, 3)), {"frame_logits": jnp.asarray(LOGITS)[:, None] * times}
 
 
-def test_every_frame_has_a_label():
+def test_per_frame_loss_averages_over_frames():
     objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, per_frame=True)
     video = np.zeros((2, 4, 8, 8, 3), np.uint8)
     logits = LOGITS[:, None] * np.arange(1, 5).reshape(1, 4, 1)
@@ -89,7 +89,7 @@ def test_every_frame_has_a_label():
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_frames_of_a_mixed_clip_have_the_mixed_label(kind):
+def test_per_frame_targets_of_mixed_clips(kind):
     """Every frame of the clip is mixed alike, so every frame's target is, from one label or one for each."""
     objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, per_frame=True, **{kind: 0.8})
     video = np.zeros((2, 4, 8, 8, 3), np.uint8)

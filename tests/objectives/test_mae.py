@@ -32,7 +32,7 @@ def objective(**options):
 
 
 @pytest.mark.parametrize("encoder_norm", [False, True])
-def test_loss_and_predictions_of_the_reference(encoder_norm):
+def test_loss_and_predictions_match_reference(encoder_norm):
     name = "videomae_pretrain" + ("_norm" if encoder_norm else "")
     with np.load(GOLDEN / "loss" / f"{name}.npz") as file:
         golden = dict(file)
@@ -60,7 +60,7 @@ def tiny(name, batch=2, **options):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_parameter_learns_and_bfloat16_runs(name):
+def test_every_parameter_has_a_gradient_and_bfloat16_runs(name):
     model, params, video = tiny(name)
     loss = lambda p: objective()(model, p, {}, {"video": video}, jax.random.PRNGKey(2), True)  # noqa: E731
     (value, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -73,7 +73,7 @@ def test_every_parameter_learns_and_bfloat16_runs(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_visible_tokens_are_not_in_the_loss_and_masked_ones_not_in_the_encoder(name):
+def test_loss_ignores_visible_tokens_and_encoder_ignores_masked_ones(name):
     model, params, video = tiny(name)
     clip = video.astype(jnp.float32) / 255
     visible, decoded, weight = draw(model, jax.random.PRNGKey(3), clip.shape)
@@ -106,7 +106,7 @@ def _changed(model, clip, token):
     return jnp.asarray(out)
 
 
-def test_targets_of_the_two_families():
+def test_tubelet_and_frame_targets():
     video = jax.random.uniform(jax.random.PRNGKey(0), (1, 4, 8, 8, 3))
     everything = jnp.arange(2).reshape(1, -1)
     got = np.asarray(tubelet_targets(video, (2, 8, 8), everything)).reshape(2, -1, 3)
@@ -119,7 +119,7 @@ def test_targets_of_the_two_families():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_grey_clips_have_grey_targets():
+def test_targets_of_one_channel_clips():
     video = jax.random.randint(jax.random.PRNGKey(0), (2, 4, 16, 16, 1), 0, 256).astype(jnp.uint8)
     model = vidjax.create_model("videomae_b_pretrain", tiny=True)
     decoded = jnp.arange(4)[None].repeat(2, 0)
@@ -129,7 +129,7 @@ def test_grey_clips_have_grey_targets():
     np.testing.assert_allclose(targets, want, atol=1e-6)
 
 
-def test_kernels_start_as_the_releases_do():
+def test_kernel_initialization_matches_releases():
     model = vidjax.create_model("videomae_b_pretrain", tiny=True)
     params = jax.jit(model.init)(jax.random.PRNGKey(0), jnp.zeros((1, 4, 32, 32, 3)))["params"]
     for block, width in (("block0", 16), ("decoder_block0", 12)):  # uniform within sqrt(6 / (in + out))
@@ -137,7 +137,7 @@ def test_kernels_start_as_the_releases_do():
         assert 0.9 < bound / np.sqrt(6 / (4 * width)) <= 1
 
 
-def test_the_encoder_costs_what_the_visible_tokens_cost():
+def test_encoder_macs_scale_with_visible_tokens():
     """160 of 1,568 tokens at a ratio of 0.9: dense layers cost 160 / 1568, attention its square."""
     cost = lambda name, **o: jaxpr_cost(  # noqa: E731
         graph.trace(vidjax.create_model(name, **o), (16, 224, 224, 3)).jaxpr
@@ -151,7 +151,7 @@ def test_the_encoder_costs_what_the_visible_tokens_cost():
     assert masked["patch_embed"] == 160 * 1536 * 768
 
 
-def test_masks_depend_on_the_key_alone():
+def test_masks_depend_only_on_the_key():
     model, params, video = tiny("videomae_b_pretrain")
     run = lambda seed: float(  # noqa: E731
         objective()(model, params, {}, {"video": video}, jax.random.PRNGKey(seed), True)[0]

@@ -19,7 +19,7 @@ def drawn(kind, ratio=0.9, seed=0, batch=4, grid=GRID):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
-def test_every_token_is_visible_or_masked_and_the_counts_are_exact(kind, ratio):
+def test_visible_and_masked_partition_tokens_with_exact_counts(kind, ratio):
     mask, hidden = drawn(kind, ratio)
     visible, masked = counts(kind, GRID, ratio)
     assert mask.visible.shape == (4, visible) and mask.masked.shape == (4, masked)
@@ -29,14 +29,14 @@ def test_every_token_is_visible_or_masked_and_the_counts_are_exact(kind, ratio):
     assert (np.diff(mask.visible, axis=1) > 0).all() and (np.diff(mask.masked, axis=1) > 0).all()
 
 
-def test_published_counts():
+def test_counts_match_published_models():
     assert counts("tube", GRID, 0.9) == (160, 1408)
     assert counts("running_cell", GRID, 0.5) == (784, 784)
     assert counts("random", GRID, 0.9) == (156, 1412)  # int(1568 * 0.1) are kept
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_seeded_and_different_from_clip_to_clip(kind):
+def test_masks_are_seeded_and_differ_between_clips(kind):
     a, b, c = drawn(kind, 0.5)[1], drawn(kind, 0.5)[1], drawn(kind, 0.5, seed=1, batch=16)[1]
     assert (a == b).all()
     assert len({x.tobytes() for x in c}) > 1
@@ -49,13 +49,13 @@ def test_tube_is_constant_in_time_and_frame_in_space():
     assert (hidden == hidden[:, :, :1, :1]).all() and (hidden[:, :, 0, 0].sum(1) == 6).all()
 
 
-def test_random_is_neither():
+def test_random_mask_is_neither_tube_nor_frame():
     hidden = drawn("random", 0.5)[1]
     assert (hidden != hidden[:, :1]).any() and (hidden != hidden[:, :, :1, :1]).any()
     assert np.abs(hidden.mean((0, 2, 3)) - 0.5).max() < 0.1
 
 
-def test_running_cell_moves_by_one_place_a_slice():
+def test_running_cell_shifts_by_one_per_slice():
     """Brute force: queue [1, 1, 0, 0] read from start + slice + 1, tiled over the frame."""
     hidden = drawn("running_cell", 0.5, batch=64)[1]
     wanted = set()
@@ -66,7 +66,7 @@ def test_running_cell_moves_by_one_place_a_slice():
 
 
 @pytest.mark.parametrize("kind", ["block", "multi_block"])
-def test_blocks_hang_together(kind):
+def test_block_masks_are_contiguous(kind):
     """Neighbours share their fate far more often than in a random mask of the same ratio."""
     hidden = drawn(kind, 0.5)[1]
     alike = (hidden[:, :, 1:] == hidden[:, :, :-1]).mean()
@@ -75,7 +75,7 @@ def test_blocks_hang_together(kind):
         assert (hidden == hidden[:, :1]).mean() > 0.8
 
 
-def test_a_mask_of_everything_or_nothing_is_refused():
+def test_ratio_without_visible_or_masked_tokens_is_rejected():
     with pytest.raises(UserError, match="no visible token of 8x14x14"):
         counts("tube", GRID, 1.0)
     with pytest.raises(UserError, match="no masked token"):
@@ -86,7 +86,7 @@ def test_a_mask_of_everything_or_nothing_is_refused():
         draw_mask("running_cell", jax.random.PRNGKey(0), 1, (8, 7, 7), 0.5)
 
 
-def test_all_places_are_masked_equally_often():
+def test_every_position_is_masked_equally_often():
     hidden = drawn("tube", 0.75, batch=400, grid=(2, 4, 4))[1]
     assert np.abs(hidden[:, 0].mean(0) - 0.75).max() < 0.1
     assert jnp.issubdtype(draw_mask("tube", jax.random.PRNGKey(0), 1, GRID, 0.9).visible.dtype, jnp.int32)

@@ -96,7 +96,7 @@ def test_winograd_equals_xla(x, kernel, pads):
 
 @pytest.mark.parametrize("channels", [15, 20])  # few are joined across the taps
 @pytest.mark.parametrize("window", [(3, 1, 1), (2, 3, 3)])
-def test_taps_of_few_and_of_many_channels(channels, window):
+def test_taps_equal_xla_with_and_without_concatenated_channels(channels, window):
     x, kernel = arrays((2, 7, 6, 5, channels), (*window, channels, 4))
     pads = ((1, 0), (1, 1), (0, 1))
     ours = run(lambda x, kernel: conv(x, kernel, (2, 1, 2), pads, lowering="taps"), x, kernel)
@@ -129,7 +129,7 @@ def test_shifts_equal_xla(x, window, strides, pads, dilation, dtype, tolerance):
     assert_same(run(ours, x, kernel), reference, tolerance)
 
 
-def test_winograd_rounds_little_more_than_the_plain_sum():
+def test_winograd_rounding_error_is_below_2e_6():
     x, kernel = arrays((1, 4, 16, 16, 64), (3, 3, 3, 64, 64))
     y = np.asarray(jax.jit(lambda x, k: winograd(x, k, ((1, 1),) * 3))(x, kernel))
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)))
@@ -138,7 +138,7 @@ def test_winograd_rounds_little_more_than_the_plain_sum():
     assert np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2)) < 2e-6
 
 
-def test_winograd_of_a_batch_spread_over_devices():
+def test_winograd_on_a_sharded_batch_matches_one_device():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     x, kernel = arrays((8, 3, 9, 9, 4), (3, 3, 3, 4, 5))
     f = lambda x, kernel: winograd(x, kernel, ((1, 1),) * 3)  # noqa: E731
