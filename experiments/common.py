@@ -1,4 +1,4 @@
-"""What the experiments share: runs in processes of their own, tables and plots of what they left."""
+"""Shared by the experiments: runs in separate processes, tables and plots of their results."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from vidjax.evals.classification import ClassificationResult
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Classes of the embedded motion data that are each other's film run backwards.
+# Pairs of classes of the embedded motion data that are each other's reverse in time.
 REVERSED = (
     ("move_left", "move_right"),
     ("move_up", "move_down"),
@@ -30,7 +30,7 @@ REVERSED = (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished training run: its folder, its result on the test split, and how long it took."""
+    """A finished training run: its folder, its result on the test split, and its wall-clock time."""
 
     workdir: pathlib.Path
     result: ClassificationResult
@@ -42,7 +42,7 @@ class Run:
 
 
 def execute(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | None = None) -> float:
-    """Trains in a process of its own, unless `workdir` holds the finished run of an earlier call.
+    """Trains in a separate process, unless `workdir` holds the finished run of an earlier call.
 
     Args:
       workdir: of the run.
@@ -50,7 +50,7 @@ def execute(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | N
       overrides: config values by key, {"optimizer.lr": 0.1}.
 
     Returns:
-      The seconds that it took.
+      The wall-clock time in seconds.
     """
     summary = workdir / "summary.json"
     if not summary.is_file():
@@ -70,7 +70,7 @@ def execute(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | N
 
 
 def train(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | None = None) -> Run:
-    """`execute`, and the finished classifier's result."""
+    """Trains with `execute` and loads the result of the classifier."""
     seconds = execute(workdir, config, overrides)
     run = Run(workdir, ClassificationResult.load(workdir / "result.npz"), seconds)
     print(f"{workdir.name}: video top-1 {run.top1:.3f}, {run.seconds:.0f} s", flush=True)
@@ -78,10 +78,10 @@ def train(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | Non
 
 
 def direction_accuracy(result: ClassificationResult) -> float:
-    """How often the true class scores above its film run backwards; chance is one half.
+    """Returns how often the true class scores above its reversed version; chance is 0.5.
 
-    Over the videos of the ten motions that have a reverse. What cannot see the order of frames cannot do
-    better than chance here, however well it tells spinning from moving.
+    Evaluated on the videos of the ten motions that have a reverse. Models that ignore the order of frames
+    are at chance, however well they distinguish other classes.
     """
     names = list(result.class_names)
     other = {names.index(a): names.index(b) for pair in REVERSED for a, b in (pair, pair[::-1])}
@@ -92,18 +92,18 @@ def direction_accuracy(result: ClassificationResult) -> float:
 
 
 def slug(label: str) -> str:
-    """A label as the name of a folder."""
+    """Returns a label as a folder name."""
     return "".join(c if c.isalnum() else "_" for c in label)
 
 
 def machine() -> str:
-    """Where and when something was measured, in words."""
+    """Returns the date and the machine of a measurement."""
     cores = len(os.sched_getaffinity(0))
     return f"{datetime.date.today()}, {cores} CPU core{'s'[: cores > 1]}, {platform.machine()}"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table; floats to three places, numbers to the right."""
+    """Returns rows as a Markdown table, with floats to three decimals and numbers right-aligned."""
     columns = list(rows[0])
 
     def show(x: Any) -> str:
@@ -131,7 +131,7 @@ def save(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
 
 
 def into_readme(path: pathlib.Path, name: str, text: str) -> None:
-    """Puts `text` between the marks `<!-- name -->` and `<!-- end of name -->` of a README."""
+    """Writes `text` between the marks `<!-- name -->` and `<!-- end of name -->` of a README."""
     page = path.read_text()
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, rest = page.split(start)
@@ -145,7 +145,7 @@ def bars(
     chance: Mapping[str, float] | None = None,
     title: str = "",
 ) -> None:
-    """Horizontal bars, a panel per series side by side, with a dashed line at chance."""
+    """Draws horizontal bars, one panel per series, with a dashed line at chance."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -183,7 +183,7 @@ def publish(
     labels: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Prints rows, and leaves them in `folder` as results.csv, results.png and the table in README.md.
+    """Prints rows and writes them to `folder` as results.csv, results.png and the table of README.md.
 
     Args:
       folder: of the experiment; its README.md has the marks of "results".

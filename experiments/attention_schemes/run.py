@@ -1,4 +1,4 @@
-"""Every way of attending to space and time, side by side: accuracy, cost, and growth with the clip's length.
+"""Compares space-time attention schemes: accuracy, cost, and growth with the length of the clip.
 
   VIDJAX_DATA=/data python experiments/attention_schemes/run.py            # everything
   python experiments/attention_schemes/run.py --costs                     # no training: costs, growth, counts
@@ -6,7 +6,7 @@
 Small transformers of one width and depth are trained under one budget on the embedded motions and on
 Weizmann. Costs and their growth from 8 to 96 frames are counted at the papers' size (Base, 224x224) and timed
 on small models. Writes results.csv, growth.csv, the plots beside this file, and the tables into README.md.
-Finished runs under --workdir are not run again.
+Finished runs under --workdir are not repeated.
 """
 
 import argparse
@@ -40,9 +40,9 @@ SCHEMES = {
     "local-global (TimeSformer)": "timesformer_b_8x32_local_global",
     "axial (TimeSformer)": "timesformer_b_8x32_axial",
     "1: joint (ViViT)": "vivit_b_16x2",
-    "2: factorised encoder (ViViT)": "vivit_b_16x2_fe",
-    "3: factorised attention (ViViT)": "vivit_b_16x2_fsa",
-    "4: factorised heads (ViViT)": "vivit_b_16x2_fdp",
+    "2: factorized encoder (ViViT)": "vivit_b_16x2_fe",
+    "3: factorized attention (ViViT)": "vivit_b_16x2_fsa",
+    "4: factorized heads (ViViT)": "vivit_b_16x2_fdp",
     "joint, mean of tokens (VideoMAE's)": "videomae_b",
     "sliding window in time (VTN)": "vtn_vit_b_16",
     "pooled (MViT)": "mvit_v1_b_16x4",
@@ -52,7 +52,7 @@ SCHEMES = {
 
 
 def small(name: str, frames: int, size: int) -> dict[str, Any]:
-    """Fields of the small form for clips of `frames` x `size` x `size`: 8x8 patches, or what comes near."""
+    """Returns the fields of the small preset for clips of `frames` x `size` x `size`, with patches of about 8x8."""
     family = vidjax.spec(name).family
     if family == "timesformer":
         return VIT | dict(frames=frames, size=size, patch=8)
@@ -71,7 +71,7 @@ def small(name: str, frames: int, size: int) -> dict[str, Any]:
 
 
 def base(name: str, frames: int) -> dict[str, Any]:
-    """Fields of the paper's form for clips of `frames` x 224 x 224."""
+    """Returns the fields of the paper's model for clips of `frames` x 224 x 224."""
     family = vidjax.spec(name).family
     if family in ("timesformer", "vivit"):
         return dict(frames=frames)
@@ -80,7 +80,7 @@ def base(name: str, frames: int) -> dict[str, Any]:
 
 @functools.cache
 def cost(name: str, frames: int, size: int, paper: bool) -> dict[str, float]:
-    """Parameters, MACs of a clip, and bytes that its training step keeps; counted, nothing is computed."""
+    """Counts parameters, MACs and saved activations in bytes of a clip, without computing anything."""
     model = create(name, frames, size, paper)
     traced = graph.trace(model, (frames, size, size, 3))
     return {
@@ -97,7 +97,7 @@ def create(name: str, frames: int, size: int, paper: bool) -> Any:
 
 
 def step_ms(name: str, frames: int, size: int, batch: int, rounds: int = 5) -> float:
-    """Median milliseconds of a small model's loss and gradient on this machine."""
+    """Measures the median time of loss and gradient of a small model, in milliseconds."""
     model = create(name, frames, size, False)
     video = jax.random.normal(jax.random.key(0), (batch, frames, size, size, 3))
     variables = jax.jit(model.init)(jax.random.key(1), video)
@@ -120,7 +120,7 @@ def step_ms(name: str, frames: int, size: int, batch: int, rounds: int = 5) -> f
 
 
 def pairs(frames: int = 8, side: int = 14, window: int = 32) -> list[dict[str, Any]]:
-    """Tokens, and comparisons of one layer of attention, for a clip of frames x side x side tokens.
+    """Counts tokens and comparisons of one attention layer for a clip of frames x side x side tokens.
 
     A comparison is one query with one key. Class tokens are left out.
     """
@@ -128,12 +128,12 @@ def pairs(frames: int = 8, side: int = 14, window: int = 32) -> list[dict[str, A
     half = (side // 2) ** 2
     count = {
         "joint": n * n,
-        "space only, and factorised heads' half in space": n * s,
+        "space only, and factorized heads' half in space": n * s,
         "divided: time, then space": n * (frames + s),
         "local-global: a quarter of each frame, then every second token along each axis": n
         * (frames * half + frames // 2 * half),
         "axial: time, width, height": n * (frames + 2 * side),
-        "factorised encoder: each slice by itself": n * s,
+        "factorized encoder: each slice by itself": n * s,
         "windows of 8x7x7 (Video Swin)": n * min(8, frames) * 49,
         f"sliding window of {window} over frames (VTN), besides space only": n * s + frames * (window + 1),
     }
@@ -144,7 +144,7 @@ def pairs(frames: int = 8, side: int = 14, window: int = 32) -> list[dict[str, A
 
 
 def share_of_attention(frames: int = 16) -> float:
-    """Share of the comparisons (scores and sums of values) in the MACs of joint attention's model."""
+    """Returns the share of comparisons (scores and sums of values) in the MACs of the joint model."""
     n, width, depth = frames // 2 * 196, 768, 12
     return 2 * n * n * width * depth / cost("videomae_b", frames, 224, True)["macs"]
 
@@ -167,7 +167,7 @@ def grow() -> list[dict[str, Any]]:
 
 
 def plot_growth(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Each quantity over frames, both axes logarithmic, a line for each scheme."""
+    """Plots each quantity over frames on log-log axes, one line per scheme."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -232,8 +232,8 @@ def main() -> None:
     share = share_of_attention()
     text = (
         f"{markdown(counts)}\n\nIn the Base model at 16x224x224 the comparisons are {share:.0%} of all MACs; "
-        f"the rest are projections and MLPs, which every scheme pays for each token alike. So 8 times fewer "
-        f"comparisons make the whole model {1 / (1 - share + share / 8):.2f} times cheaper, not 8 times."
+        f"the rest are projections and MLPs, whose cost per token is the same in every scheme. So 8 times "
+        f"fewer comparisons make the whole model {1 / (1 - share + share / 8):.2f} times cheaper, not 8 times."
     )
     into_readme(HERE / "README.md", "counts", text)
     ends = [

@@ -1,9 +1,9 @@
-"""Recomputes the cost tables of the lectures and of the papers, beside the figures that were given there.
+"""Recomputes the cost tables of lectures and papers and compares them with the published figures.
 
   python experiments/cost_tables/run.py
 
-Prints the tables and writes results.csv beside this file. Everything is traced on shapes; only the measured
-receptive fields run a model, and a small one.
+Prints the tables and writes results.csv beside this file. Everything is traced on shapes, except the
+measured receptive fields of a small model.
 """
 
 import csv
@@ -28,7 +28,7 @@ LECTURE, REFERENCE = "lecture", "reference implementation"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One figure: ours beside the one that was published, within its rounding."""
+    """One figure, counted and published, compared within the rounding of the latter."""
 
     table: str
     item: str
@@ -64,15 +64,15 @@ def kernel_params() -> Iterator[Row]:
         layer = Conv(features, window)
         return count_params(abstract_variables(layer, (*(4,) * len(window), channels))["params"])
 
-    def factorised(middle: int) -> int:
+    def factorized(middle: int) -> int:
         return params((1, 3, 3), 64, middle) + params((3, 1, 1), middle, 64)
 
     for item, ours, published in (
         ("2D 3x3, 64 to 128", params((3, 3), 64, 128), 73_728),
         ("3D 3x3x3, 64 to 128", params((3, 3, 3), 64, 128), 221_184),
         ("3D 3x3x3, 64 to 64", params((3, 3, 3), 64, 64), 110_592),
-        ("(2+1)D, 64 to 64, M = 64", factorised(64), 49_152),
-        ("(2+1)D, 64 to 64, M = 144", factorised(144), 110_592),
+        ("(2+1)D, 64 to 64, M = 64", factorized(64), 49_152),
+        ("(2+1)D, 64 to 64, M = 144", factorized(144), 110_592),
     ):
         yield Row("kernels: parameters", item, "parameters", f"{ours:,}", f"{published:,}", LECTURE)
 

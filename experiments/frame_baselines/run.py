@@ -1,11 +1,11 @@
-"""What sees time? Every frame-era model, tiny, under one budget, on embedded motion and on Weizmann.
+"""Trains tiny presets of every frame-level model under one budget, on embedded motions and Weizmann.
 
-  VIDJAX_DATA=/data python experiments/frame_baselines/run.py              # both data sets, table and plot
-  python experiments/frame_baselines/run.py --exercise                    # the lecture's exercise alone
+  VIDJAX_DATA=/data python experiments/frame_baselines/run.py              # both datasets, table and plot
+  python experiments/frame_baselines/run.py --exercise                    # three models, motion only
   python experiments/frame_baselines/run.py --models 'tsm_*' --data motion
 
-Writes results.csv and results.png beside this file, and the table into README.md. Runs that are finished
-under --workdir are not run again.
+Writes results.csv and results.png beside this file, and the table into README.md. Finished runs
+under --workdir are not repeated.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SMALL = {"model.options.trunk_options": "{'tiny':True,'width':8}"}
 STACK = {"data.flow.frames": 8, "model.options.flow_frames": 8}
 FLOW = STACK | {"data.modality": "flow", "data.grey": True}
 BOTH = STACK | {"data.modality": "rgb+flow", "data.frames": 1}
-# In their tiny form the networks of 2014, without normalisation, are too narrow to learn.
+# The tiny presets of the networks of 2014, without normalization, are too narrow to learn.
 WIDER = {"optimizer.lr": 1e-3, "model.options.widths": "(32,64,96,96,64)", "model.options.hidden": 256}
 # So are recurrent conv nets, whose tiny trunk has no BatchNorm either.
 MAPS = {

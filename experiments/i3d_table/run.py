@@ -1,11 +1,11 @@
-"""The rows of the I3D paper's comparison at CPU scale, inflated against scratch included.
+"""Repeats table 2 of the I3D paper at CPU scale, with inflated and random initialization.
 
   VIDJAX_DATA=/data python experiments/i3d_table/run.py
 
 After table 2 of arXiv:1705.07750: frames averaged, CNN+LSTM, 3D from scratch, two streams, and I3D with its
 streams, on one narrow Inception-v1. The inflated row starts from that network trained on Weizmann's single
 frames, where the paper's starts from ImageNet. Writes results.csv and results.png beside this file, and the
-table into README.md. Finished runs under --workdir are not run again.
+table into README.md. Finished runs under --workdir are not repeated.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TRUNK = {
     "model.options.trunk_options": {"tiny": True, **INCEPTION},
 }
 I3D = {f"model.options.{k}": v for k, v in INCEPTION.items()}
-C3D = {  # its tiny form, without normalisation, is too narrow to learn
+C3D = {  # its tiny preset, without normalization, is too narrow to learn
     "optimizer.lr": 1e-3,
     "model.options.widths": (12, 24, 32),
     "model.options.hidden": 128,

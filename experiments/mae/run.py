@@ -1,12 +1,12 @@
-"""Does masked pretraining help where labels are few? Both stages, several seeds, one table.
+"""Compares masked pretraining with training from scratch on few labels, over several seeds.
 
   VIDJAX_DATA=/data python experiments/mae/run.py --scale cpu     # embedded motions, Weizmann
-  python experiments/mae/run.py --scale smoke                     # do both stages run?
+  python experiments/mae/run.py --scale smoke                     # checks that both stages run
   VIDJAX_DATA=/data python experiments/mae/run.py --scale full    # ViT-B, Kinetics-400: accelerators
 
-Pretrains without labels, then fine-tunes from that and trains the same network from scratch, for each number
-of labels and seed. Scale cpu writes results.csv and the plots beside this file, and the table into README.md.
-Finished runs under --workdir are not run again.
+Pretrains without labels, fine-tunes, and trains the same network from scratch, for each number of labels and
+seed. Scale cpu writes results.csv and the plots beside this file, and the table into README.md.
+Finished runs under --workdir are not repeated.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2)
 def compare(
     workdir: pathlib.Path, configs: tuple[str, str], args: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, dict[str, list[Run]]]:
-    """Runs of each argument of the fine-tuning config, by start, a run for each seed."""
+    """Returns the runs of each fine-tuning argument by initialization, one per seed."""
     first, second = configs
     execute(workdir / "pretrain", first)
     runs: dict[str, dict[str, list[Run]]] = {}
@@ -50,7 +50,7 @@ def compare(
 
 
 def table(runs: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
-    """Mean and deviation over seeds in percent, and what pretraining adds, in points."""
+    """Returns mean and standard deviation over seeds in percent, and the gain of pretraining in points."""
     rows = []
     for arg, by_start in runs.items():
         top1 = {start: [100 * r.top1 for r in by_start[start]] for start in STARTS}
@@ -65,7 +65,7 @@ def table(runs: dict[str, dict[str, list[Run]]]) -> list[dict[str, Any]]:
 
 
 def plot(path: pathlib.Path, motion: dict[str, dict[str, list[Run]]], weizmann: dict[str, list[Run]]) -> None:
-    """Accuracy by labels on the motions, and over the updates of training on Weizmann; all seeds."""
+    """Plots accuracy over labels on the motions, and over training updates on Weizmann, for all seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -83,7 +83,7 @@ def plot(path: pathlib.Path, motion: dict[str, dict[str, list[Run]]], weizmann: 
             right.plot([r["step"] for r in rows], [r["video_top1"] for r in rows], ".-", color=f"C{i}")
     left.axhline(1 / 12, color="black", linestyle="--", linewidth=1, label="chance")
     right.axhline(1 / 10, color="black", linestyle="--", linewidth=1)
-    left.set(title="twelve motions", xlabel="labelled clips", ylabel="test video top-1", ylim=(0, 1))
+    left.set(title="twelve motions", xlabel="labeled clips", ylabel="test video top-1", ylim=(0, 1))
     left.set_xticks(counts)
     right.set(title="Weizmann, a line for each seed", xlabel="updates")
     for axis in (left, right):

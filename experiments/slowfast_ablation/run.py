@@ -1,9 +1,9 @@
-"""SlowFast's own choices at CPU scale: alpha, beta and what the fast pathway tells the slow one.
+"""Ablates alpha, beta and the lateral connections of SlowFast at CPU scale.
 
   python experiments/slowfast_ablation/run.py
 
 After tables 5(a) and 5(b) of arXiv:1812.03982, on the twelve embedded motions. Writes results.csv and
-results.png beside this file, and the table into README.md. Finished runs under --workdir are not run again.
+results.png beside this file, and the table into README.md. Finished runs under --workdir are not repeated.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""A small net of every family of 3D CNNs on the embedded motions, under one budget.
+"""Trains a small network of every 3D CNN family on the embedded motions under one budget.
 
   python experiments/small_3d_cnns/run.py
   python experiments/small_3d_cnns/run.py --models 'csn_*'
 
-Writes results.csv and results.png beside this file, and the table into README.md. Runs that are finished
-under --workdir are not run again.
+Writes results.csv and results.png beside this file, and the table into README.md. Finished runs
+under --workdir are not repeated.
 """
 
 import argparse

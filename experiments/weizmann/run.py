@@ -1,10 +1,10 @@
-"""Weizmann from scratch: a 3D CNN beside the single-frame baseline, over several seeds or all nine folds.
+"""Trains a 3D CNN and the single-frame baseline on Weizmann, over several seeds or all nine folds.
 
   VIDJAX_DATA=/data python experiments/weizmann/run.py --protocol short --seeds 3
   VIDJAX_DATA=/data python experiments/weizmann/run.py --protocol leave-one-out
 
-Prints a table and writes it to results_<protocol>.json beside this file. Runs that are finished under
---workdir are not run again.
+Prints a table and writes it to results_<protocol>.json beside this file. Finished runs under
+--workdir are not repeated.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def run(model: str, fold: str, seed: int, root: pathlib.Path) -> dict:
-    """Trains one model in a process of its own; which test videos it got right, and how long it took."""
+    """Trains one model in a separate process. Returns the correct test videos and the time."""
     workdir = root / f"{model}_{fold}_{seed}"
     summary = workdir / "summary.json"
     if not summary.is_file():

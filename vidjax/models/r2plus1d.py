@@ -175,7 +175,7 @@ for _name, _preset in _PRESETS.items():
             tiny_input_shape=(8, 32, 32, 3),
             stride=_preset["stride"],
             fps={"r2plus1d_18": 15, "r2plus1d_r50_16x4": 30}.get(_name),
-            temporal="3D convolutions factorised into space and time",
+            temporal="3D convolutions factorized into space and time",
             order_aware=True,
             params=_preset["params"],
             gmacs=_preset["gmacs"],
