@@ -29,7 +29,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and "model=NAME": ir_50, ir_101, ir_152 or ip_152."""
+    """Returns the config. `arg`: "smoke", and "model=NAME": ir_50, ir_101, ir_152 or ip_152."""
     args = parse_arg(arg, model="ir_101")
     published = spec(f"csn_{args.model}")
     frames, top1 = published.input_shape[0], None

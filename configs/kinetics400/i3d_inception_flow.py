@@ -25,7 +25,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "again" for the second part."""
+    """Returns the config. `arg`: "smoke", "again" for the second part."""
     args = parse_arg(arg, again=False)
     config = i3d_inception_rgb.get_config("smoke" if args.smoke else "")
     config.steps, milestones = (40_000, (25_000, 35_000)) if args.again else (115_000, (97_000, 104_500))

@@ -28,7 +28,7 @@ VIDEOS = 240_000
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = ConfigDict()
     config.smoke = parse_arg(arg).smoke
     config.seed = 0

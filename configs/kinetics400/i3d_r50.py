@@ -16,5 +16,5 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     return recipe(parse_arg(arg), "i3d_r50_8x8", frames=8, stride=8, top1=73.27)

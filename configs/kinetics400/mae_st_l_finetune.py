@@ -24,7 +24,7 @@ from configs.kinetics400 import videomae_b_finetune
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = videomae_b_finetune.get_config(arg)
     config.batch = 512
     config.epochs = 50.0

@@ -26,7 +26,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and "model=NAME", one of mvit_v1_*."""
+    """Returns the config. `arg`: "smoke", and "model=NAME", one of mvit_v1_*."""
     args = parse_arg(arg, model="mvit_v1_b_16x4")
     return recipe(args, drop_path=0.2 if args.model == "mvit_v1_b_16x4" else 0.3)
 

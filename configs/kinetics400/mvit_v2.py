@@ -21,6 +21,6 @@ DROP_PATH = {"mvit_v2_s_16x4": 0.2, "mvit_v2_b_32x3": 0.3, "mvit_v2_l_40x3": 0.7
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and "model=NAME", one of mvit_v2_*."""
+    """Returns the config. `arg`: "smoke", and "model=NAME", one of mvit_v2_*."""
     args = parse_arg(arg, model="mvit_v2_s_16x4")
     return recipe(args, DROP_PATH[args.model])

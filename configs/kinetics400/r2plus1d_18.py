@@ -22,7 +22,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "model=NAME"."""
+    """Returns the config. `arg`: "smoke", "model=NAME"."""
     args = parse_arg(arg, model="r2plus1d_18")
     config = ConfigDict()
     config.smoke = args.smoke

@@ -19,7 +19,7 @@ EPOCH = 1e6 / 240e3  # the paper's, in ours
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = r2plus1d_18.get_config(",".join(filter(None, (arg, "model=r2plus1d_34"))))
     config.batch = 256
     config.epochs = 45 * EPOCH

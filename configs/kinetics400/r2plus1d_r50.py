@@ -16,5 +16,5 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     return recipe(parse_arg(arg), "r2plus1d_r50_16x4", frames=16, stride=4, top1=76.01)

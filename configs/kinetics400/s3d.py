@@ -24,7 +24,7 @@ from configs.kinetics400 import i3d_inception_rgb
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = i3d_inception_rgb.get_config(arg)
     config.batch = 336
     config.steps = 80_000

@@ -22,7 +22,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     return recipe(parse_arg(arg), "slow_r50_8x8", frames=8, stride=8, top1=74.58)
 
 
@@ -35,7 +35,7 @@ def recipe(
     source: str = "pytorchvideo model zoo",
     **options,
 ) -> ConfigDict:
-    """The shared recipe for a model of `frames` frames, every `stride`-th one at 30 a second."""
+    """The shared recipe for a model of `frames` frames, every `stride`-th one at 30 fps."""
     config = ConfigDict()
     config.smoke = args.smoke
     config.seed = 0

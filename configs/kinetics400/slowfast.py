@@ -20,7 +20,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "model=NAME", one of slowfast_*, and "batch=N"."""
+    """Returns the config. `arg`: "smoke", "model=NAME", one of slowfast_*, and "batch=N"."""
     args = parse_arg(arg, model="slowfast_r50_4x16", batch=64)
     published = spec(args.model)
     frames, top1 = published.input_shape[0], published.results[0].top1

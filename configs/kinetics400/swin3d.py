@@ -3,7 +3,7 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/swin3d.py:model=swin3d_t --workdir runs/swin3d \
       --config.init.path=SWIN
 
-AdamW, 30 epochs, a half-cosine schedule to zero after a warmup of 2.5 epochs; the trunk at a tenth of the
+AdamW, 30 epochs, a half-cosine schedule to zero after a warmup of 2.5 epochs; the backbone at a tenth of the
 head's learning rate. Learning rate and weight decay: swin3d_t and swin3d_s 1e-3 and 0.02, swin3d_b and
 swin3d_l (ImageNet-21K) 3e-4 and 0.05; drop path 0.1, 0.2, 0.2 and 0.2; dropout 0.5. `init.path` is a
 checkpoint of vidjax or a Video Swin of torchvision or the authors. Deviations: the authors' weight decay
@@ -27,7 +27,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and "model=NAME", one of swin3d_*."""
+    """Returns the config. `arg`: "smoke", and "model=NAME", one of swin3d_*."""
     args = parse_arg(arg, model="swin3d_t")
     large = args.model in ("swin3d_b", "swin3d_l")
     config = ConfigDict()

@@ -37,7 +37,10 @@ VARIANTS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "variant=base", "hr", "l", "joint", "space", "local_global", "axial"; "smoke"."""
+    """Returns the config.
+
+    `arg`: "variant=base", "hr", "l", "joint", "space", "local_global", "axial"; "smoke".
+    """
     args = parse_arg(arg, variant="base")
     if args.variant not in VARIANTS:
         raise unknown("variant", args.variant, VARIANTS)

@@ -10,7 +10,7 @@ learning rate 0.02 divided by 10 after 20 and 40 of 50 epochs, the classifier at
 weight decay 1e-4, gradients clipped to a norm of 20, dropout 0.5; boxes at corners and center of 1, 0.875,
 0.75 or 0.66 of the shorter side, randomly flipped. One frame from each of 8 equal parts of the video;
 "dense": every eighth frame of 64 (fourth, of 16), for 100 epochs, divided after 40 and 80. `init.path` is
-torchvision's ResNet-50, and it goes into the trunk.
+torchvision's ResNet-50, and it goes into the backbone.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
@@ -27,7 +27,10 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "frames=16", "dense", "model=NAME" for another trunk, such as tsm_mobilenet_v2_8f."""
+    """Returns the config.
+
+    `arg`: "smoke", "frames=16", "dense", "model=NAME" for another trunk, such as tsm_mobilenet_v2_8f.
+    """
     args = parse_arg(arg, frames=8, dense=False, model="")
     config = ConfigDict()
     config.smoke = args.smoke

@@ -17,7 +17,7 @@ from configs.kinetics400 import tsm_resnet50_8f
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = tsm_resnet50_8f.get_config(arg)
     config.data.frames = 5
     config.model.name = "tsn_resnet50"

@@ -19,7 +19,7 @@ from configs.kinetics710 import videomae_v2_g_finetune
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = videomae_v2_g_finetune.get_config(arg)
     config.epochs = 3.0
     config.data.options.path = "kinetics400"

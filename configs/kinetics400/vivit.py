@@ -25,7 +25,7 @@ from vidjax.config import parse_arg
 from vidjax.errors import unknown
 
 _ZOO, _PAPER = "scenic, projects/vivit", "arXiv:2103.15691"
-# model: rate, top-1, its source
+# model: learning rate, top-1, its source
 MODELS = {
     "vivit_b_16x2": (0.1, 79.9, _ZOO),
     "vivit_b_16x2_fe": (0.05, 78.4, _ZOO),
@@ -37,7 +37,7 @@ MODELS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "model=vivit_b_16x2" and the other five; "smoke"."""
+    """Returns the config. `arg`: "model=vivit_b_16x2" and the other five; "smoke"."""
     args = parse_arg(arg, model="vivit_b_16x2")
     if args.model not in MODELS:
         raise unknown("model", args.model, MODELS)

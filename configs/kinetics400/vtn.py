@@ -7,9 +7,9 @@
 
 The numbers of the authors' config (a part of PySlowFast): SGD with momentum 0.9, 25 epochs, learning rate
 0.001, a tenth after 13 and again after 24, no weight decay, dropout 0.5 in the classifier and 0.1 in the
-layers over time. `init.path` expects an image ViT-B/16 (ImageNet-21k for the figure) for the trunk. Training
-sees 16 frames, every eighth, at 25 fps; the second command sees all 250 at once. Their window is 18, here it
-is 32.
+layers over time. `init.path` expects an image ViT-B/16 (ImageNet-21k for the figure) for the backbone.
+Training sees 16 frames, every eighth, at 25 fps; the second command sees all 250 at once. Their window is 18,
+here it is 32.
 
 Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
 training and 20,000 validation videos are assumed.
@@ -26,7 +26,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     args = parse_arg(arg)
     config = ConfigDict()
     config.smoke = args.smoke

@@ -25,7 +25,7 @@ SHORT_SIDES = {160: (182, 228), 224: (256, 320), 312: (356, 446)}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and "model=NAME": xs, s, m or l."""
+    """Returns the config. `arg`: "smoke", and "model=NAME": xs, s, m or l."""
     args = parse_arg(arg, model="m")
     name, large = f"x3d_{args.model}", args.model == "l"
     published = spec(name)

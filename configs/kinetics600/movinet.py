@@ -35,7 +35,7 @@ SHORT_SIDE = {"a0": 192, "a1": 192, "a2": 256, "a3": 288, "a4": 320, "a5": 368}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and "model=NAME": a0_base to a5_base, a0_stream to a5_stream."""
+    """Returns the config. `arg`: "smoke", and "model=NAME": a0_base to a5_base, a0_stream to a5_stream."""
     args = parse_arg(arg, model="a0_base")
     published = spec(f"movinet_{args.model}")
     size = args.model[:2]

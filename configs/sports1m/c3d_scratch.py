@@ -25,7 +25,7 @@ CLIPS = 4_384_600
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = ConfigDict()
     config.smoke = parse_arg(arg).smoke
     config.seed = 0

@@ -28,7 +28,10 @@ KINDS = ("single_frame", "early_fusion", "late_fusion", "slow_fusion")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", and one of single_frame (the default), early_fusion, late_fusion, slow_fusion."""
+    """Returns the config.
+
+    `arg`: "smoke", and one of single_frame (the default), early_fusion, late_fusion, slow_fusion.
+    """
     args = parse_arg(arg, **dict.fromkeys(KINDS, False))
     model = spec("karpathy_" + next((k for k in KINDS if args[k]), "single_frame"))
     config = ConfigDict()

@@ -25,7 +25,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     args = parse_arg(arg)
     config = ConfigDict()
     config.smoke = args.smoke

@@ -4,8 +4,8 @@
       --config.init.path=swin_base_patch244_window1677_kinetics400_22k.pth
 
 Windows of 16x7x7, the whole clip in time. AdamW, 60 epochs, a half-cosine schedule to zero after a warmup of
-2.5 epochs, learning rate 3e-4 and a tenth of it for the trunk, weight decay 0.05, drop path 0.4, dropout 0.5,
-label smoothing 0.1, RandAugment of magnitude 7 and 4 operations, random erasing 0.25, no flipping.
+2.5 epochs, learning rate 3e-4 and a tenth of it for the backbone, weight decay 0.05, drop path 0.4, dropout
+0.5, label smoothing 0.1, RandAugment of magnitude 7 and 4 operations, random erasing 0.25, no flipping.
 `init.path` expects weights of the same windows. Deviations: the authors' weight decay spares the tables of
 biases, this one biases and norms alone.
 
@@ -26,7 +26,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     args = parse_arg(arg)
     config = ConfigDict()
     config.smoke = args.smoke

@@ -24,7 +24,7 @@ VARIANTS = {"base": (8, 59.1), "hr": (16, 61.8), "l": (64, 62.0)}  # frames, top
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "variant=base", "hr", "l"; "smoke"."""
+    """Returns the config. `arg`: "variant=base", "hr", "l"; "smoke"."""
     args = parse_arg(arg, variant="base")
     if args.variant not in VARIANTS:
         raise unknown("variant", args.variant, VARIANTS)

@@ -23,7 +23,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "frames=16"."""
+    """Returns the config. `arg`: "smoke", "frames=16"."""
     args = parse_arg(arg, frames=8)
     config = tsm_resnet50_8f.get_config(arg)
     config.batch = 64

@@ -15,7 +15,7 @@ from configs.kinetics400 import videomae_b_finetune
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = videomae_b_finetune.get_config(arg)
     config.epochs = 30.0
     config.data.options = dict(path="ssv2")

@@ -13,7 +13,7 @@ from configs.kinetics400 import videomae_b_pretrain
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = videomae_b_pretrain.get_config(arg)
     config.epochs = 2400.0
     config.data.options = dict(path="ssv2")

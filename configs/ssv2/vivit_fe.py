@@ -24,7 +24,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     args = parse_arg(arg)
     config = vivit.get_config("model=vivit_l_16x2_fe" + (",smoke" if args.smoke else ""))
     config.epochs = 35.0

@@ -13,7 +13,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "model=NAME", and "smoke"."""
+    """Returns the config. `arg`: "model=NAME", and "smoke"."""
     args = parse_arg(arg, model="slow_fusion_conv4")
     config = ConfigDict()
     config.smoke = args.smoke

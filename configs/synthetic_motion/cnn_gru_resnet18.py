@@ -4,7 +4,7 @@
 
 The recipe is that of slow_fusion_conv4.py, but for 8 frames in place of 16 over the same time, a clipped
 gradient, as is usual for recurrent models, and 6,000 training videos: with 1,200 and ten epochs it
-overfits (78 % on training videos, 22 % on test videos). The trunk is a ResNet of a quarter of the usual
+overfits (78 % on training videos, 22 % on test videos). The backbone is a ResNet of a quarter of the usual
 width with one block in each stage.
 """
 
@@ -15,7 +15,10 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "trunk=frozen", or "features=runs/f/{split}.npz" for the trunk's, cached."""
+    """Returns the config.
+
+    `arg`: "smoke", "trunk=frozen", or "features=runs/f/{split}.npz" for cached features of the backbone.
+    """
     args = parse_arg(arg, trunk="", features="")
     config = slow_fusion_conv4.get_config("smoke" if args.smoke else "")
     config.epochs = 2.5

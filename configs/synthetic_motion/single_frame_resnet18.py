@@ -2,8 +2,8 @@
 
   vidjax train --config configs/synthetic_motion/single_frame_resnet18.py --workdir runs/motion_frame
 
-The recipe is that of slow_fusion_conv4.py; the trunk is a ResNet-18 of a quarter of the usual width. Its step
-is so short that two processes decode for it.
+The recipe is that of slow_fusion_conv4.py; the backbone is a ResNet-18 of a quarter of the usual width. Its
+step is so short that two processes decode for it.
 """
 
 from ml_collections import ConfigDict

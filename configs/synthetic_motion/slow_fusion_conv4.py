@@ -12,7 +12,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", or "model=NAME" for another model under the same recipe."""
+    """Returns the config. `arg`: "smoke", or "model=NAME" for another model under the same recipe."""
     args = parse_arg(arg, model="slow_fusion_conv4")
     config = ConfigDict()
     config.smoke = args.smoke

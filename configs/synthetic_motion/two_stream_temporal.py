@@ -16,7 +16,7 @@ from configs.synthetic_motion import slow_fusion_conv4
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = slow_fusion_conv4.get_config(arg)
     config.epochs = 10.0
     config.data.update(modality="flow", frames=16, flow=dict(bound=8.0), workers=2)

@@ -16,7 +16,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "labels=N", the training videos, and "smoke"."""
+    """Returns the config. `arg`: "labels=N", the training videos, and "smoke"."""
     args = parse_arg(arg, labels=240)
     config = videomae_pretrain.get_config("smoke" if args.smoke else "")
     config.batch = 16

@@ -15,7 +15,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", or "model=NAME"."""
+    """Returns the config. `arg`: "smoke", or "model=NAME"."""
     args = parse_arg(arg, model="videomae_s_pretrain")
     config = ConfigDict()
     config.smoke = args.smoke

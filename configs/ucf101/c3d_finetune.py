@@ -27,7 +27,7 @@ VIDEOS = 9537
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "split=2" for another of the three splits."""
+    """Returns the config. `arg`: "smoke", "split=2" for another of the three splits."""
     args = parse_arg(arg, split=1)
     config = ConfigDict()
     config.smoke = args.smoke

@@ -21,7 +21,10 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "split=2" for another of the three splits, "trunk=frozen" to train the LSTM alone."""
+    """Returns the config.
+
+    `arg`: "smoke", "split=2" for another of the three splits, "trunk=frozen" to train the LSTM alone.
+    """
     args = parse_arg(arg, split=1, trunk="")
     config = ConfigDict()
     config.smoke = args.smoke

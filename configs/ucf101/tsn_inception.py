@@ -27,7 +27,7 @@ VIDEOS = 9537
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "split=2", "model=NAME"."""
+    """Returns the config. `arg`: "smoke", "split=2", "model=NAME"."""
     args = parse_arg(arg, split=1, model="tsn_inception_v1_bn")
     config = ConfigDict()
     config.smoke = args.smoke

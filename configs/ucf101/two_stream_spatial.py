@@ -21,7 +21,10 @@ VIDEOS = 9537
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "split=2", "last" for the last layer alone, "model=NAME" for another spatial stream."""
+    """Returns the config.
+
+    `arg`: "smoke", "split=2", "last" for the last layer alone, "model=NAME" for another spatial stream.
+    """
     args = parse_arg(arg, split=1, last=False, model="two_stream_cnn_m_spatial")
     config = ConfigDict()
     config.smoke = args.smoke

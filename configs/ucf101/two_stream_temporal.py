@@ -26,7 +26,10 @@ VIDEOS = 9537
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "split=2" for another of the three splits, "model=NAME" for another temporal stream."""
+    """Returns the config.
+
+    `arg`: "smoke", "split=2" for another of the three splits, "model=NAME" for another temporal stream.
+    """
     args = parse_arg(arg, split=1, model="two_stream_cnn_m_temporal")
     config = ConfigDict()
     config.smoke = args.smoke

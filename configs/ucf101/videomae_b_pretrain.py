@@ -14,7 +14,7 @@ from configs.kinetics400 import videomae_b_pretrain
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke"."""
+    """Returns the config. `arg`: "smoke"."""
     config = videomae_b_pretrain.get_config(arg)
     config.batch = 192
     config.epochs = 3200.0

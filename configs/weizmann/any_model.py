@@ -14,7 +14,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "model=NAME", "test=NAME+NAME…" for the performers held out, and "smoke"."""
+    """Returns the config. `arg`: "model=NAME", "test=NAME+NAME…" for the performers held out, and "smoke"."""
     args = parse_arg(arg, model="slow_fusion_conv4", test="lyova+moshe+shahar")
     config = ConfigDict()
     config.smoke = args.smoke

@@ -17,7 +17,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "smoke", "test=NAME+NAME…" for the performers held out, "model=NAME"."""
+    """Returns the config. `arg`: "smoke", "test=NAME+NAME…" for the performers held out, "model=NAME"."""
     args = parse_arg(arg, test="lyova+moshe+shahar", model="slow_fusion_conv4")
     config = ConfigDict()
     config.smoke = args.smoke

@@ -12,7 +12,7 @@ from configs.weizmann import slow_fusion_conv4
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: as in slow_fusion_conv4.py."""
+    """Returns the config. `arg`: as in slow_fusion_conv4.py."""
     config = slow_fusion_conv4.get_config(arg)
     config.data.update(
         modality="flow", frames=10, stride=2.0, flow=dict(bound=8.0), color_jitter=0.0, workers=2

@@ -16,7 +16,7 @@ from vidjax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: "test=NAME+NAME…" for the performers held out, and "smoke"."""
+    """Returns the config. `arg`: "test=NAME+NAME…" for the performers held out, and "smoke"."""
     args = parse_arg(arg, test="lyova+moshe+shahar")
     config = any_model.get_config(f"test={args.test},smoke={args.smoke}")
     tune = videomae_finetune.get_config()

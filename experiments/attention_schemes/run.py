@@ -52,7 +52,7 @@ SCHEMES = {
 
 
 def small(name: str, frames: int, size: int) -> dict[str, Any]:
-    """Returns the fields of the small preset for clips of `frames` x `size` x `size`, with patches of about 8x8."""
+    """Returns the small preset's fields for clips of `frames` x `size` x `size`; patches are about 8x8."""
     family = vidjax.spec(name).family
     if family == "timesformer":
         return VIT | dict(frames=frames, size=size, patch=8)
@@ -233,7 +233,7 @@ def main() -> None:
     text = (
         f"{markdown(counts)}\n\nIn the Base model at 16x224x224 the comparisons are {share:.0%} of all MACs; "
         f"the rest are projections and MLPs, whose cost per token is the same in every scheme. So 8 times "
-        f"fewer comparisons make the whole model {1 / (1 - share + share / 8):.2f} times cheaper, not 8 times."
+        f"fewer comparisons make the model {1 / (1 - share + share / 8):.2f} times cheaper, not 8 times."
     )
     into_readme(HERE / "README.md", "counts", text)
     ends = [

@@ -89,7 +89,7 @@ def plot(rows: list[dict]) -> None:
     axes.set(
         xscale="log",
         xlabel="GMACs of one view, counted here",
-        ylabel="published top-1, %, Kinetics-400 unless said",
+        ylabel="published top-1, %, Kinetics-400 unless noted",
     )
     axes.legend(fontsize=8, ncols=2, loc="lower left")
     axes.grid(alpha=0.3)
