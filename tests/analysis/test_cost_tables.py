@@ -1,4 +1,4 @@
-"""The committed tables of experiments/cost_tables are those that its script makes, and as published."""
+"""The committed tables of experiments/cost_tables match its script and the published figures."""
 
 import csv
 import importlib.util
@@ -10,7 +10,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "cost_tables"
 
 
 def test_committed_tables_match_the_script(monkeypatch):
-    """Fields are measured for one fusion; test_receptive_field.py holds what is computed to gradients."""
+    """Receptive fields are measured for one fusion; test_receptive_field.py covers the others."""
     spec = importlib.util.spec_from_file_location("cost_tables_run", FOLDER / "run.py")
     run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(run)

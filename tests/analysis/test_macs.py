@@ -1,4 +1,4 @@
-"""Multiply-adds against closed forms, worked out by hand."""
+"""Multiply-adds against closed forms."""
 
 import flax.linen as nn
 import jax

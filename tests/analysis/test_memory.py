@@ -10,7 +10,7 @@ from vidjax.layers.norm import BatchNorm
 
 
 class Chain(nn.Module):
-    """Matrix products, each of whose inputs is kept for the gradient of its weights."""
+    """Dense layers without bias; each saves its input for the backward pass."""
 
     layers: int
     width: int = 64
@@ -23,8 +23,9 @@ class Chain(nn.Module):
 
 
 def test_activation_bytes_of_a_chain_of_dense_layers():
-    """Each layer keeps its input, [32, 64] float32; the first one's is the model's input, not an activation.
-    The loss keeps its softmax, of the size of the output."""
+    """Each layer saves its input, [32, 64] float32, except the first, whose input is the model's. The loss
+    saves
+    its softmax, of the size of the output."""
     size = 32 * 64 * 4
     found = [memory.activation_bytes(Chain(n), (64,), batch=32) for n in (1, 2, 6)]
     assert found[1] - found[0] == size and found[2] - found[1] == 4 * size
@@ -71,6 +72,6 @@ def test_remat_saves_block_inputs_and_keeps_gradients():
 
 
 def test_compiled_bytes_are_close_to_activation_bytes():
-    """At least what is kept of a chain, which nothing can recompute, and not many times that."""
+    """A chain leaves nothing to recompute, so the compiled size is near the saved activations."""
     kept = memory.activation_bytes(Chain(6), (64,), batch=512)
     assert 0.6 * kept < memory.compiled_bytes(Chain(6), (64,), batch=512) < 3 * kept

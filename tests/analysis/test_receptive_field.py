@@ -1,4 +1,4 @@
-"""Receptive fields by closed forms, by the Jacobian, and by gradients of whole models."""
+"""Receptive fields against closed forms, the Jacobian, and gradients of whole models."""
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,7 @@ def _conv(x, **options):
 
 
 def _recurrent(x):
-    """A convolution on the state at each turn: the field grows with time."""
+    """Convolves the state at every step, so the field grows with time."""
     kernel = jnp.ones((3, 2, 2))
     rows = x.mean(3).transpose(1, 0, 2, 3)  # [T, B, H, C]
 
@@ -90,7 +90,7 @@ BOUNDED = {
 
 
 def _by_jacobian(fn):
-    """First and last position on each axis of the input for every element of the output."""
+    """Returns the first and last position on each input axis for every output element."""
     x = jnp.asarray(np.random.default_rng(1).uniform(0.5, 1.5, SHAPE), jnp.float32)
     jacobian = np.asarray(jax.jit(jax.jacfwd(fn))(x)) != 0
     n = jacobian.ndim - x.ndim

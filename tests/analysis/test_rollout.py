@@ -1,4 +1,4 @@
-"""Rollout of attention maps against their product by hand, and on a model."""
+"""Attention rollout against explicit matrix products, and on a model."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Every backend answers as numpy does, with its gradient; long inputs stay within linear memory."""
+"""Attention backends against numpy: outputs, gradients, and memory linear in the tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ EXTRAS = {
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Several blocks of queries, the last one filled up, at the sizes of a test."""
+    """Shrinks the blocks so that small inputs have several, the last one padded."""
     monkeypatch.setattr(cpu_attention, "TILE", 0)
     monkeypatch.setattr(cpu_attention, "MIN_QUERIES", 16)
     monkeypatch.setattr(module, "BLOCK", 16)
@@ -97,7 +97,7 @@ def test_bfloat16_error_is_bounded(backend):
 
 
 def test_flash_kernel_matches_plain_in_interpret_mode():
-    """One block of filled-up tokens, with bias and mask, forward and gradient."""
+    """One block of padded tokens, with bias and mask, forward and backward."""
     from jax.experimental.pallas import tpu
 
     q, k, v = (x[:1, :, :1] for x in inputs())
@@ -121,7 +121,7 @@ def test_attention_weights_reproduce_the_output():
 
 @pytest.mark.parametrize("backend", ["heads", "blockwise"])
 def test_memory_is_linear_in_tokens_forward_and_backward(backend, monkeypatch):
-    """3,136 tokens, 12 heads: one map of scores of all heads takes 472 MB."""
+    """With 3,136 tokens and 12 heads the full attention matrix takes 472 MB."""
     monkeypatch.undo()
     loss = lambda q, k, v: attention(q, k, v, backend=backend).sum()  # noqa: E731
 
@@ -163,7 +163,7 @@ def test_auto_backend_by_platform_and_mesh(monkeypatch):
             assert attention_backend(q, q, False, False) == "plain", "one sample does not divide over four"
             four = jax.ShapeDtypeStruct((4, *q.shape[1:]), q.dtype)
             assert attention_backend(four, four, False, False) == "flash"
-    x = jax.ShapeDtypeStruct((1, 130, 3, 8), jnp.float32)  # would be counted with what fills up the blocks
+    x = jax.ShapeDtypeStruct((1, 130, 3, 8), jnp.float32)  # blocks would count their padding
     assert function_cost(attention, x, x, x).macs == 2 * 3 * 130 * 130 * 8
 
 

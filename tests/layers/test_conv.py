@@ -1,4 +1,4 @@
-"""`Conv` and the ways to write its padding, against XLA's own convolution."""
+"""`Conv` and its padding arguments against XLA's own convolution."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The non-local block against sums written out, and as a part of a network."""
+"""The non-local block against Equation 1 in numpy, and inside a network."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ def block(x, **options):
 
 
 def by_hand(form, pool, params, x):
-    """Equation 1 position by position, in float64."""
+    """Computes Equation 1 position by position, in float64."""
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     dense = lambda name, y: y @ p[name]["kernel"][0, 0, 0] + p[name]["bias"]  # noqa: E731
     t, h, w, c = x.shape

@@ -1,4 +1,4 @@
-"""Normalisation against float64 on the host."""
+"""Normalization against float64 on the host."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Pooling against flax's and XLA's own, and against definitions written out."""
+"""Pooling against Flax, XLA and explicit definitions."""
 
 import math
 
@@ -23,7 +23,7 @@ CASES = [
 
 
 def both(f, x):
-    """Output and gradient, for one fixed random gradient of the output."""
+    """Returns the output and the gradient for a fixed random output gradient."""
     y, pull = jax.vjp(f, x)
     return y, pull(jax.random.normal(jax.random.key(1), y.shape, y.dtype))[0]
 
@@ -72,7 +72,7 @@ def test_max_pool_jvp_and_lowering():
 
 
 def windows(n, k, step, pad, ceil):
-    """PyTorch's rule, written out: positions of each window within the padded axis, which starts at -pad."""
+    """Returns the positions of each window by PyTorch's rule; the padded axis starts at -pad."""
     count = (math.ceil if ceil else math.floor)((n + 2 * pad - k) / step) + 1
     if ceil and (count - 1) * step >= n + pad:
         count -= 1

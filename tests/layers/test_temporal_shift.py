@@ -1,4 +1,4 @@
-"""The temporal shift against one written by hand in numpy, and its gradient against its transpose."""
+"""The temporal shift against a numpy loop, and its gradient against the transposed shift."""
 
 import jax
 import jax.numpy as jnp

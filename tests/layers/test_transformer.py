@@ -1,4 +1,4 @@
-"""Blocks by their equations; scanned, recomputed and plain stacks are one function."""
+"""Transformer layers against their equations; scan and remat against the plain stack."""
 
 import functools
 import math
@@ -93,7 +93,7 @@ def test_return_attention_gives_weights_of_every_layer(variables):
 
 
 def test_drop_path_rate_increases_with_depth(variables):
-    """At a rate of 1 the last block's branches are all left out and the first's never."""
+    """At a rate of 1 the last block's branches are always dropped and the first's never."""
     two = {"params": {k: variables["params"][k] for k in ("block0", "block2")}}
     model = Encoder(drop_path=1 - 1e-6)
     run = lambda seed, train: model.apply(variables, X, train, rngs={"dropout": jax.random.key(seed)})[0]  # noqa: E731
@@ -119,7 +119,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 
 
 def test_qv_bias_equals_fused_bias_with_any_k_bias():
-    """Equal to the fused bias with zeros for k; and a bias for k would change nothing."""
+    """Equals a fused bias with zeros for k; a bias of k does not change the output."""
     model = Attention(2, "qv")
     params = jax.jit(model.init)(jax.random.key(0), X)["params"]
     params |= {"q_bias": draw(8, seed=1), "v_bias": draw(8, seed=2)}

@@ -61,7 +61,7 @@ def test_receptive_fields_match_closed_form():
 
 
 def test_last_pooling_pads_both_sides_or_the_end():
-    """Around the map its first row stands alone; with the size rounded up the last one does."""
+    """With padding the first row is pooled alone, with `ceil` the last one."""
     seen = {}
     for last_pool in ("padded", "ceil"):
         model = vidjax.create_model(

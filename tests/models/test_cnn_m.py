@@ -1,4 +1,4 @@
-"""CNN-M-2048: the sizes of table 1, and where responses are normalised."""
+"""CNN-M-2048: feature sizes of Table 1, and the placement of local response normalization."""
 
 import jax
 import jax.numpy as jnp

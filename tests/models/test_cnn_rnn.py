@@ -104,7 +104,7 @@ def test_backward_layer_equals_forward_layer_on_reversed_clip():
 
 
 def reach(model, variables, x):
-    """The largest gradient of the first logit for each step of the input."""
+    """Returns the largest gradient of the first logit with respect to each input step."""
     g = jax.jit(jax.grad(lambda x: model.apply(variables, x)[0][:, 0].sum()))(x)
     return np.abs(g).max((0, 2))
 

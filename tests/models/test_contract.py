@@ -1,4 +1,4 @@
-"""What every registered model promises, on its tiny preset."""
+"""Contract of every registered model, tested on its tiny preset."""
 
 import re
 import zlib
@@ -17,18 +17,18 @@ NAMES = [n for n in vidjax.list_models() if vidjax.spec(n).task == "classify"]
 VIDEO = [n for n in NAMES if len(vidjax.spec(n).input_shape) != 3]  # not of images
 
 
-# Of the last block of MViTv2 only the class token is used, which is not pooled and has no position: what
-# serves the other queries there is never trained, in the authors' models as in ours.
+# Only the class token of MViTv2's last block reaches the output. It is not pooled and has no position, so the
+# parameters of the other queries never receive a gradient, as in the authors' models.
 UNUSED = {
     "MViTv2": r"\['block2'\]\['attn'\]\['(pool_q|rel_pos_.)'\]",
-    "VTN": r"^\['block1'\]\['attn'\]\['qkv'\]",  # likewise: the class token has projections of its own
+    "VTN": r"^\['block1'\]\['attn'\]\['qkv'\]",  # the class token has its own projections
 }
-# Tables and kernels drawn so small for so few channels that they hardly tell frames apart are multiplied.
+# Scales parameters that are too small in the tiny preset for the order of frames to change the output.
 LOUDER = {"vtn_vit_b_16": 12.0}
 
 
 def _distinct():
-    """One name for each tiny model: the deeper variants of a family often share theirs."""
+    """Returns one name per distinct tiny preset; deeper variants of a family often share it."""
     found = {}
     for name in NAMES:
         s = vidjax.spec(name)
@@ -45,8 +45,10 @@ def tiny(name, num_classes=5, batch=3, **overrides):
 
 
 def init(model, x):
-    """Variables of the model's shapes, drawn by numpy, which spares a compilation. None starts at zero: a
-    layer at zero hides those before it."""
+    """Draws variables with numpy, which avoids a compilation.
+
+    No parameter is zero: a zero layer would block the gradients of those before it.
+    """
 
     def draw(path, p):
         rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
@@ -61,7 +63,7 @@ def init(model, x):
 
 def _shuffled(name, x):
     order = np.array([2, 0, 3, 1] if x.shape[1] == 4 else np.random.default_rng(0).permutation(x.shape[1]))
-    if name.startswith("single_frame"):  # sees one frame: whatever happens to the others
+    if name.startswith("single_frame"):  # the output depends on the middle frame only
         order[x.shape[1] // 2] = x.shape[1] // 2
         return x[:, order] * (np.arange(x.shape[1]) == x.shape[1] // 2).reshape(1, -1, 1, 1, 1)
     return x[:, order]

@@ -1,4 +1,4 @@
-"""Fusing frames: any image trunk will do, VLAD by hand, the start from image weights."""
+"""Fusion of frame features: image trunks, VLAD, and partial BatchNorm."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ HEADS = {t: LateFusionVLAD if i % 2 else LateFusion for i, t in enumerate(sorted
 
 @pytest.mark.parametrize("trunk", HEADS)
 def test_any_image_model_serves_as_trunk(trunk):
-    """Its features are fused whatever the order of frames; with those of one frame, they are that frame's."""
+    """Fusion is invariant to the order of frames; the fusion of one frame is that frame's features."""
     size = vidjax.spec(trunk).tiny_input_shape
     model = HEADS[trunk](5, trunk=trunk, trunk_options=dict(tiny=True))
     video = jax.random.normal(jax.random.key(1), (2, 3, *size))

@@ -1,4 +1,4 @@
-"""Inception of images and of clips: what I3D inherits from its image network; S3D; the heads."""
+"""Inception on images and clips: inflation to I3D, S3D, and the heads."""
 
 import jax
 import jax.numpy as jnp
@@ -210,8 +210,10 @@ def test_parameter_counts_match_published():
 
 
 def test_receptive_fields_match_closed_form():
-    """The field grows by (window - 1) x the product of the strides so far: stem 7, pool (1,)3, conv 3, pool
-    (1,)3, two blocks of 3, pool 3, five blocks, pool 2, two blocks."""
+    """The field grows by (window - 1) x the product of the previous strides.
+
+    Windows: stem 7, pool (1,)3, conv 3, pool (1,)3, two blocks of 3, pool 3, five blocks, pool 2, two blocks.
+    """
     fields = receptive_fields(vidjax.create_model("i3d_inception_rgb"), (64, 224, 224, 3))
     assert {k: f.unclipped for k, f in fields.items()} == {
         "stem": (7, 7 + 4, 11),
@@ -275,7 +277,7 @@ def test_separable_convolutions_factorize_space_and_time():
 
 
 def test_branch_channel_order_matches_table():
-    """Each branch owns its slice of the channels: what its offset moves is that slice and nothing else."""
+    """An offset of a branch changes only the channel slice of that branch."""
     model = vidjax.create_model("inception_v1", 3, tiny=True)
     image = random(1, 32, 32, 3)
     flat = filled(model, image.shape[1:])

@@ -1,4 +1,4 @@
-"""VGG-16 and MobileNetV2: maps by name, inputs of other sizes, blocks of Table 2, and the way to shift."""
+"""VGG-16 and MobileNetV2: feature shapes, other input sizes, blocks of Table 2, and the branch hook."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_vgg_receptive_fields_match_closed_form():
 
 
 def test_vgg_fc6_conversion_follows_pytorch_flattening():
-    """A weight of the source at (channel, row, column) answers to that place of our map."""
+    """A source weight at (channel, row, column) multiplies that element of the feature map."""
     rules = [r for r in rules_for("vgg16", "torchvision") if "fc6" in str(r)]
     source = {
         "classifier.0.weight": np.zeros((4096, 25088), np.float32),

@@ -1,4 +1,4 @@
-"""The four fusions of 2014: sizes of the paper, what each can see, and the lectures' three."""
+"""The four fusions of Karpathy et al. (2014) and the three lecture networks."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def test_feature_sizes_match_section_3_1():
 
 
 def test_slow_fusion_temporal_sizes_match_paper():
-    """10 frames, 4 responses, then 2, then 1; the third layer sees them all."""
+    """Temporal sizes are 10, 4, 2 and 1; the third layer covers all frames."""
     sizes = full("slow_fusion")[1]
     assert [sizes[k][0] for k in ("stem", "stage1", "stage2", "stage3")] == [4, 2, 1, 1]
     field = describe("karpathy_slow_fusion")["receptive_field"]
@@ -68,7 +68,7 @@ def test_output_depends_on_expected_frames(answers, kind, seen):
 
 
 def test_late_fusion_shares_tower_weights(answers):
-    """Twice: what the first frame makes of a tower, the last does."""
+    """Reversing two frames swaps the outputs of the two towers."""
     model = vidjax.create_model("karpathy_late_fusion", 5, tiny=True)
     video = jax.random.normal(jax.random.key(1), (2, 2, 48, 48, 3))
     variables = jax.jit(model.init)(jax.random.key(0), video)

@@ -1,4 +1,4 @@
-"""MoViNet: a stream frame by frame is the whole clip, nothing looks ahead, the state does not grow."""
+"""MoViNet: streaming equals the whole clip, is causal, and has a state of constant size."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def tiny(name, frames=7, **options):
     model = vidjax.create_model(name, 5, tiny=True, **options)
     video = jax.random.normal(jax.random.key(1), (2, frames, 24, 31, 3))
     variables = jax.jit(model.init)(jax.random.key(0), video)
-    # Statistics and scales that are not those of the start.
+    # Statistics and scales that differ from their initial values.
     noise = iter(jax.random.split(jax.random.key(2), 500))
     moved = lambda x: x + 0.3 * jax.random.uniform(next(noise), x.shape)  # noqa: E731
     return model, jax.tree.map(moved, variables), video
@@ -57,7 +57,7 @@ def test_stream_matches_every_prefix(name):
 
 
 def changed(name, frame):
-    """Which frames of the last stage change with one frame of the clip."""
+    """Returns the frames of the last stage that change with one frame of the clip."""
     model, variables, video = tiny(name)
     stage = jax.jit(lambda x: model.apply(variables, x)[1]["stage2"])
     return np.asarray(stage(video) != stage(video.at[:, frame].add(1.0))).any((0, 2, 3, 4))

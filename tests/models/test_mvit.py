@@ -76,8 +76,10 @@ def test_pooling_is_shared_across_heads():
 
 @pytest.mark.parametrize("improved", [False, True])
 def test_stage_shapes_match_papers(improved):
-    """96, 192, 384 and 768 channels on grids of 56, 28, 14 and 7; keys on one of 7, but of 14 where queries
-    are pooled."""
+    """96, 192, 384 and 768 channels on grids of size 56, 28, 14 and 7.
+
+    Keys are on a grid of size 7, or 14 where queries are pooled.
+    """
     shapes = block_shapes(96, 1, 16, (1, 3, 14), (1, 8, 8), improved)
     assert [s.heads for s in shapes] == [1] + [2] * 2 + [4] * 11 + [8] * 2
     assert [s.dim for s in shapes] == [96 * s.heads for s in shapes]

@@ -1,4 +1,4 @@
-"""R(2+1)D: the widths of the paper, and what the factors see."""
+"""R(2+1)D: intermediate widths and factorized convolutions."""
 
 from functools import partial
 
@@ -67,7 +67,7 @@ def test_stem_is_factorized():
 
 
 def test_linear_factors_equal_a_product_kernel():
-    """Linear and unnormalised, the two factors are a 3D convolution with the product kernel."""
+    """Without norm and ReLU, the two factors are a 3D convolution with the product kernel."""
     x = jax.random.uniform(jax.random.key(1), (1, 5, 9, 7, 4))
     stats = lambda name: lambda y, train: y  # noqa: E731
     module = Conv2Plus1D(6, 10, partial(Conv, kernel_init=jax.nn.initializers.uniform(1.0)), stats, (2, 2, 2))

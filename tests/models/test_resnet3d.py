@@ -1,4 +1,4 @@
-"""R3D and MC3: parameters of the reference, shapes of Table 1, and what tells the two apart."""
+"""R3D and MC3: parameter counts, shapes of Table 1, and temporal kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from vidjax.models import create_model, spec
 
 
 def shapes(name, video_shape, **options):
-    """Shapes of the variables and of the outputs, without computing any."""
+    """Returns the shapes of the variables and of the outputs."""
     model, video = create_model(name, **options), jax.ShapeDtypeStruct(video_shape, jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), video)
     return variables, jax.eval_shape(model.apply, variables, video)
@@ -67,7 +67,7 @@ def test_temporal_receptive_field_of_mc3():
 
 @pytest.mark.parametrize("name", ["c2d_r50_8x8", "i3d_r50_8x8", "slow_r50_8x8"])
 def test_inflated_weights_match_image_network_on_static_clip(name):
-    """In the middle of a clip so long that the zeros beyond its ends are not seen from there."""
+    """Compared in the middle of a clip that is long enough to exclude the temporal padding."""
     options = dict(stage_sizes=(1, 2, 1, 1), width=8)
     image_net = create_model("resnet50", 5, **options)
     net = create_model(name, 5, **options)

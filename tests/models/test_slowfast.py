@@ -1,4 +1,4 @@
-"""SlowFast: what each pathway costs and sees, the lateral connections, and other rates."""
+"""SlowFast: cost and inputs of each pathway, lateral connections, and other frame rates."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""TimeSformer: what its schemes attend to, and what its class token and zero-initialised layers promise."""
+"""TimeSformer: attention schemes, class token and zero-initialized layers."""
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def test_sparse_schemes_are_not_equivariant(scheme):
 
 
 def test_still_clip_matches_image_model_at_initialization():
-    """The space-only model on one frame is the image ViT; the divided one starts as it on any still clip."""
+    """Space-only on one frame equals the image ViT, as does divided attention at initialization."""
     divided, variables, x = model_and_variables("")
     still = jnp.repeat(x[:, :1], 4, axis=1)
     image = vidjax.create_model("timesformer_b_8x32_space", 5, tiny=True, frames=1)

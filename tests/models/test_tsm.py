@@ -1,4 +1,4 @@
-"""TSN and TSM: what a shift costs, what it reaches, and how it runs frame by frame."""
+"""TSN and TSM: cost of the shift, its receptive field, and streaming."""
 
 import chex
 import jax
@@ -28,7 +28,7 @@ def video(frames=5, batch=2):
 
 @pytest.fixture(scope="module")
 def variables():
-    """Of a tiny TSN, whose statistics are not those of the start; every TSM takes them."""
+    """Variables of a tiny TSN with statistics that differ from their initial values; they fit every TSM."""
     model = vidjax.create_model("tsn_resnet50", 7, **TINY)
     variables = jax.jit(model.init)(jax.random.key(0), video())
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_shift_of_no_channels_equals_tsn(variables):
 
 
 def test_first_block_matches_residual_and_inplace_shift(variables):
-    """The residual branch gets the shifted input, the shortcut the input; in place both get the former."""
+    """A residual shift applies to the branch only, an in-place shift to the shortcut also."""
     x = video()
     p, s = (variables[k]["trunk"]["stage1_block0"] for k in ("params", "batch_stats"))
     block = Block(8, 1, True, 1, jnp.float32, jnp.float32)
@@ -140,7 +140,7 @@ def test_consensus_averages_frame_logits(variables):
 
 
 def test_partial_batch_norm_updates_only_the_stem(variables):
-    """In training only the stem's statistics move; the blocks answer by theirs, whatever the batch."""
+    """In training only the stem's statistics change; the blocks normalize with their running statistics."""
     model = vidjax.create_model("tsn_resnet50", 7, **TINY, partial_bn=True)
     rngs = {"dropout": jax.random.key(0)}
     apply = jax.jit(lambda x: model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs))
@@ -166,7 +166,7 @@ def test_incompatible_options_are_rejected(variables):
 
 
 def test_training_starts_from_image_weights(tmp_path, monkeypatch):
-    """A file in torchvision's names goes into the trunk; a step with partial BatchNorm follows."""
+    """Weights with torchvision's names load into the trunk, and a step with partial BatchNorm runs."""
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     image = vidjax.create_model("resnet50", 7, tiny=True)
     shapes = abstract_variables(image, (32, 32, 3))

@@ -1,4 +1,4 @@
-"""Two-stream networks: what each stream sees, how they are averaged and fused, and where weights go."""
+"""Two-stream networks: stream inputs, averaging, fusion, and initialization from image weights."""
 
 import functools
 
@@ -148,7 +148,7 @@ def test_wrong_data_kind_is_a_one_line_error(cache, case):
 
 @pytest.mark.parametrize("name", ["two_stream_resnet18_temporal", "two_stream_resnet18"])
 def test_image_weights_initialize_every_stream(cache, name, tmp_path):
-    """The first kernel is averaged over colours and scaled by 3 / 8, so equal channels answer as before."""
+    """The first kernel is averaged over RGB and scaled by 3 / 8, so equal channels give the same output."""
     image = create_model("resnet18", 7, tiny=True)
     weights = jax.jit(image.init)(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))
     save_variables(tmp_path / "image", jax.device_get(weights), {"config": {}, "class_names": []})

@@ -1,4 +1,4 @@
-"""Video Swin: windows, their shift, their biases and what happens at the edges."""
+"""Video Swin: window partition, shift, relative position biases and padding."""
 
 import itertools
 
@@ -30,8 +30,10 @@ def places(size):
 
 
 def same_window(size, window, shift):
-    """[tokens, tokens]: whether two lie in one window when the grid is cut at `shift` plus multiples of
-    `window`, with no cyclic trick."""
+    """Returns bool [tokens, tokens]: whether two tokens share a window.
+
+    The grid is cut at `shift` plus multiples of `window`, without a cyclic shift.
+    """
     ids = (places(size) - shift) // window
     return (ids[:, None] == ids[None]).all(-1)
 
@@ -173,7 +175,7 @@ def test_return_attention_gives_window_weights():
     weights = endpoints["stage1_block1_attention"]
     assert weights.shape == (2, 2 * 3 * 3, 1, 18, 18)  # a grid of 4x8x8 in windows of 2x3x3
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
-    assert (weights == 0).any()  # some windows join what is apart
+    assert (weights == 0).any()  # tokens from opposite edges are masked
 
 
 def test_inflated_weights_match_on_still_clips_of_any_length():

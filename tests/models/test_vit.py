@@ -1,4 +1,4 @@
-"""The image ViT and VideoMAE's classifiers: what their equations promise, and weights in either layout."""
+"""The image ViT and VideoMAE's classifiers, with parameters in either layout."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from vidjax.models import videomae
 
 
 def build(name, seed=0, **options):
-    """A tiny model with every parameter drawn, its variables and an input."""
+    """Returns a tiny model, randomly drawn variables and an input."""
     model = vidjax.create_model(name, 7, tiny=True, **options)
     x = jax.random.normal(jax.random.key(seed), (2, *vidjax.spec(name).tiny_input_shape))
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -54,7 +54,7 @@ def test_positions_are_interpolated_for_other_sizes():
 
 
 def test_vit_as_trunk_of_late_fusion():
-    """Late fusion over a ViT of one repeated frame answers as over that frame alone."""
+    """Late fusion of a repeated frame gives the logits of that single frame."""
     options = dict(trunk="vit_s_16", trunk_options=dict(tiny=True))
     model = vidjax.create_model("late_fusion_resnet50", 5, **options)
     video = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, 1, 32, 32, 3)), (1, 3, 32, 32, 3))
@@ -73,12 +73,12 @@ def test_videomae_without_positions_ignores_tubelet_order(monkeypatch):
     monkeypatch.setattr(videomae, "sincos_positions", lambda n, d: np.zeros((n, d), np.float32))
     blind, _ = model.apply(variables, x)
     np.testing.assert_allclose(model.apply(variables, swapped)[0], blind, atol=1e-5)
-    within = x[:, [1, 0, 3, 2]]  # the two frames of a tubelet are not alike
+    within = x[:, [1, 0, 3, 2]]  # the two frames of a tubelet differ
     assert jnp.abs(model.apply(variables, within)[0] - blind).max() > 1e-3
 
 
 def test_videomae_head_layers_and_parameter_count():
-    """Mean, norm, linear; its start is scaled; 101 classes have the published number of parameters."""
+    """Mean, norm and a linear layer with scaled initialization; parameter count for 101 classes."""
     model, variables, x = build("videomae_b")
     logits, endpoints = model.apply(variables, x)
     pooled = np.asarray(endpoints["tokens"], np.float64).mean(1)

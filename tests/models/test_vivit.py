@@ -1,4 +1,4 @@
-"""ViViT's four models and what they share with the image ViT that starts them."""
+"""ViViT's four models, and their initialization from an image ViT."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def test_token_grid_and_attention_map_shapes(kind):
 
 
 def brute_force(params, x, h, sees):
-    """Attention of each head over the tokens that `sees[head]` [N, N] lets it, in numpy."""
+    """Computes attention in numpy, each head restricted to the mask `sees[head]` [N, N]."""
     (b, n, d), params = x.shape, jax.tree.map(np.asarray, params)
     qkv = (x @ params["qkv"]["kernel"] + params["qkv"]["bias"]).reshape(b, n, 3, h, d // h)
     scores = np.einsum("bnhd,bmhd->bhnm", qkv[:, :, 0], qkv[:, :, 1]) / np.sqrt(d // h)
@@ -156,7 +156,7 @@ def test_positions_transfer_to_other_clip_sizes():
     assert endpoints["tokens"].shape == (1, 1 + 3 * 6 * 4, 16)
 
 
-# --- the image ViT as a start ---
+# --- initialization from an image ViT ---
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +213,8 @@ def test_timesformer_matches_image_model_on_still_clip_at_initialization(name, i
 @pytest.mark.parametrize("inflation", ["centre", "average"])
 @pytest.mark.parametrize("kind", NAMES)
 def test_vivit_is_initialized_from_image_model(kind, inflation, image, frames):
-    """The embedding of a tubelet is the image's of the central frame, or of the frame that a still clip
-    repeats; where the temporal path is zero or apart, the image model's tokens come out."""
+    """Tubelet embeddings equal those of the image model's central frame, or of the repeated frame of a still
+    clip; with a zero or separate temporal path, the tokens equal the image model's."""
     vit, variables, weights = image
     model, ours, told = started(f"vivit_b_16x2{kind}", weights, inflation=inflation)
     assert f"inflated to 2 frames ({inflation})" in told and "head" in told
@@ -230,7 +230,7 @@ def test_vivit_is_initialized_from_image_model(kind, inflation, image, frames):
                 want = jax.jit(vit.apply)(variables, seen[:, t])[1]["tokens"][:, 1:]
                 np.testing.assert_allclose(tokens[:, t], want, rtol=1e-4, atol=1e-4)
             assert "time_blocks" in told
-        else:  # zero in time: every slice is answered for apart, though the class token is gone
+        else:  # zero temporal attention: slices are independent; the class token is dropped
             other = jax.jit(model.apply)(ours, clip.at[:, 2:].set(0.0))[1]["tokens"].reshape(2, 2, 16, 16)
             np.testing.assert_allclose(other[:, 0], tokens[:, 0], atol=1e-6)
             assert "time_attn/proj is zero" in told and "class token is left out" in told

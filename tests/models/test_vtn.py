@@ -1,4 +1,4 @@
-"""VTN: what a frame and the class token see, at a cost linear in the frames."""
+"""VTN: attention pattern of frames and class token, with cost linear in the frames."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def layer_and_input(frames=12, window=4):
 
 
 def test_attention_pattern_is_window_plus_class_token():
-    """By the gradient of each token's output to each token: the window, and the class token both ways."""
+    """Gradients between tokens are nonzero within the window and to and from the class token."""
     layer, params, x = layer_and_input()
     reach = jax.jit(jax.jacobian(lambda x: layer.apply(params, x)[0].sum(-1)))(x)[:, 0]
     at = np.arange(13)
@@ -59,7 +59,7 @@ def test_temporal_layers_use_truncated_normal_of_initializer_range():
 
 
 def test_macs_are_linear_in_frames():
-    """250 frames are 8 chunks; twice as many take twice the multiply-adds, but for the class token's."""
+    """250 frames are 8 chunks; twice as many need twice the MACs, except for the class token's."""
     one, two, four = (macs(n) for n in (256, 512, 1024))
     assert (four - two) == pytest.approx(2 * (two - one), rel=1e-6)
     each = 768 * 768 * 6 + 2 * 768 * 3072 + 2 * 768 * (3 * 16 + 1) + 2 * 768

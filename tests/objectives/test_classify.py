@@ -15,7 +15,7 @@ LOGITS = np.array([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]], np.float32)
 
 
 class Fixed(nn.Module):
-    """Says LOGITS, shifted by the mean of what it is shown."""
+    """Returns LOGITS plus the mean of the input."""
 
     num_classes: int = 3
 
@@ -63,7 +63,7 @@ def test_mixing_applies_only_in_training():
 
 
 class EveryFrame(nn.Module):
-    """Says LOGITS, times 1, 2, ... for each frame; of the clip it says nothing."""
+    """Returns frame_logits of LOGITS times 1, 2, ... per frame."""
 
     num_classes: int = 3
 
@@ -90,7 +90,7 @@ def test_per_frame_loss_averages_over_frames():
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_per_frame_targets_of_mixed_clips(kind):
-    """Every frame of the clip is mixed alike, so every frame's target is, from one label or one for each."""
+    """Per-frame targets are mixed with the clip's weight, for labels [B] and [B, T]."""
     objective = create_objective("classify", mean=(0.5,) * 3, std=(0.25,) * 3, per_frame=True, **{kind: 0.8})
     video = np.zeros((2, 4, 8, 8, 3), np.uint8)
     log_p = jax.nn.log_softmax(LOGITS[:, None] * np.arange(1, 5).reshape(1, 4, 1))

@@ -1,4 +1,4 @@
-"""Masked autoencoding: the reference's loss, what enters it, and what the encoder costs."""
+"""Masked autoencoding: the loss against the reference, its inputs, and the encoder's cost."""
 
 import json
 import pathlib
@@ -96,7 +96,7 @@ def _hidden(decoded, weight):
 
 
 def _changed(model, clip, token):
-    """The clip with one token of each sample filled with other pixels."""
+    """Returns the clip with the pixels of one token of each sample replaced."""
     t, h, w = model.token_grid(clip.shape[1:]).shape
     out = np.array(clip)
     pt, ph, pw = model.patch

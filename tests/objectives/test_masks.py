@@ -1,4 +1,4 @@
-"""Masks have exact counts and the structure they are named for."""
+"""Masks: exact counts and structure of every kind."""
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def test_running_cell_shifts_by_one_per_slice():
 
 @pytest.mark.parametrize("kind", ["block", "multi_block"])
 def test_block_masks_are_contiguous(kind):
-    """Neighbours share their fate far more often than in a random mask of the same ratio."""
+    """Neighboring tokens agree far more often than in a random mask of the same ratio."""
     hidden = drawn(kind, 0.5)[1]
     alike = (hidden[:, :, 1:] == hidden[:, :, :-1]).mean()
     assert alike > 0.8 > (lambda h: (h[:, :, 1:] == h[:, :, :-1]).mean())(drawn("random", 0.5)[1])

@@ -19,8 +19,10 @@ def arrays(x_shape, kernel_shape, dtype=jnp.float32):
 
 
 def run(f, x, kernel):
-    """Output and both gradients, for one fixed random gradient of the output. Compiled by the emitters that
-    XLA takes outside of the tests."""
+    """Returns the output and both gradients for a fixed random output gradient.
+
+    Compiled with XLA's default fusion emitters, which tests/conftest.py turns off.
+    """
 
     @partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
     def both(x, kernel):
