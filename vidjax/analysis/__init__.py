@@ -1,1 +1,1 @@
-"""What a model costs."""
+"""Cost analysis: parameters, multiply-adds, memory, receptive fields."""

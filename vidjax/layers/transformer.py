@@ -167,7 +167,7 @@ class DropPath(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned gain per channel, `init` at the start (Touvron et al., arXiv:2103.17239, section 2)."""
+    """A learned scale per channel, initialized to `init` (Touvron et al., arXiv:2103.17239, Section 2)."""
 
     init: float
     param_dtype: DTypeLike = jnp.float32
@@ -179,15 +179,14 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each behind a LayerNorm and beside a shortcut (Dosovitskiy et al.,
-    arXiv:2010.11929, equations 2 and 3).
+    """Pre-norm residual block of attention and an MLP (Dosovitskiy et al., arXiv:2010.11929, Eqs. 2 and 3).
 
     Attributes:
       heads, qkv_bias, attention_dropout, backend, return_attention: see `Attention`.
       mlp_width, tanh_gelu: see `Mlp`.
       epsilon: of both norms.
       dropout: rate after the projection and within the MLP.
-      layer_scale: start of `LayerScale` on both branches; None for none.
+      layer_scale: initial value of `LayerScale` on both branches; omitted if None.
       dtype, param_dtype: of the computation and of the parameters.
       kernel_init: of all kernels.
     """

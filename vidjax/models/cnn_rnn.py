@@ -70,7 +70,8 @@ class CNNRNN(FrameModel):
         return self._zeros(batch_size)
 
     def step(self, state: State, frame: jax.Array) -> tuple[Output, State]:
-        """The next frame [B, H, W, C], or chunk of frames [B, t, H, W, C]; with `trunk=None`, its features.
+        """Processes the next frame [B, H, W, C], or chunk of frames [B, t, H, W, C]; with `trunk=None`, its
+        features.
 
         Returns:
           Logits and endpoints of all frames so far, equal to those of `__call__`, and the new state.
@@ -104,8 +105,8 @@ class CNNRNN(FrameModel):
             layers.append([s for _, s in out])
             x = endpoints[f"rnn{i}"] = jnp.concatenate([y for y, _ in out], axis=-1)
 
-        seen, total = state["frames"], state["frames"] + video.shape[1]
-        mean = (state["mean"] * seen + x.sum(1)) / total
+        count, total = state["frames"], state["frames"] + video.shape[1]
+        mean = (state["mean"] * count + x.sum(1)) / total
         log_mean = state["log_mean"]
         if self.readout == "last":
             last = [y[:, 0 if back else -1] for back, (y, _) in enumerate(out)]
@@ -118,7 +119,7 @@ class CNNRNN(FrameModel):
             if self.num_classes:
                 endpoints["frame_logits"] = logits
                 now = jax.nn.logsumexp(nn.log_softmax(logits), axis=1)
-                log_mean = jnp.logaddexp(log_mean + jnp.log(seen), now) - jnp.log(total)
+                log_mean = jnp.logaddexp(log_mean + jnp.log(count), now) - jnp.log(total)
             output = (log_mean if self.num_classes else mean), endpoints
         return output, {"frames": total, "layers": layers, "mean": mean, "log_mean": log_mean}
 

@@ -35,7 +35,7 @@ class ReducedBottleneck(BasicBlock):
 
 
 class PreservedBottleneck(ReducedBottleneck):
-    """The same with a 1x1x1 convolution before the channel-wise one (figure 2, ip)."""
+    """A `ReducedBottleneck` with a 1x1x1 convolution before the depthwise one (Figure 2, ip)."""
 
     def window(self, name: str, x: jax.Array, entering: int, strides: Steps, train: bool) -> jax.Array:
         x = self.conv(self.features, (1, 1, 1), name="conv2_point")(x)

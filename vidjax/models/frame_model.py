@@ -40,7 +40,7 @@ class FrameModel(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def image_features(self, image: jax.Array, train: bool, **inputs: Any) -> Output:
-        """Pooled trunk features [B, D] of images [B, H, W, C], and the backbone's endpoints; `inputs` are
+        """Returns pooled features [B, D] of images [B, H, W, C], and the backbone's endpoints; `inputs` are
         further arguments of its call."""
         shared = dict(
             bn_groups=self.bn_groups,

@@ -59,8 +59,10 @@ class SingleFrame(nn.Module):
 
     @nn.compact
     def __call__(self, video: jax.Array, train: bool = False) -> Output:
-        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints: stem, stage1-4 (what the
-        convolutions 2 to 5 give) and pre_logits [B, hidden]."""
+        """Maps video [B, T, H, W, C] to logits float32 [B, K] and endpoints.
+
+        Endpoints are stem, stage1-4 (outputs of convolutions 2 to 5) and pre_logits [B, hidden].
+        """
         x, endpoints = self.towers(video)
         x = x.reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
@@ -77,8 +79,10 @@ class SingleFrame(nn.Module):
         return self.convolutions(video[:, video.shape[1] // 2])
 
     def convolutions(self, x: jax.Array, time: tuple[int, ...] = ()) -> Output:
-        """Images [B, H, W, C]; or clips [B, T, H, W, C], where the first layers' windows and strides in time
-        are `time`, two numbers in turn, and those of the others 1."""
+        """Applies the five convolutions to images [B, H, W, C] or clips [B, T, H, W, C].
+
+        `time` lists (kernel size, stride) in time of the first layers, flattened; the others have 1 and 1.
+        """
         endpoints = {}
         for i, (width, (name, window, stride, pad, norm, pool)) in enumerate(zip(self.widths, LAYERS)):
             windows, strides, pads, two = (window,) * 2, (stride,) * 2, (pad,) * 2, (2, 2)
@@ -126,7 +130,7 @@ class SlowFusion(SingleFrame):
     """Convolutions whose temporal extent grows with depth.
 
     Attributes:
-      time: windows and strides in time of the first layers, in turn.
+      time: temporal kernel size and stride of each of the first layers, flattened.
     """
 
     time: tuple[int, ...] = (4, 2, 2, 2, 2, 2)

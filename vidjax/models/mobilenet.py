@@ -29,8 +29,10 @@ STAGES = (
 
 
 class InvertedResidual(nn.Module):
-    """Table 1: to `expand` times the channels, a convolution of each by itself, and back without ReLU; a
-    shortcut where the shape stays."""
+    """Inverted residual block (Table 1): 1x1 expansion, 3x3 depthwise convolution, linear 1x1 projection.
+
+    The shortcut is present where the block keeps the shape.
+    """
 
     features: int
     expand: int
@@ -41,15 +43,17 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, branch: jax.Array | None = None) -> jax.Array:
-        """Maps [B, H, W, C] to [B, H/stride, W/stride, features]; the residual branch takes `branch`, or
-        x."""
+        """Maps [B, H, W, C] to [B, H/stride, W/stride, features].
+
+        The input of the residual branch is `branch` if given, else `x`.
+        """
         conv = partial(Conv, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, groups=self.bn_groups, param_dtype=self.param_dtype)
-        wide = x.shape[-1] * self.expand
+        inner = x.shape[-1] * self.expand
         y = x if branch is None else branch
         if self.expand > 1:
-            y = nn.relu6(norm(name="bn1")(conv(wide, (1, 1), name="conv1")(y), train))
-        y = conv(wide, (3, 3), self.stride, 1, feature_group_count=wide, name="conv2")(y)
+            y = nn.relu6(norm(name="bn1")(conv(inner, (1, 1), name="conv1")(y), train))
+        y = conv(inner, (3, 3), self.stride, 1, feature_group_count=inner, name="conv2")(y)
         y = nn.relu6(norm(name="bn2")(y, train))
         y = norm(name="bn3")(conv(self.features, (1, 1), name="conv3")(y), train)
         return x + y if x.shape == y.shape else y

@@ -34,9 +34,9 @@ class Block(nn.Module):
     """An inverted bottleneck: expansion, depthwise convolution, gate, projection; scaled, around a shortcut.
 
     Attributes:
-      features: channels out.
-      inner: channels inside.
-      kernel: (frames, pixels) of the channel-wise window.
+      features: output channels.
+      inner: channels after the expansion.
+      kernel: (frames, pixels) of the depthwise convolution.
       stride: step in height and width.
       conv, norm: constructors of convolutions and norms.
       drop: probability that a clip skips the block in training.
@@ -115,10 +115,10 @@ class StreamBlock(Block):
         return x, state
 
     def means(self, x: jax.Array, state: State) -> tuple[jax.Array, State]:
-        """The mean of all frames so far (equation 5) beside that of each frame, [B, T, 1, 1, 2C]."""
+        """Concatenates the running mean (Eq. 5) and the mean of each frame, [B, T, 1, 1, 2C]."""
         each = x.mean((2, 3), keepdims=True, dtype=jnp.float32)
-        so_far, total = running_mean(each, state["total"], state["count"])
-        means = jnp.concatenate([so_far, each], axis=-1)
+        running, total = running_mean(each, state["total"], state["count"])
+        means = jnp.concatenate([running, each], axis=-1)
         if self.positional:
             scale = self.param("position_scale", nn.initializers.zeros, (), jnp.float32)
             code = positions(state["count"], x.shape[1], means.shape[-1])
@@ -127,7 +127,7 @@ class StreamBlock(Block):
 
 
 def running_mean(x: jax.Array, total: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The means of frames 0 to t, for every t of `x` [B, T, ...], and the new total [B, 1, ...].
+    """Returns the mean of frames 0 to t for every t of `x` [B, T, ...], and the new total [B, 1, ...].
 
     `total` [B, 1, ...] is the sum of the `count` frames before.
     """
@@ -137,7 +137,10 @@ def running_mean(x: jax.Array, total: jax.Array, count: jax.Array) -> tuple[jax.
 
 
 def positions(start: jax.Array, frames: int, width: int) -> jax.Array:
-    """Sines, then cosines, of the frames' numbers from `start` on, [frames, width] (arXiv:1706.03762)."""
+    """Returns sinusoidal encodings of frames `start`, `start` + 1, ..., [frames, width].
+
+    The first half of the columns are sines, the second half cosines (Vaswani et al., arXiv:1706.03762).
+    """
     rates = 1e4 ** (-jnp.arange(0, width, 2) / width)
     angles = (start + jnp.arange(frames)).astype(jnp.float32)[:, None] * rates[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -148,7 +151,7 @@ class MoViNet(nn.Module):
 
     Attributes:
       num_classes: number of classes K; 0 omits the last layer and returns its input.
-      stages: of each stage, the channels out and for each block ((frames, pixels), channels inside).
+      stages: per stage, the output channels and, for each block, ((frames, pixels), inner channels).
       stem_width, final_width: channels of the first and of the last convolution.
       head_width: channels of the linear layer before the last.
       dropout: dropout rate before the last layer.
@@ -214,7 +217,7 @@ class MoViNet(nn.Module):
         return (classify(x, self.num_classes, self.dropout, train, self.param_dtype), endpoints), new
 
     def block(self) -> partial:
-        """Constructor of the blocks."""
+        """Returns the constructor of the blocks."""
         return partial(Block)
 
     def pool(self, x: jax.Array, state: State | None, new: State) -> tuple[jax.Array, State]:
@@ -258,8 +261,8 @@ class StreamMoViNet(MoViNet):
         """Processes the next frame [B, H, W, C], or frames [B, t, H, W, C].
 
         Returns:
-          (logits, endpoints) as of the whole video so far, the endpoints of stages being of these frames; and
-          the new state.
+          (logits, endpoints) and the new state. Logits are those of the whole video so far; stage endpoints
+          are those of these frames.
         """
         return self.run(frames if frames.ndim == 5 else frames[:, None], False, state)
 
@@ -272,7 +275,7 @@ class StreamMoViNet(MoViNet):
 
 
 def _stages(*rows: str) -> tuple:
-    """Rows of channels out, then each block's window (frames, pixels) and channels inside.
+    """Parses rows of output channels followed by each block's kernel (frames, pixels) and inner channels.
 
     "32 33:80 15:96" -> (32, (((3, 3), 80), ((1, 5), 96))).
     """

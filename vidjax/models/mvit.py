@@ -219,8 +219,10 @@ def with_positions(q: jax.Array, k: jax.Array, positions: list[jax.Array] | None
 
 
 class Block(nn.Module):
-    """Pooling attention and an MLP, each behind a LayerNorm and beside a shortcut, which is pooled and
-    projected where grid and channels change."""
+    """Pre-norm residual block of pooling attention and an MLP.
+
+    The shortcut is pooled and projected where the grid and the channels change.
+    """
 
     shape: Shape
     native: Size | None
@@ -339,13 +341,13 @@ class MViT(nn.Module):
         return x, endpoints
 
     def _add_positions(self, cls, grid, native):
-        """Positions of space and of time, learned apart (v1 section 4.1, "separate")."""
+        """Adds separately learned spatial and temporal position embeddings (v1 Section 4.1, "separate")."""
         t, h, w = native
         c = self.width
         time = self.param("pos_embed_temporal", KERNEL_INIT, (1, t, c), self.param_dtype)
         space = self.param("pos_embed_spatial", KERNEL_INIT, (1, h * w, c), self.param_dtype)
         own = self.param("pos_embed_class", KERNEL_INIT, (1, 1, c), self.param_dtype)
-        # The sum interpolated along all axes at once, as the authors do, is the sum of these.
+        # Equal to interpolating their sum along all axes at once, as the authors do.
         time = resize(time[0], (grid.shape[1], c)).reshape(1, -1, 1, 1, c)
         space = resize(space.reshape(h, w, c), (*grid.shape[2:4], c))[None, None]
         return cls + own.astype(cls.dtype), grid + time.astype(grid.dtype) + space.astype(grid.dtype)

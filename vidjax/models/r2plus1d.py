@@ -4,13 +4,13 @@
 arXiv:1711.11248, section 3.5. Input 16x112x112, or 32x112x112 for 34 layers. As in torchvision there is no
 pooling after the stem.
 
-The width between the two is chosen so that they have the parameters of the 3D convolution they stand for:
-M = floor(t d^2 N_in N_out / (d^2 N_in + t N_out)), 45 in the stem. torchvision takes the M of a block's first
-convolution for its second one as well, which differs where the block widens; "paper" takes each one's own, as
-the authors' code does. Their weights were trained with `bn_epsilon=1e-3`.
+The intermediate width keeps the number of parameters of the replaced 3D convolution,
+M = floor(t d^2 N_in N_out / (d^2 N_in + t N_out)), 45 in the stem. torchvision uses the M of a block's first
+convolution for the second one too, which differs where the block widens; "paper" computes M per convolution,
+as the authors' code does. The authors' weights were trained with `bn_epsilon=1e-3`.
 
-`r2plus1d_r50_16x4` is pytorchvideo's: bottlenecks whose 3x3x3 window comes as time first, then space, as wide
-in between as outside, behind a stem of images. Input 16x224x224.
+`r2plus1d_r50_16x4` follows pytorchvideo: bottlenecks whose 3x3x3 convolution is factorized into time first,
+then space, without a change of width, after a 2D stem. Input 16x224x224.
 """
 
 from collections.abc import Callable
@@ -36,10 +36,10 @@ class Conv2Plus1D(nn.Module):
     """Convolutions in space and in time with a norm and a ReLU between them.
 
     Attributes:
-      features: channels out.
-      middle: channels in between.
-      strides: each convolution takes its own.
-      time_first: time before space.
+      features: output channels.
+      middle: intermediate channels.
+      strides: of T, H and W; each convolution has those of its own axes.
+      time_first: whether the temporal convolution precedes the spatial one.
       conv, norm: constructors.
     """
 
@@ -74,7 +74,7 @@ class FactorisedBlock(BasicBlock):
 
 
 class FactorisedBottleneck(Bottleneck):
-    """A bottleneck whose window is a (2+1)D convolution, which takes all strides."""
+    """A bottleneck with a (2+1)D convolution, which has all strides of the block."""
 
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.conv(self.features, (1, 1, 1), name="conv1")(x)

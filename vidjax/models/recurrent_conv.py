@@ -31,11 +31,11 @@ from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, regi
 
 
 class ConvRNN(nn.Module):
-    """The plain recurrence: maps [B, T, H, W, C] and a state -> maps [B, T, H, W, width] and the last state.
+    """Convolutional simple RNN: [B, T, H, W, C] and a state -> [B, T, H, W, width] and the last state.
 
     Attributes:
       width: channels of the state.
-      window: of both convolutions, in space.
+      window: spatial kernel size of both convolutions.
       truncate, reverse: see `scan_time`.
       dtype: of the convolutions; the state is float32.
       param_dtype: of the parameters.
@@ -67,11 +67,11 @@ class ConvRNN(nn.Module):
         inputs = inputs.reshape(b, t, *inputs.shape[1:]).astype(jnp.float32)
         shape = (self.window, self.window, self.width, self.gates * self.width)
         kernel = self.param("recurrent", nn.initializers.orthogonal(), shape, self.param_dtype)
-        step = self.turn(kernel.astype(self.dtype))
+        step = self.make_step(kernel.astype(self.dtype))
         state, y = scan_time(step, state, inputs, self.truncate, self.reverse)
         return y, state
 
-    def turn(self, kernel: jax.Array):
+    def make_step(self, kernel: jax.Array):
         """Returns the step of the scan."""
 
         def step(h, x):
@@ -86,11 +86,11 @@ class ConvRNN(nn.Module):
 
 
 class ConvGRU(ConvRNN):
-    """The gated recurrence; channels of the kernels are in the order z, r, n."""
+    """Convolutional GRU; kernel channels are in the order z, r, n."""
 
     gates = 3
 
-    def turn(self, kernel: jax.Array):
+    def make_step(self, kernel: jax.Array):
         gates, new = kernel[..., : 2 * self.width], kernel[..., 2 * self.width :]
 
         def step(h, x):
@@ -120,11 +120,11 @@ class Classifiers(nn.Module):
 
 
 class RecurrentConvNet(FrameModel):
-    """The plain form.
+    """Recurrent convolutional network with convolutional simple RNNs.
 
     Attributes:
       levels: (endpoint of the trunk, channels of its recurrent layer), from low to high.
-      stacked, bidirectional: see above.
+      stacked, bidirectional: see the module docstring.
       truncate: stop the gradient through the state every `truncate` steps; never if None.
     """
 
@@ -158,7 +158,7 @@ class RecurrentConvNet(FrameModel):
         return {name: jnp.zeros((batch_size, *shape)) for name, shape in shapes.items()}
 
     def step(self, state: dict[str, jax.Array], frame: jax.Array) -> tuple[Output, dict[str, jax.Array]]:
-        """The next frame [B, H, W, C], or chunk of frames [B, t, H, W, C].
+        """Processes the next frame [B, H, W, C], or chunk of frames [B, t, H, W, C].
 
         Returns:
           Logits and endpoints of all frames so far, equal to those of `__call__`, and the new state.

@@ -32,12 +32,13 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut (He et al., arXiv:1512.03385, figure 5 left), inflated in time.
 
     Attributes:
-      features: channels inside; `expansion` times as many come out.
+      features: inner channels; the block outputs `expansion` times as many.
       conv, norm: constructors of convolutions and norms.
       temporal_kernel: temporal extent of the convolutions, odd.
-      strides: steps of the block; the shortcut takes them at once.
-      dilation: spacing of the 3x3 window of a bottleneck.
-      zero_init: start as the shortcut alone, with the scale of the last norm at zero (arXiv:1706.02677).
+      strides: strides of the block along T, H and W.
+      dilation: spatial dilation of a bottleneck's 3x3 convolution.
+      zero_init: initialize the scale of the last norm to zero, so that the block is its shortcut
+        (arXiv:1706.02677).
     """
 
     features: int
@@ -66,7 +67,7 @@ class BasicBlock(nn.Module):
         return self.last_norm("bn2")(self.window("conv2", y, x.shape[-1], (1, 1, 1), train), train)
 
     def window(self, name: str, x: jax.Array, entering: int, strides: Steps, train: bool) -> jax.Array:
-        """The convolution over space and time, of a block that `entering` channels go into."""
+        """Applies the spatiotemporal convolution of a block with `entering` input channels."""
         k = self.temporal_kernel
         return self.conv(self.features, (k, 3, 3), strides, (k // 2, 1, 1), name=name)(x)
 
@@ -105,7 +106,7 @@ def run_stem(
     norm: Callable,
     to: str = "",
 ) -> jax.Array:
-    """The first convolution, its norm and, where `pool`, a 3x3 maximum; names begin with `to`."""
+    """Applies the first convolution, its norm and, if `pool`, 3x3 max pooling; `to` prefixes the names."""
     x = conv(width, (frames, 7, 7), (1, 2, 2), (frames // 2, 3, 3), name=f"{to}stem_conv")(x)
     x = nn.relu(norm(name=f"{to}stem_bn")(x, train))
     return max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))) if pool else x
@@ -122,14 +123,15 @@ def run_stage(
     non_local: tuple[int, ...] = (),
     attend: Callable[..., nn.Module] | None = None,
 ) -> jax.Array:
-    """Blocks NAME_block0, 1, ... in a row; the first one takes the strides.
+    """Applies blocks NAME_block0, NAME_block1, ...; the first one has the strides.
 
     Args:
       x: [B, T, H, W, C].
       block: constructor of a block, given temporal_kernel, strides and name.
       blocks: number of blocks.
-      temporal_kernels: of the blocks in turn, repeated as often as it takes.
-      non_local: blocks after which there is one made by `attend`, NAME_nonlocalJ.
+      temporal_kernels: temporal kernel size of the blocks; a tuple is cycled over the blocks.
+      non_local: indices of blocks that a non-local block NAME_nonlocalJ follows.
+      attend: constructor of the non-local blocks.
     """
     kernels = (temporal_kernels,) if isinstance(temporal_kernels, int) else temporal_kernels
     for j in range(blocks):
@@ -144,20 +146,19 @@ def run_stage(
 
 
 class ResNet3D(nn.Module):
-    """A stem, four stages of residual blocks, a global average and a linear layer.
+    """A stem, four stages of residual blocks, global average pooling and a linear layer.
 
     Attributes:
       num_classes: number of classes K; 0 omits the last layer and returns the pooled features.
       stage_sizes: blocks per stage.
-      bottleneck: bottleneck blocks in place of basic ones.
-      width: channels inside the first stage's blocks, doubled by each later stage.
+      bottleneck: use bottleneck blocks instead of basic ones.
+      width: inner channels of the first stage's blocks; doubles with each stage.
       stem_frames: temporal extent of the first convolution.
-      stem_pool: whether a 3x3 maximum of stride 2 follows it.
-      temporal_kernels: frames that the convolutions of each stage see; a tuple for a stage goes through its
-        blocks in turn.
-      temporal_strides, spatial_strides: steps at the start of each stage.
-      stage1_pool: frames whose maximum is taken after the first stage.
-      non_local: for each stage, the blocks after which there is a non-local block.
+      stem_pool: whether 3x3 max pooling with stride 2 follows it.
+      temporal_kernels: temporal kernel size per stage; a tuple for a stage is cycled over its blocks.
+      temporal_strides, spatial_strides: strides of each stage's first block.
+      stage1_pool: frames per window of the temporal max pooling after the first stage.
+      non_local: per stage, the blocks that a non-local block follows.
       non_local_form: see `NonLocal`.
       zero_init: initialize every residual branch to zero.
       dropout: dropout rate before the last layer.

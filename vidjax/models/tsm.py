@@ -51,7 +51,7 @@ class TSM(TSN):
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
 
     def step(self, state: State, frame: jax.Array) -> tuple[Output, State]:
-        """One frame [B, H, W, C], or some [B, t, H, W, C], after those that made `state`; online form only.
+        """Processes the next frame [B, H, W, C], or chunk of frames [B, t, H, W, C]; online TSM only.
 
         Returns:
           (logits, endpoints), as of all frames so far in one clip (frame_logits are of those given now), and

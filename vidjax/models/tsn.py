@@ -36,7 +36,7 @@ class TSN(FrameModel):
         return self.consent(features, endpoints, train)
 
     def frame_features(self, video: jax.Array, train: bool, **inputs) -> Output:
-        """Features [B, T, D] of each frame and the backbone's endpoints; `inputs` as in `image_features`."""
+        """Returns features [B, T, D] and the backbone's endpoints; `inputs` as in `image_features`."""
         b, t = video.shape[:2]
         frames = video.reshape(b * t, *video.shape[2:])
         features, endpoints = self.image_features(frames, train, **inputs)

@@ -72,7 +72,7 @@ class TemporalStream(FrameModel):
 
     @nn.compact
     def __call__(self, flow: jax.Array, train: bool = False) -> Output:
-        """Flow [B, L, H, W, 2] -> logits float32 [B, K] and the backbone's endpoints.
+        """Maps flow [B, L, H, W, 2] to logits float32 [B, K] and the backbone's endpoints.
 
         Raises:
           ValueError: a stack of another depth.
@@ -103,8 +103,11 @@ class TwoStream(FrameModel):
 
     @nn.compact
     def __call__(self, video: dict[str, jax.Array], train: bool = False) -> Output:
-        """Video dict(rgb=[B, T, H, W, 3], flow=[B, L, H, W, 2]) -> logits float32 [B, K] and endpoints: those
-        of the spatial stream, "flow_" ones of the temporal stream, and pre_logits [B, 2 D] of both."""
+        """Maps video dict(rgb=[B, T, H, W, 3], flow=[B, L, H, W, 2]) to logits float32 [B, K] and endpoints.
+
+        Endpoints are those of the spatial stream, those of the temporal stream with the prefix "flow_", and
+        pre_logits [B, 2 D] of both.
+        """
         if self.average not in AVERAGES:
             raise unknown("average", self.average, AVERAGES)
         shared = {name: getattr(self, name) for name in fields(FrameModel)}

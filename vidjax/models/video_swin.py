@@ -195,7 +195,7 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention and an MLP, each behind a LayerNorm and beside a shortcut (figure 2)."""
+    """Pre-norm residual block of window attention and an MLP (Figure 2)."""
 
     heads: int
     window: Size
@@ -222,7 +222,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2 patches of a frame and maps their 4C channels to 2C; frames stay apart (section 3.1)."""
+    """Concatenates 2x2 patches of each frame and projects their 4C channels to 2C (Section 3.1)."""
 
     dtype: DTypeLike
     param_dtype: DTypeLike

@@ -215,7 +215,7 @@ class ViViT(nn.Module):
         return partial(Block, kernel_init=XAVIER, **self.block_fields())
 
     def embed(self, video: jax.Array) -> tuple[jax.Array, Grid]:
-        """Tokens [B, T', H', W', D] and (T', H', W')."""
+        """Returns tokens [B, T', H', W', D] and the grid (T', H', W')."""
         if self.embedding not in EMBEDDINGS:
             raise unknown("embedding", self.embedding, EMBEDDINGS)
         depth = self.tubelet
@@ -236,20 +236,20 @@ class ViViT(nn.Module):
     def with_positions(
         self, x: jax.Array, table: tuple[int, ...], grid: tuple[int, ...], prefix: str = ""
     ) -> jax.Array:
-        """Adds positions learned on `table`, as they are on `grid`; a class token has its own."""
+        """Adds positions learned on the grid `table`, interpolated to `grid` except for a class token's."""
         first = int(self.class_token)
         rows = first + math.prod(table)
         positions = self.param(f"{prefix}pos_embed", NORMAL, (1, rows, self.width), self.param_dtype)
         return x + interpolate_positions(positions[0], table, grid, first)[None].astype(x.dtype)
 
     def encode(self, x: jax.Array, depth: int, block: partial, train: bool, name: str = "block") -> Output:
-        """Dropout and `depth` blocks."""
+        """Applies dropout and `depth` blocks."""
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         plan = dict(drop_path=self.drop_path, scan=self.scan, remat=self.remat, name=name)
         return apply_blocks(block, x, depth, train, **plan)
 
     def classify(self, x: jax.Array, endpoints: dict[str, jax.Array]) -> Output:
-        """The linear classifier on features [B, D]."""
+        """Applies the linear classifier to features [B, D]."""
         x = endpoints["pre_logits"] = x.astype(jnp.float32)
         if self.num_classes:
             zeros = nn.initializers.zeros
@@ -280,7 +280,7 @@ class FactorisedEncoder(ViViT):
     time_depth: int = 4
 
     def token_grid(self, input_shape: tuple[int, ...]) -> TokenGrid:
-        """Where the tokens of a clip (T, H, W, C) lie; they are without the slices' class tokens."""
+        """Returns the layout of the tokens of a clip (T, H, W, C), without the class tokens of the slices."""
         t, h, w, _ = input_shape
         return TokenGrid((t // self.tubelet, h // self.patch, w // self.patch))
 

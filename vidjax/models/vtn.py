@@ -60,9 +60,9 @@ def sliding_window(
 
     query = np.arange(chunks * reach).reshape(chunks, reach, 1)
     key = np.arange(-reach, 2 * reach).reshape(1, 1, -1) + query[:, :1]
-    seen = (abs(query - key) <= reach) & (key >= 0) & (key < t)
-    seen = np.concatenate([np.ones_like(seen[..., :1]), seen], axis=-1)
-    y = attention(q, beside(k), beside(v), mask=jnp.asarray(seen[:, None]), backend=backend, **dropout)
+    visible = (abs(query - key) <= reach) & (key >= 0) & (key < t)
+    visible = np.concatenate([np.ones_like(visible[..., :1]), visible], axis=-1)
+    y = attention(q, beside(k), beside(v), mask=jnp.asarray(visible[:, None]), backend=backend, **dropout)
     return y.reshape(b, -1, h, d)[:, :t]
 
 
@@ -192,7 +192,10 @@ class VTN(FrameModel):
         return self.classify(x.astype(jnp.float32), endpoints, train)
 
     def _embed(self, frames: jax.Array, train: bool) -> jax.Array:
-        """Frames [B, T, D] -> tokens [B, 1 + T, D]: the class token, embeddings of kind and place, a norm."""
+        """Maps frames [B, T, D] to tokens [B, 1 + T, D].
+
+        Prepends the class token, adds type and position embeddings and normalizes.
+        """
         b, t, d = frames.shape
         init = nn.initializers.truncated_normal(self.initializer_range)
         table = lambda name, rows: self.param(name, init, (rows, d), self.param_dtype)  # noqa: E731

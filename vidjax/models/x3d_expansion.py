@@ -1,4 +1,4 @@
-"""The X3D search, which expands one axis of a tiny image network at a time.
+"""The X3D search: stepwise expansion of a tiny image network along one axis at a time.
 
 "X3D: Expanding Architectures for Efficient Video Recognition", Feichtenhofer, CVPR 2020, arXiv:2004.04730,
 sections 3.1 and 3.2. The search starts from X2D, on one frame of 112x112. A step expands each of six axes by
@@ -18,14 +18,14 @@ HEAD_WIDTH = 2048
 
 @dataclasses.dataclass(frozen=True)
 class Expansion:
-    """A point of the search: the six factors, as what they make of the input and the network.
+    """A point of the search: six expansion factors, expressed as sizes of the input and the network.
 
     Attributes:
       frames: T of the clip (gamma_t).
-      stride: frames of the video from one of the clip's to the next (the inverse of gamma_tau).
+      stride: temporal stride of the clip's frames in the video (the inverse of gamma_tau).
       size: height and width, pixels (gamma_s times 112).
       width: factor on all channels (gamma_w).
-      bottleneck: factor from a block's channels to those inside (gamma_b).
+      bottleneck: ratio of a block's inner channels to its output channels (gamma_b).
       depth: factor on the blocks of each stage (gamma_d).
     """
 
@@ -46,7 +46,7 @@ class Expansion:
 
     @property
     def gmacs(self) -> float:
-        """1e9 multiply-adds of one clip, with 400 classes."""
+        """Multiply-adds of one clip in units of 1e9, with 400 classes."""
         side, channels = -(-self.size // 2), self.widths[0]
         per_frame, per_clip = side**2 * channels * (27 + 5), 0
         for width, blocks in zip(self.widths, self.stage_sizes):
@@ -67,7 +67,7 @@ X2D = Expansion()
 
 
 def round_channels(width: float) -> int:
-    """The multiple of 8 nearest to `width`, at least 8, and the next one where that is a tenth too few."""
+    """Rounds to the nearest multiple of 8, at least 8, and up if that would lose more than 10 percent."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
 
@@ -85,9 +85,10 @@ AXES: dict[str, Callable[[Expansion, float], dict]] = {
 
 
 def scale_axis(point: Expansion, axis: str, gmacs: float) -> Expansion:
-    """`point` with one axis scaled so that a clip costs as near to `gmacs` as the rounding lets it.
+    """Scales one axis of `point` so that the cost of a clip is as close to `gmacs` as rounding allows.
 
-    Raises KeyError for an axis that is not in `AXES`.
+    Raises:
+      KeyError: `axis` is not in `AXES`.
     """
     low, high = 1 / 16, 16.0
     tried = []
@@ -99,23 +100,23 @@ def scale_axis(point: Expansion, axis: str, gmacs: float) -> Expansion:
 
 
 def candidates(point: Expansion, factor: float = 2.0) -> dict[str, Expansion]:
-    """One step: every axis expanded by itself, to `factor` times the cost."""
+    """Returns the six candidates of one step, each with one axis expanded to `factor` times the cost."""
     return {axis: scale_axis(point, axis, factor * point.gmacs) for axis in AXES}
 
 
 def expand(
     evaluate: Callable[[Expansion], float], gmacs: float, start: Expansion = X2D, factor: float = 2.0
 ) -> list[tuple[str, Expansion]]:
-    """Forward expansion until a clip costs `gmacs` or more, then contraction to that budget.
+    """Expands until a clip costs at least `gmacs`, then contracts to that budget.
 
     Args:
       evaluate: trains a network and returns its score; called six times per step.
       gmacs: the budget, 1e9 multiply-adds of a clip.
       start: starting point.
-      factor: how much a step multiplies the cost by.
+      factor: increase in cost per step.
 
     Returns:
-      (axis, point) of each step, and as ("contract", point) of the last where it overshot.
+      (axis, point) of each step, followed by ("contract", point) if the last step exceeded the budget.
     """
     steps, point = [], start
     while point.gmacs < gmacs:
@@ -128,9 +129,9 @@ def expand(
     return steps
 
 
-# What won each step on Kinetics-400, with the values that the paper settled on: each about doubles the cost.
-# Five steps make X3D-XS; X3D-S is the seventh contracted. Which kind of step lengthened the clip after the
-# fifth, and its stride in between, is inferred from the instances that are published.
+# The axis selected in each step on Kinetics-400, with the paper's final values; each step about doubles the
+# cost. X3D-XS is the fifth step, X3D-S the seventh, contracted. The kind of the temporal steps after the
+# fifth and the stride of the sixth are inferred from the published instances.
 STEPS: tuple[tuple[str, dict], ...] = (
     ("bottleneck", dict(bottleneck=2.25)),
     ("fast", dict(frames=2, stride=24)),
@@ -147,7 +148,7 @@ CONTRACTED = dict(frames=13, stride=6)
 
 
 def family() -> dict[str, Expansion]:
-    """X3D-XS, S, M and L: X2D after five steps, seven and a contraction, eight, and ten."""
+    """Returns X3D-XS, S, M and L: X2D after five steps, seven and a contraction, eight, and ten."""
     points = [X2D]
     for _, change in STEPS:
         points.append(dataclasses.replace(points[-1], **change))
