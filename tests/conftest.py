@@ -1,4 +1,4 @@
-"""Tests run on the CPU as four virtual devices, with a persistent compilation cache."""
+"""Test configuration: four virtual CPU devices and a persistent compilation cache."""
 
 import gc
 import os
@@ -6,7 +6,7 @@ import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# XLA's older emitters of fusions compile in half the time.
+# The older fusion emitters of XLA halve the compilation time.
 os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
 import jax
@@ -16,5 +16,5 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-# Tracing allocates so much that the collector, left to its default, took a quarter of its time.
+# Tracing allocates many objects; with the default threshold, garbage collection takes a quarter of its time.
 gc.set_threshold(50_000)

@@ -1,4 +1,4 @@
-"""What a person can get wrong on the command line ends in one line and exit code 2."""
+"""The command line: errors of the user end in a one-line message and exit code 2."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def config(model, objective="classify"):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Checkpoints of a classifier, a masked autoencoder and a probe, and a video."""
+    """Returns a folder with checkpoints of a classifier, a masked autoencoder and a probe, and a video."""
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
@@ -70,7 +70,7 @@ def run(capsys, *line):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("predict {p}/a.mp4 --checkpoint {p}/pretraining", "predicts no classes"),
+        ("predict {p}/a.mp4 --checkpoint {p}/pretraining", "without a classifier"),
         ("predict {p}/a.mp4 --checkpoint {p}/probe", "trained on cached features"),
         ("predict {p}/a.mp4 --checkpoint {p}/a.mp4", "no such folder"),
         ("predict {p}/none.mp4 --checkpoint {p}/classifier", "none.mp4"),
@@ -78,17 +78,17 @@ def run(capsys, *line):
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 1000000", "evals.clips"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 0", "evals.clips"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/none/a.png", "does not exist"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/a.pgn", "unknown kind of picture"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/a.pgn", "unknown image format"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --which bset", "choose last, best or a step"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --which 7", "is one checkpoint"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --stream", "takes whole clips"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --stream", "does not support --stream"),
         ("features {p}/a.mp4 --checkpoint {p}/probe --out {p}/f.npz", "trained on features"),
         ("features {p}/a.mp4 --checkpoint {p}/classifier --out {p}/f.txt", ".npz or .array_record"),
         ("features {p}/a.mp4 --checkpoint {p}/classifier --out {p}/a.mp4/f.npz", "cannot write features"),
         ("features dataset:tset --checkpoint {p}/classifier --out {p}/f.npz", "did you mean test"),
-        ("eval --checkpoint {p}/pretraining --out {p}/a.mp4", "cannot make the folder"),
+        ("eval --checkpoint {p}/pretraining --out {p}/a.mp4", "cannot create the folder"),
         ("eval --checkpoint {p}/classifier --config.evals.clip=3", "did you mean evals.clips"),
-        ("eval --checkpoint {p}/classifier", "the classes of the data are not those"),
+        ("eval --checkpoint {p}/classifier", "the classes of the dataset differ from those"),
         ("eval --checkpoint {p}", "no checkpoint in"),
         ("export {p}/classifier --to torchvision --out {p}/x.safetensors", "slow_fusion_conv4"),
         ("export {p}/none --to torchvision --out {p}/x.safetensors", "no such folder"),
@@ -106,12 +106,12 @@ def run(capsys, *line):
         ("convert {p}/a.mp4 --model r3d_18 --out {p}/c", "cannot tell the kind of file"),
     ],
 )
-def test_a_slip_is_one_line(place, capsys, line, message):
+def test_user_errors_are_one_line(place, capsys, line, message):
     code, _, err = run(capsys, *line.format(p=place).split())
     assert code == 2 and message in err and err.count("\n") == 1, err
 
 
-def test_a_start_that_failed_leaves_the_workdir_free(place, tmp_path, monkeypatch):
+def test_failed_start_leaves_the_workdir_reusable(place, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
     slow = config("slow_fusion_conv4")
     with pytest.raises(UserError, match="no checkpoint at"):
@@ -124,8 +124,8 @@ def test_a_start_that_failed_leaves_the_workdir_free(place, tmp_path, monkeypatc
         train(resolve(slow), tmp_path / "run")
 
 
-def test_metrics_survive_a_kill_while_they_are_rewritten(tmp_path, monkeypatch):
-    """At resume the rows are rewritten: until the new file is whole, the old one stays."""
+def test_metrics_survive_a_kill_during_rewriting(tmp_path, monkeypatch):
+    """Resuming rewrites the rows; the old file is kept until the new one is complete."""
     writer = MetricsWriter(tmp_path, 0)
     for step in (1, 2, 3):
         writer.write(step, "train", {"loss": 1.0}, 0.0)
@@ -146,18 +146,18 @@ def test_metrics_survive_a_kill_while_they_are_rewritten(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_object_store_paths_stay_what_they_are(monkeypatch):
-    """`pathlib` would make "gs:/bucket" of it, in the working directory."""
+def test_object_store_paths_are_unchanged(monkeypatch):
+    """`pathlib` would convert "gs://bucket" to "gs:/bucket" in the working directory."""
     assert str(files.absolute("gs://bucket/run")) == "gs://bucket/run"
     assert os.fspath(files.absolute("run")) == os.path.join(os.getcwd(), "run")
-    asked = []
-    monkeypatch.setattr(type(epath.Path("gs://b")), "is_dir", lambda self: asked.append(str(self)))
+    paths = []
+    monkeypatch.setattr(type(epath.Path("gs://b")), "is_dir", lambda self: paths.append(str(self)))
     with pytest.raises(UserError, match="no checkpoint at gs://bucket/run"):
         find_checkpoint("gs://bucket/run")
-    assert asked == ["gs://bucket/run"]
+    assert paths == ["gs://bucket/run"]
 
 
-def test_metrics_on_an_object_store_are_written_whole(tmp_path, monkeypatch):
+def test_metrics_on_an_object_store_are_written_as_whole_files(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "is_remote", lambda path: True)
     writer = MetricsWriter(tmp_path, 0)
     writer.write(1, "train", {"loss": 1.0}, 0.0)
@@ -185,7 +185,7 @@ def test_optimized_python_in_an_ascii_terminal_without_a_home(place):
     assert len(row["top"]) == 12
 
 
-def test_configs_are_listed_and_printed_with_what_was_overridden(capsys):
+def test_configs_are_listed_and_printed_with_overrides(capsys):
     code, out, _ = run(capsys, "configs", "kinetics400/*")
     assert code == 0 and "kinetics400/slowfast" in out and "weizmann" not in out
     assert all(len(row.split()) >= 4 for row in out.splitlines())

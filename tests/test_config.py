@@ -1,4 +1,4 @@
-"""Configs: every file loads and dry-runs; every slip is named."""
+"""Config files load and dry-run, and invalid values are reported."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
-def test_every_config_loads_and_its_smoke_form_dry_runs(file, cache, monkeypatch):
+def test_every_config_loads_and_its_smoke_variant_dry_runs(file, cache, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(cache))
     full = load(str(file))
     assert full.epochs or full.steps
@@ -58,21 +58,21 @@ def test_every_config_loads_and_its_smoke_form_dry_runs(file, cache, monkeypatch
         ("seed", "has no value"),
     ],
 )
-def test_slips_are_named(override, message):
+def test_invalid_overrides_are_reported(override, message):
     with pytest.raises(UserError) as e:
         resolve(BASE, [override])
     assert message in str(e.value)
 
 
 @pytest.mark.parametrize("text, value", [("auto", "auto"), ("True", True), ("false", False)])
-def test_the_cache_is_automatic_or_a_switch_as_in_older_configs(text, value):
+def test_data_cache_accepts_auto_and_booleans(text, value):
     config = resolve({**BASE, "data": {**BASE["data"], "cache": value}})
     for cache in (config.data.cache, resolve(BASE, [f"data.cache={text}"]).data.cache):
         assert cache == value and type(cache) is type(value)
     assert not differences(config, resolve(BASE, ["data.cache_gb=1"]))  # a resumed run may change it
 
 
-def test_overrides_take_the_type_of_the_default():
+def test_overrides_are_converted_to_the_type_of_the_default():
     c = resolve(
         BASE,
         [
@@ -88,7 +88,7 @@ def test_overrides_take_the_type_of_the_default():
     assert c.data.flip is False
 
 
-def test_another_dataset_leaves_the_options_of_the_old_one_out():
+def test_changing_the_dataset_removes_the_old_options():
     config = {**BASE, "data": dict(name="video_folder", options=dict(path="x", csv="y.csv"))}
     same = resolve(config, ["data.name=video_folder", "data.options.csv=z.csv"])
     assert same.data.options.to_dict() == dict(path="x", csv="z.csv")
@@ -96,17 +96,17 @@ def test_another_dataset_leaves_the_options_of_the_old_one_out():
     assert other.data.options.to_dict() == dict(size=32)
 
 
-def test_an_override_may_change_an_optional_value_back_to_none():
+def test_override_resets_an_optional_value_to_none():
     for none in ("None", "none"):
         assert resolve({**BASE, "optimizer": dict(ema=0.9)}, [f"optimizer.ema={none}"]).optimizer.ema is None
 
 
-def test_a_model_s_option_may_be_called_none():
+def test_model_option_may_be_the_string_none():
     options = resolve(BASE, ["model.options.lateral=none", "model.options.depth=None"]).model.options
     assert options.lateral == "none" and options.depth is None
 
 
-def test_a_config_survives_json_and_resolving_twice():
+def test_config_survives_json_and_resolving_twice():
     import json
 
     c = resolve(BASE, ["data.options.path=x"])
@@ -114,13 +114,13 @@ def test_a_config_survives_json_and_resolving_twice():
     assert flatten(again) == flatten(c) and differences(again, c) == []
 
 
-def test_only_what_may_change_on_resume_is_left_out_of_the_differences():
+def test_differences_ignore_resumable_keys():
     a = resolve(BASE, ["parallel.mesh.data=2", "data.workers=3", "log_every=7"])
     b = resolve(BASE, ["optimizer.lr=0.5"])
     assert differences(a, b) == ["optimizer.lr: 0.1 -> 0.5"]
 
 
-def test_test_views_may_be_larger_and_longer_than_training_clips():
+def test_test_views_may_exceed_training_clips():
     data = evaluation_data(resolve(BASE, ["data.frames=8", "evals.frames=20", "evals.size=128"]))
     assert (data.frames, data.size) == (20, 128)
     data = evaluation_data(resolve(BASE, ["data.frames=8", "data.size=96"]))
@@ -135,8 +135,8 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("file", VARIANTS)
-def test_every_variant_trains_on_what_its_model_is_measured_on(file):
-    """The clip of the spec is the test clip, at its rate, or where it is shorter the crop is larger."""
+def test_config_variants_match_the_published_input(file):
+    """Test clips have the length, stride and size of the published input."""
     for arg in VARIANTS[file]:
         c = load(f"{ROOT / 'configs' / file}:{arg}")
         s, data = spec(c.model.name), evaluation_data(c)
@@ -152,7 +152,7 @@ def test_every_variant_trains_on_what_its_model_is_measured_on(file):
         load(f"{ROOT / 'configs' / file}:model=xxl")
 
 
-def test_arguments():
+def test_parse_arg():
     assert parse_arg("fold=3,smoke", fold=1) == parse_arg("smoke=True,fold=3", fold=0)
     with pytest.raises(UserError, match="unknown config argument 'flod': did you mean fold"):
         parse_arg("flod=1", fold=0)
@@ -160,7 +160,7 @@ def test_arguments():
         parse_arg("fold=x", fold=0)
 
 
-def test_files_that_are_no_config(tmp_path):
+def test_invalid_config_files_are_reported(tmp_path):
     with pytest.raises(UserError, match="unknown config file"):
         load(str(tmp_path / "nothing.py"))
     (tmp_path / "broken.py").write_text("def get_config(:\n")
@@ -180,8 +180,8 @@ def test_every_number_of_the_schema_has_a_range():
     assert numbers <= _RANGES.keys() <= flatten(schema()).keys()
 
 
-def test_any_value_of_any_key_is_accepted_or_named():
-    """What is accepted lies in the key's range and survives JSON, through which checkpoints keep it."""
+def test_any_value_of_any_key_is_accepted_or_reported():
+    """Accepted values are in range and survive JSON, in which checkpoints store the config."""
     refused = accepted = 0
     for key, default in flatten(schema()).items():
         for value in VALUES:
@@ -228,7 +228,7 @@ def test_any_value_of_any_key_is_accepted_or_named():
         ["objective.name=''"],
     ],
 )
-def test_extreme_values_build_or_are_named(overrides, cache, monkeypatch):
+def test_extreme_values_build_or_are_reported(overrides, cache, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(cache))
     base = dict(
         epochs=1,

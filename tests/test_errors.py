@@ -1,4 +1,4 @@
-"""Memory that runs out ends in one line of its own, and is not taken for a full disk."""
+"""Out-of-memory errors are reported in one line and distinguished from a full disk."""
 
 import errno
 import pathlib
@@ -16,34 +16,34 @@ from vidjax.train.checkpoint import DiskErrors
 from vidjax.train.sharding import JitRunner
 
 MESSAGES = {
-    "RESOURCE_EXHAUSTED: Out of memory allocating 34359738368 bytes.": "was asked for 32.0 GiB",
-    "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 34359738368 bytes.": "asked for 32.0 GiB",
-    "RESOURCE_EXHAUSTED: Failed to allocate request for 32.00GiB (1B) on device": "asked for 32.00GiB",
+    "RESOURCE_EXHAUSTED: Out of memory allocating 34359738368 bytes.": "cannot allocate 32.0 GiB",
+    "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 34359738368 bytes.": "allocate 32.0 GiB",
+    "RESOURCE_EXHAUSTED: Failed to allocate request for 32.00GiB (1B) on device": "cannot allocate 32.00GiB",
     "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.7G hbm.": "20.5G of the",
     "RESOURCE_EXHAUSTED: something new\nand more": "RESOURCE_EXHAUSTED: something new;",
 }
 
 
-@pytest.mark.parametrize("text, said", MESSAGES.items())
-def test_what_the_device_was_asked_for_is_in_the_line(text, said):
+@pytest.mark.parametrize("text, message", MESSAGES.items())
+def test_requested_memory_is_in_the_message(text, message):
     with pytest.raises(OutOfMemory) as e, MemoryErrors("do less"):
         raise jax.errors.JaxRuntimeError(text)
-    assert said in str(e.value) and str(e.value).endswith("; do less") and "\n" not in str(e.value)
+    assert message in str(e.value) and str(e.value).endswith("; do less") and "\n" not in str(e.value)
     assert isinstance(e.value.__cause__, jax.errors.JaxRuntimeError)
 
 
-def test_arrays_that_fit_nowhere():
+def test_too_large_arrays_raise_out_of_memory():
     with pytest.raises(OutOfMemory, match=r"the host: Unable to allocate 64\.0 TiB"), MemoryErrors():
         np.empty((1 << 46,), np.uint8)
-    with pytest.raises(OutOfMemory, match=r"the device was asked for 65,536\.0 GiB"), MemoryErrors():
+    with pytest.raises(OutOfMemory, match=r"the device cannot allocate 65,536\.0 GiB"), MemoryErrors():
         jnp.zeros((1 << 46,), jnp.uint8)
-    with pytest.raises(OutOfMemory, match="the host has none left"), MemoryErrors():
+    with pytest.raises(OutOfMemory, match="the host has no memory left"), MemoryErrors():
         raise MemoryError
     with pytest.raises(ValueError, match="RESOURCE_EXHAUSTED"), MemoryErrors():
         raise ValueError("RESOURCE_EXHAUSTED: of a library that is not the device's")
 
 
-def test_a_full_disk_is_told_from_a_device_without_memory():
+def test_full_disk_differs_from_device_out_of_memory():
     disk = DiskErrors(pathlib.Path("/runs/a"))
     for error in (
         OSError(errno.ENOSPC, "No space left on device"),
@@ -58,7 +58,7 @@ def test_a_full_disk_is_told_from_a_device_without_memory():
             raise jax.errors.JaxRuntimeError(text)
 
 
-def test_training_without_memory_says_what_to_change(tmp_path, capsys, monkeypatch):
+def test_training_out_of_memory_suggests_config_changes(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
 
     def step(*_):
@@ -76,5 +76,5 @@ def test_training_without_memory_says_what_to_change(tmp_path, capsys, monkeypat
     with pytest.raises(SystemExit) as e:
         cli.main(["models"])
     *_, line = capsys.readouterr().err.splitlines()
-    assert e.value.code == 2 and line.startswith("vidjax: out of memory: the device was asked for"), line
+    assert e.value.code == 2 and line.startswith("vidjax: out of memory: the device cannot allocate"), line
     assert "lower batch (4) or raise parallel.accumulation (1), or set model.options.remat=full" in line

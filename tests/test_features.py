@@ -1,4 +1,4 @@
-"""Features written to files, and trained on in place of the videos."""
+"""Extracting features, and training on them instead of videos."""
 
 import json
 
@@ -44,7 +44,7 @@ CONFIG = dict(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A checkpoint of a model that was not trained, and a cache of the data."""
+    """Returns a folder with a checkpoint of an untrained model and the cached data."""
     folder = tmp_path_factory.mktemp("features")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
@@ -76,8 +76,8 @@ def on_features(place, **data):
     return config
 
 
-def test_training_on_features_is_training_on_a_frozen_trunk(place):
-    """Same clips, same losses, same evaluation: the trunk was only computed once."""
+def test_training_on_features_equals_training_on_a_frozen_trunk(place):
+    """Training on cached features gives the same losses and metrics as training on videos."""
     frozen = resolve({**CONFIG, "init": dict(path=str(place / "start"), skip=("^params/(rnn|head)",))})
     train(frozen, place / "frozen")
     train(resolve(on_features(place)), place / "cached")
@@ -94,7 +94,7 @@ def test_training_on_features_is_training_on_a_frozen_trunk(place):
     again = place / "again.npz"
     cache_features(["dataset:test"], place / "frozen", "frame_features", again, frames=True)
     one, two = (FeatureFile(f).meta for f in (place / "test.npz", again))
-    assert one["weights"] == two["weights"]  # what was trained lies above the layer
+    assert one["weights"] == two["weights"]  # only layers above it were trained
 
 
 def model_rows(place, clips, layer):
@@ -104,7 +104,7 @@ def model_rows(place, clips, layer):
     return np.asarray(jax.jit(model.apply)(variables, normalize(clips, spec.mean, spec.std))[1][layer])
 
 
-def test_a_damaged_record_of_features_is_a_bad_video(place):
+def test_corrupt_feature_record_is_a_bad_video(place):
     """One flipped byte in the second video's array."""
     whole = (place / "test.npz").read_bytes()
     at = whole.index(b"features_000001.npy") + 1000
@@ -116,8 +116,8 @@ def test_a_damaged_record_of_features_is_a_bad_video(place):
 
 
 @pytest.mark.parametrize("out", ["loose.npz", "loose.array_record"])
-def test_windows_of_a_loose_video(place, out):
-    """Windows of frames 0, 2, 4, 6 and 4, 6, 8, 10 out of eleven: half a window on, or flush with the end."""
+def test_windows_of_a_video_file(place, out):
+    """Windows of eleven frames are 0, 2, 4, 6 and 4, 6, 8, 10; the last one ends with the video."""
     path, bad = place / "a.mp4", place / "bad.mp4"
     path.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].video)
     bad.write_bytes(b"no video")
@@ -139,7 +139,7 @@ def test_windows_of_a_loose_video(place, out):
     np.testing.assert_allclose(dense, want, rtol=1e-4, atol=1e-5)
 
 
-def test_every_frame_has_a_row_and_the_file_says_where_from(place):
+def test_frame_rows_and_metadata(place):
     file = FeatureFile(place / "test.npz")
     source = load_source("synthetic_motion", "test", **OPTIONS)
     meta = file.meta
@@ -151,7 +151,7 @@ def test_every_frame_has_a_row_and_the_file_says_where_from(place):
     np.testing.assert_allclose(file.read(2)[1][:, 0], np.arange(11) / 25)
 
 
-def test_an_array_record_is_the_npz(place):
+def test_array_record_equals_npz(place):
     cache(place, "dataset:test", "test.array_record", frames=True)
     a, b = FeatureFile(place / "test.npz"), FeatureFile(place / "test.array_record")
     assert a.meta == b.meta
@@ -183,7 +183,7 @@ def test_workers_read_the_same_batches(place):
             "unknown layer of cnn_gru_resnet18 'frame_featurs': did you mean frame_features",
         ),
         ("rnn1", dict(frames=True), "mixes frames"),
-        ("pre_logits", dict(frames=True), "no row for each of 4 frames"),
+        ("pre_logits", dict(frames=True), "without an axis for the 4 frames"),
         ("stage1", dict(overlap=1.0), "overlap"),
         ("stage1", dict(out="x.pkl"), "name a file"),
         ("stage1", dict(out="start/state/x.npz/y.npz"), "cannot write"),
@@ -191,7 +191,7 @@ def test_workers_read_the_same_batches(place):
         ("stage1", dict(videos=["no.mp4"]), "no video could be read"),
     ],
 )
-def test_what_cannot_be_cached_is_named(place, layer, options, message):
+def test_invalid_feature_requests_are_reported(place, layer, options, message):
     options = dict(videos="dataset:test", out="refused.npz") | options
     (place / "start" / "state" / "x.npz").touch()
     with pytest.raises(UserError, match=message) as e:
@@ -201,7 +201,7 @@ def test_what_cannot_be_cached_is_named(place, layer, options, message):
 
 
 def changed(place, name, **meta):
-    """A copy of a file's rows with another description."""
+    """Copies the rows of a file and changes its metadata."""
     file = FeatureFile(place / "train.npz")
     with FeatureWriter(place / name) as writer:
         for i in range(3):
@@ -209,7 +209,7 @@ def changed(place, name, **meta):
         writer.finish({**file.meta, **meta})
 
 
-def test_features_that_do_not_fit_are_refused(place):
+def test_incompatible_features_are_rejected(place):
     def refusal(config):
         with pytest.raises(UserError) as e:
             train(resolve(config), place / "refused")
@@ -237,7 +237,7 @@ def test_features_that_do_not_fit_are_refused(place):
     assert both in refusal(on_features(place, feature_width=None))
     video = resolve(CONFIG).to_dict()
     video["model"]["options"] = dict(trunk=None)
-    assert "takes features and data.modality is rgb" in refusal(video)
+    assert "takes features, but data.modality is rgb" in refusal(video)
     three_d = on_features(place) | dict(model=dict(name="slow_fusion_conv4", tiny=True))
     assert "slow_fusion_conv4 takes rgb" in refusal(three_d)
 
@@ -258,8 +258,8 @@ def test_the_command(place, capsys):
     assert json.loads(text)["layer"] == "stage1"
 
 
-def test_a_trunk_by_itself_says_the_same(place):
-    """An image model is run on every frame, and its weights have the fingerprint they have as a trunk."""
+def test_image_model_equals_trunk(place):
+    """An image model gives the same features and fingerprint as inside a video model."""
     variables, meta = load_variables(place / "start")
     alone = {kind: tree["trunk"] for kind, tree in variables.items()}
     alone["params"]["head"] = {"kernel": np.zeros((64, 12), np.float32), "bias": np.zeros(12, np.float32)}
@@ -271,7 +271,7 @@ def test_a_trunk_by_itself_says_the_same(place):
     np.testing.assert_allclose(one.read(4)[0], two.read(4)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_evaluation_wants_the_features_that_were_trained_on(place, capsys):
+def test_evaluation_requires_the_features_of_training(place, capsys):
     from vidjax.cli import main
 
     changed(place, "eval_train.npz", weights="0123456789abcdef")

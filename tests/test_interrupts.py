@@ -1,4 +1,4 @@
-"""Signals: an interrupt that is lost in a callback still ends the process, in one line."""
+"""Handling of SIGINT and SIGTERM."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ with interrupts.handled():
 """
 
 
-def test_an_interrupt_lost_in_a_callback_ends_in_one_line():
+def test_interrupt_lost_in_a_callback_ends_in_one_line():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", LOST], env=environment, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (128 + signal.SIGINT, "vidjax: interrupted\n")

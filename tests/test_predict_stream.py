@@ -1,4 +1,4 @@
-"""Prediction while a video plays: the whole clip's answer, on the way and at the end, in bounded memory."""
+"""Streaming prediction equals prediction on the whole clip, in constant memory."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ NAMES = [f"class {i}" for i in range(5)]
 
 
 def encode(path, frames, size=(48, 64), fps=25):
-    """A square that wanders over noise."""
+    """Encodes a video of a square that moves over noise."""
     rng = np.random.default_rng(0)
     ground = rng.integers(0, 255, (*size, 3)).astype(np.uint8)
     with av.open(str(path), "w") as container:
@@ -71,7 +71,7 @@ class Data:
     size, short_side, resize, resize_to = 32, 36, "area", None
 
 
-def test_answers_on_the_way_are_those_of_the_clip_so_far(movinet, video):
+def test_running_predictions_equal_those_of_the_clip_so_far(movinet, video):
     model, variables, folder = movinet
     answers = list(predict_stream([video], folder, every=1.0, top=5))
     assert [a.frames for a in answers] == [10, 18, 26, 27]  # the first from 1, 2 and 3 s on, and the last
@@ -83,16 +83,16 @@ def test_answers_on_the_way_are_those_of_the_clip_so_far(movinet, video):
         np.testing.assert_allclose([p for _, p in a.top], np.sort(expected)[::-1], rtol=1e-4)
 
 
-def test_frames_of_another_rate_are_taken_by_time(tmp_path, movinet):
+def test_frames_are_resampled_to_the_target_fps(tmp_path, movinet):
     _, _, folder = checkpoint(tmp_path / "ck", "movinet_a0_stream", stride=2.0, target_fps=10.0)
-    path = encode(tmp_path / "fast.mp4", 90, fps=30)  # three seconds: five frames a second are wanted
+    path = encode(tmp_path / "fast.mp4", 90, fps=30)  # three seconds, processed at five frames per second
     *running, last = predict_stream([path], folder, every_frames=4)
     assert last.frames == 15 and [a.frames for a in running] == [4, 8, 12]
     assert last.seconds == pytest.approx(14 / 5, abs=0.02)
 
 
-def test_frames_of_an_irregular_video_are_those_of_a_clip(tmp_path, monkeypatch):
-    """Ten frames a second with pauses: what is fed is what `eval_views` takes of the same video."""
+def test_variable_frame_rate_stream_equals_clip(tmp_path, monkeypatch):
+    """With a variable frame rate, streaming processes the same frames as `eval_views`."""
     _, _, folder = checkpoint(tmp_path / "ck", "movinet_a0_stream", stride=1.0, target_fps=10.0)
     path, times = tmp_path / "pauses.mp4", np.cumsum([1, 1, 1, 9, 1, 1, 20, 1, 1, 1, 5, 1])
     with av.open(str(path), "w") as container:
@@ -113,7 +113,7 @@ def test_frames_of_an_irregular_video_are_those_of_a_clip(tmp_path, monkeypatch)
     np.testing.assert_array_equal(np.concatenate(fed), clip[0])
 
 
-def test_memory_stays_while_the_video_plays(tmp_path, movinet):
+def test_streaming_memory_is_constant(tmp_path, movinet):
     path = encode(tmp_path / "long.mp4", 500, size=(240, 320))  # 115 MB of pixels
     memory = []
     for _ in predict_stream([path], movinet[2], every=2.0):
@@ -123,13 +123,13 @@ def test_memory_stays_while_the_video_plays(tmp_path, movinet):
     assert len(memory) == 10 and max(memory[5:]) - max(memory[:5]) < 25
 
 
-def test_a_model_of_whole_clips_says_so(tmp_path, video):
+def test_model_without_streaming_is_rejected(tmp_path, video):
     _, _, folder = checkpoint(tmp_path / "ck", "mc3_18")
-    with pytest.raises(UserError, match=r"mc3_18 takes whole clips, not a stream, unlike .*movinet"):
+    with pytest.raises(UserError, match=r"mc3_18 does not support --stream: use .*movinet"):
         next(predict_stream([video], folder))
 
 
-def test_a_bad_video_is_told_and_the_next_one_starts_anew(tmp_path, movinet, video):
+def test_bad_video_is_reported_and_state_is_reset(tmp_path, movinet, video):
     (tmp_path / "text.mp4").write_text("no video")
     paths = [str(tmp_path / "text.mp4"), str(tmp_path / "none.mp4"), video, video]
     answers = list(predict_stream(paths, movinet[2], every=9))
@@ -138,7 +138,7 @@ def test_a_bad_video_is_told_and_the_next_one_starts_anew(tmp_path, movinet, vid
     assert answers[2] == answers[3] and answers[2].error is None
 
 
-def test_playing_gives_every_frame_and_time(video):
+def test_play_yields_every_frame_and_time(video):
     with Video(video) as indexed, Video(video, indexed=False) as playing:
         played = list(playing.play())
         np.testing.assert_allclose([t for t, _ in played], indexed.times, atol=1e-6)
@@ -159,13 +159,13 @@ def test_the_command(capsys, tmp_path, movinet, video):
     rows = [json.loads(line) for line in out.splitlines()]
     assert [r["frames"] for r in rows] == [9, 18, 27, 27] and rows[-1]["final"] and len(rows[0]["top"]) == 5
     for argv, message in (
-        (["--every", "x", "--stream"], "--every wants seconds"),
-        (["--every", "0", "--stream"], "more than 0"),
+        (["--every", "x", "--stream"], "--every=x: use seconds"),
+        (["--every", "0", "--stream"], "must be positive, got 0"),
         (["--clips", "3", "--stream"], "leave out --clips"),
-        (["--every", "0f", "--stream"], "more than 0"),
-        (["--fps", "0", "--stream"], "more than 0"),
-        (["--top", "0", "--stream"], "1 class or more"),
-        (["--fps", "3"], "--every and --fps are for --stream"),
+        (["--every", "0f", "--stream"], "must be positive, got 0"),
+        (["--fps", "0", "--stream"], "must be positive, got 0"),
+        (["--top", "0", "--stream"], "--top must be at least 1"),
+        (["--fps", "3"], "--every and --fps require --stream"),
     ):
         code, _, err = run(capsys, video, "--checkpoint", folder, *argv)
         assert code == 2 and message in err and "Traceback" not in err

@@ -1,4 +1,4 @@
-"""Probes of cached features: of such whose classes are told in a known way, and of files that do not fit."""
+"""Probes of synthetic features with known structure, and errors on incompatible files."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ CLASSES = ["left", "right", "still"]
 
 
 def write(path, rows, labels, split, **meta):
-    """A file of features: rows [M, n, ...], n of each video."""
+    """Writes a feature file with rows [M, n, ...], n per video."""
     about = dict(model="videomae_s_pretrain", layer="tokens", weights="0123456789abcdef", rows="windows")
     about |= dict(dense=rows.ndim > 3, input={"size": 16}, dataset={"name": "synthetic_motion"})
     about |= dict(dataset_fingerprint="", split=split, class_names=CLASSES, shape=list(rows.shape[2:]))
@@ -27,7 +27,7 @@ def write(path, rows, labels, split, **meta):
 
 
 def pooled(rng, n):
-    """Two rows a video: one number in eight tells the class, and is a hundredth of the others."""
+    """Returns features with two rows per video; one of 8 dimensions depends on the class, at scale 0.01."""
     labels = np.arange(n) % 3
     x = rng.normal(size=(n, 2, 8))
     x[..., 3] = 0.01 * (labels[:, None] - 1 + 0.05 * rng.normal(size=(n, 2)))
@@ -35,7 +35,7 @@ def pooled(rng, n):
 
 
 def dense(rng, n):
-    """One token of 2 x 2 x 2, anywhere, is marked and tells the class; the others tell any."""
+    """Returns 2 x 2 x 2 tokens, of which a marked one at a random position encodes the class."""
     labels = np.arange(n) % 3
     x = 2 * np.eye(16)[1 + rng.integers(3, size=(n, 1, 8))]
     where = rng.integers(8, size=n)
@@ -57,24 +57,24 @@ def top1(files, kind, name, *overrides):
     return probe(path, files / f"{kind}_{name}", kind, overrides=overrides).metrics["video_top1"]
 
 
-def test_batch_norm_finds_what_is_small(files):
+def test_batch_norm_probe_uses_small_features(files):
     longer = ("batch=16", "epochs=30", "optimizer.lr=1")
     bn = top1(files, "linear_bn", "pooled", *longer)
     assert bn > 0.95 and top1(files, "linear", "pooled", *longer) < 0.6
 
 
-def test_attention_finds_the_token_that_tells(files):
+def test_attentive_probe_finds_the_informative_token(files):
     longer = ("batch=32", "epochs=40", "optimizer.lr=8e-2")
     attentive = top1(files, "attentive", "dense", *longer)
     assert attentive > 0.95 and top1(files, "linear_bn", "dense", "epochs=60", "optimizer.lr=2") < 0.8
 
 
-def test_neighbours_of_cached_features(files, capsys):
+def test_knn_probe_of_cached_features(files, capsys):
     rng = np.random.default_rng(1)
     centres = np.eye(3, 8)
     for split, n in (("train", 30), ("test", 12)):
         labels = rng.integers(3, size=n) if split == "test" else np.arange(n) % 3
-        # A row alone can belong anywhere; the mean of a video's rows is its class's centre.
+        # Single rows are random; the mean of the rows of a video is the center of its class.
         shift = rng.normal(size=(n, 1, 8))
         rows = centres[labels][:, None] + np.concatenate([shift, -shift], axis=1)
         write(files / f"near_{split}.npz", rows, labels, split)
@@ -86,7 +86,7 @@ def test_neighbours_of_cached_features(files, capsys):
     assert result.ids[3] == "test-3" and result.class_names == tuple(CLASSES)
 
 
-def test_a_linear_probe_learns_its_head_alone_and_keeps_running_statistics():
+def test_linear_probe_trains_only_its_head():
     x = 3 + 2 * jax.random.normal(jax.random.PRNGKey(0), (64, 1, 8))
     model = vidjax.create_model("linear_probe", 3, batch_norm=True)
     variables = jax.jit(model.init)(jax.random.PRNGKey(1), x)
@@ -101,7 +101,7 @@ def test_a_linear_probe_learns_its_head_alone_and_keeps_running_statistics():
     np.testing.assert_allclose(seen["pre_logits"], want, rtol=1e-4, atol=1e-5)
 
 
-def test_an_attentive_probe_is_its_equations():
+def test_attentive_probe_equals_numpy():
     x = jax.random.normal(jax.random.PRNGKey(0), (2, 5, 8))
     model = vidjax.create_model("attentive_probe", 3, heads=2, mlp_ratio=2)
     variables = jax.jit(model.init)(jax.random.PRNGKey(1), x)
@@ -128,7 +128,7 @@ def test_an_attentive_probe_is_its_equations():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-def test_every_gradient_is_finite_and_not_zero():
+def test_every_gradient_is_finite_and_nonzero():
     for name in ("linear_probe", "attentive_probe"):
         x = jax.random.normal(jax.random.PRNGKey(0), (3, *vidjax.spec(name).tiny_input_shape))
         model = vidjax.create_model(name, 4, tiny=True)
@@ -136,7 +136,7 @@ def test_every_gradient_is_finite_and_not_zero():
         weights = jnp.arange(12.0).reshape(3, 4)
         grads = jax.jit(jax.grad(lambda v: (model.apply(v, x)[0] * weights).sum()))(variables)  # noqa: B023
         for path, g in jax.tree_util.tree_leaves_with_path(grads):
-            bias = "kv" in str(path) and "bias" in str(path)  # a key's moves all scores alike
+            bias = "kv" in str(path) and "bias" in str(path)  # the key bias shifts all scores equally
             assert np.isfinite(g).all() and ((np.asarray(g) != 0).all() or bias), path
 
 
@@ -152,7 +152,7 @@ def test_every_gradient_is_finite_and_not_zero():
         (dict(tokens=1), "has 1 tokens in a row"),
     ],
 )
-def test_files_that_do_not_go_together(files, tmp_path, kind, change, message):
+def test_incompatible_files_are_reported(files, tmp_path, kind, change, message):
     rows, labels = dense(np.random.default_rng(2), 6)
     write(tmp_path / "train.npz", rows, labels, "train")
     change = dict(change)
@@ -165,7 +165,7 @@ def test_files_that_do_not_go_together(files, tmp_path, kind, change, message):
     assert "\n" not in str(e.value)
 
 
-def test_a_class_that_the_bank_never_saw(tmp_path):
+def test_class_without_training_videos_is_reported(tmp_path):
     rows, labels = pooled(np.random.default_rng(2), 9)
     write(tmp_path / "train.npz", rows[labels < 2], labels[labels < 2], "train")
     write(tmp_path / "test.npz", rows, labels, "test")
@@ -174,11 +174,11 @@ def test_a_class_that_the_bank_never_saw(tmp_path):
             probe(str(tmp_path / "{split}.npz"), tmp_path / "run", kind)
 
 
-def test_what_a_probe_cannot_do(files, tmp_path):
+def test_invalid_probes_are_reported(files, tmp_path):
     path = str(files / "pooled_{split}.npz")
     with pytest.raises(UserError, match=r"several tokens .* pooled features: cache them with --dense"):
         probe(path, tmp_path, "attentive")
-    with pytest.raises(UserError, match="unknown kind of probe 'atentive': did you mean attentive"):
+    with pytest.raises(UserError, match="unknown probe kind 'atentive': did you mean attentive"):
         probe(path, tmp_path, "atentive")
     with pytest.raises(UserError, match="k must be at least 1"):
         probe(path, tmp_path, "knn", k=0)
@@ -190,7 +190,7 @@ def test_what_a_probe_cannot_do(files, tmp_path):
         ])  # fmt: skip
 
 
-def test_the_recipe_reads_the_file(files):
+def test_recipe_reads_the_feature_file(files):
     config = recipe(str(files / "dense_{split}.npz"), "attentive")
     assert (config.data.feature_width, config.data.feature_tokens, config.batch) == (16, 8, 96)
     assert config.model.options.heads == 1 and config.evals.clips == 1

@@ -1,6 +1,6 @@
 """vidjax: video understanding in JAX and Flax.
 
-The public names are loaded on first use, so that data workers, which import only `vidjax.data`, start fast.
+Public names are imported on first use, so that data workers, which only import `vidjax.data`, start quickly.
 """
 
 import importlib

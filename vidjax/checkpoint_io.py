@@ -1,4 +1,4 @@
-"""Checkpoints as arrays and their description, apart from the training that wrote them."""
+"""Reads and writes checkpoints for use outside training."""
 
 import json
 import re
@@ -17,15 +17,15 @@ from vidjax.layers.stacking import laid_out_as
 
 
 def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
-    """Returns the folder of one checkpoint.
+    """Returns the folder of a checkpoint.
 
     Args:
       path: a workdir, or the folder of one checkpoint.
-      which: of a workdir, "last", "best" (by the metric of the evaluation split during training, so its
-        result on that split is optimistic), or a step.
+      which: checkpoint of a workdir: "last", "best" (by the metric on the evaluation split during training,
+        so its result on that split is optimistic), or a step.
 
     Raises:
-      UserError: no such folder, no complete checkpoint in it, or none that `which` describes.
+      UserError: the folder does not exist or has no complete checkpoint that matches `which`.
     """
     path, which = files.absolute(path), str(which)
     if which not in ("last", "best") and not which.isdigit():
@@ -54,7 +54,7 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
 
 
 def choice_text(folder: epath.Path, which: str, meta: Mapping[str, Any]) -> str:
-    """How a checkpoint was chosen, as text to stand beside a result."""
+    """Describes a checkpoint and how it was chosen, to print with a result."""
     if which != "best":
         return str(folder)
     split = meta.get("config", {}).get("data", {}).get("eval_split", "evaluation")
@@ -62,17 +62,17 @@ def choice_text(folder: epath.Path, which: str, meta: Mapping[str, Any]) -> str:
 
 
 def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads a checkpoint for use without its optimizer.
+    """Reads the variables of a checkpoint, without optimizer state.
 
     Args:
       path: a workdir or one checkpoint.
       which: see `find_checkpoint`.
 
     Returns:
-      The variables to evaluate with as numpy arrays (averaged parameters where they were kept), and the meta.
+      The variables for evaluation as numpy arrays (with the averaged parameters, if any), and the metadata.
 
     Raises:
-      UserError: no checkpoint there, or one that cannot be read.
+      UserError: the checkpoint does not exist or cannot be read.
     """
     folder = find_checkpoint(path, which)
     try:
@@ -95,19 +95,19 @@ def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str,
 
 
 def save_variables(path: epath.PathLike, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Writes a checkpoint that `load_variables` reads; the folder appears only when it is complete.
+    """Atomically writes a checkpoint for `load_variables`.
 
     Args:
-      path: a folder that does not exist.
-      variables: "params" and the model's other collections.
-      meta: JSON values; `vidjax predict` reads "config" and "class_names".
+      path: a folder that does not exist yet.
+      variables: "params" and the other collections of the model.
+      meta: JSON metadata; `vidjax predict` requires "config" and "class_names".
 
     Raises:
-      UserError: the folder exists, or cannot be written.
+      UserError: the folder exists or cannot be written.
     """
     path = files.absolute(path)
     if path.exists():
-        raise UserError(f"{path} exists: name another folder, or remove it")
+        raise UserError(f"{path} exists: use another folder, or remove it")
     model_state = {k: v for k, v in variables.items() if k != "params"}
     state = {"params": variables["params"], "model_state": model_state}
     handler = ocp.CompositeCheckpointHandler("state", "meta")
@@ -126,16 +126,16 @@ def save_variables(path: epath.PathLike, variables: Mapping[str, Any], meta: Map
 def merge_variables(
     fresh: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str], source: str
 ) -> dict[str, Any]:
-    """`fresh` with every array replaced by that of `loaded` at the same path.
+    """Replaces every array of `fresh` by the array of `loaded` at the same path.
 
     Args:
-      fresh: variables of the model as initialised; shapes alone will do for what `loaded` replaces.
-      loaded: variables of a checkpoint; equal blocks may be stacked on one side and apart on the other.
-      skip: regexes of paths, such as "params/head", that keep their fresh values whatever was loaded.
-      source: where `loaded` came from, for the message.
+      fresh: newly initialized variables of the model; arrays that are replaced may be abstract.
+      loaded: variables of a checkpoint; blocks may be stacked in one tree and separate in the other.
+      skip: regexes of paths, such as "params/head", that keep their values in `fresh`.
+      source: where `loaded` came from, for the error message.
 
     Raises:
-      UserError: listing every path that only one side has, and every shape that differs.
+      UserError: lists every path that is in one tree only, and every shape that differs.
     """
     ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(laid_out_as(fresh, loaded), sep="/")
     kept = {k for k in ours.keys() | theirs.keys() if any(re.search(s, k) for s in skip)}
@@ -149,8 +149,8 @@ def merge_variables(
             problems.append(f"{key}: {theirs[key].shape} in the checkpoint, {ours[key].shape} in the model")
     if problems:
         raise UserError(
-            f"the checkpoint {source} does not fit the model ({len(problems)} differences; what may differ "
-            f"is named in init.skip): " + "; ".join(problems)
+            f"the checkpoint {source} does not fit the model ({len(problems)} differences; list "
+            f"paths that may differ in init.skip): " + "; ".join(problems)
         )
 
     def choose(key, x):
@@ -160,22 +160,24 @@ def merge_variables(
 
 
 def merge_report(fresh: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str]) -> str:
-    """What `merge_variables` does with its arguments, in a line: how many arrays are loaded, and of which
-    modules they start afresh or are left behind."""
+    """Summarizes `merge_variables` in one line: how many arrays are loaded, initialized and dropped.
+
+    The modules of initialized and dropped arrays are listed.
+    """
     ours, theirs = (flatten_dict(x, sep="/") for x in (fresh, laid_out_as(fresh, loaded)))
     kept = {k for k in ours.keys() | theirs.keys() if any(re.search(s, k) for s in skip)}
     return "; ".join(
         f"{what} {len(keys)} arrays{_modules(keys) if what != 'loaded' else ''}"
         for what, keys in (
             ("loaded", ours.keys() & theirs.keys() - kept),
-            ("initialised", ours.keys() & kept),
+            ("initialized", ours.keys() & kept),
             ("dropped", theirs.keys() & kept),
         )
     )
 
 
 def _modules(keys: Iterable[str]) -> str:
-    """The modules of parameters, " (head, decoder_block)": blocks of one name are named once."""
+    """Formats the modules of parameter paths, without block numbers, as " (head, decoder_block)"."""
     names = sorted({re.sub(r"\d+$", "", key.split("/")[1]) for key in keys})
     return f" ({', '.join(names)})" if names else ""
 

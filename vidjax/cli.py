@@ -1,4 +1,4 @@
-"""The `vidjax` command: flags and messages only."""
+"""The `vidjax` command line: arguments and output only."""
 
 import argparse
 import contextlib
@@ -18,20 +18,20 @@ from etils import epath
 from vidjax import interrupts
 from vidjax.errors import DiskFull, MemoryErrors, UserError
 
-HOST_TIMEOUT = 60.0  # seconds; of commands without a config, see parallel.host_timeout
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
+HOST_TIMEOUT = 60.0  # seconds, for commands without a config; see parallel.host_timeout
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from <malloc.h>
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one command and exits: 0 when done, 2 with one line for what the person can mend."""
+    """Runs one command and exits: code 0 on success, 2 with a one-line message on a `UserError`."""
     argv = sys.argv[1:] if argv is None else argv
     _keep_freed_memory()
     absl_logging.set_verbosity(absl_logging.WARNING)
-    absl_logging.get_absl_logger().addFilter(_worth_saying)
+    absl_logging.get_absl_logger().addFilter(_should_log)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    for name in ("asyncio", "concurrent.futures"):  # what they say of a failed save is raised as well
+    for name in ("asyncio", "concurrent.futures"):  # a failed save is also raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    for stream in (sys.stdout, sys.stderr):  # a class name may have letters that their encoding lacks
+    for stream in (sys.stdout, sys.stderr):  # class names may not be encodable
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report(error: BaseException) -> int:
-    """Prints what ended the command and returns the exit code; what is not a `UserError` is raised again."""
+    """Prints the error that ended the command and returns the exit code; re-raises unexpected errors."""
     hosts = sys.modules.get("vidjax.train.hosts")
     cause = hosts.explain(error) if hosts else error
     if isinstance(cause, BrokenPipeError):  # `vidjax models | head`
@@ -64,14 +64,17 @@ def _report(error: BaseException) -> int:
     else:
         raise cause
     if isinstance(cause, DiskFull) or (hosts and hosts.joined()):
-        os._exit(code)  # at exit, libraries would write, and JAX would wait for the other processes
+        os._exit(code)  # exit handlers would write to the disk and wait for the other processes
     return code
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc keep what a step frees for the next one. By default it gives large blocks back to the system,
-    which fills them with zeros each time: a quarter of the time of a small step on the CPU."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    """Makes glibc reuse the memory that a step frees.
+
+    By default glibc returns large blocks to the kernel, which zeroes them on the next allocation. This takes
+    a quarter of the time of a small step on the CPU.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         for option, size in ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26), (_M_MMAP_THRESHOLD, 2**30)):
             mallopt(option, size)
@@ -86,103 +89,179 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    p = command("train", _train, "Train the model of a config, or go on with a run that was stopped.")
-    p.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="or the name of a shipped config")
-    p.add_argument("--workdir", required=True, metavar="DIR")
+    p = command("train", _train, "Train a model, or resume a stopped run from its latest checkpoint.")
+    _add_config_argument(p, "--config", required=True)
+    p.add_argument(
+        "--workdir", required=True, metavar="DIR", help="folder for checkpoints, metrics and the report"
+    )
     _add_cluster_arguments(p)
-    p.epilog = "Any config value can be set: --config.optimizer.lr=1e-3"
+    p.epilog = "Override any config value with --config.KEY=VALUE, for example --config.optimizer.lr=1e-3"
 
     p = command("eval", _eval, "Evaluate a checkpoint on its test split.")
     _add_checkpoint_arguments(p)
-    p.add_argument("--out", metavar="DIR", help="where the results go (default: DIR/eval)")
-    p.epilog = "Any config value can be set: --config.evals.clips=10 --config.evals.crops=3"
+    p.add_argument(
+        "--out", metavar="DIR", help="folder for the results (default: eval/ in the checkpoint DIR)"
+    )
+    p.epilog = (
+        "Override any config value with --config.KEY=VALUE, for example 10 clips and 3 crops per video: "
+        "--config.evals.clips=10 --config.evals.crops=3"
+    )
     _add_cluster_arguments(p)
 
-    p = command("fuse", _fuse, "Fuse what several models said of the same videos.")
-    p.add_argument("results", nargs="+", metavar="RESULT", help="result.npz, or the folder that holds it")
-    p.add_argument("--out", required=True, metavar="DIR")
-    p.add_argument("--weights", nargs="+", type=float, metavar="W", help="of the average (default: equal)")
+    p = command("fuse", _fuse, "Combine the predictions of several models (late fusion).")
+    p.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULT",
+        help="result.npz files of the same videos, or folders that contain one",
+    )
+    p.add_argument("--out", required=True, metavar="DIR", help="folder for the combined results")
+    p.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="weight of each RESULT in the average (default: equal)",
+    )
     p.add_argument(
         "--svm",
         nargs="+",
         metavar="RESULT",
-        help="fit a linear SVM to these, of the same models on training videos, in place of the average",
+        help="combine with a linear SVM instead of an average, fitted to these results of the same models "
+        "on the training videos",
     )
-    p.add_argument("--c", type=float, default=1.0, help="the SVM's penalty (default: 1)")
-    p.epilog = "Results of training videos: vidjax eval --config.data.eval_split=train --out DIR"
+    p.add_argument("--c", type=float, default=1.0, help="regularization parameter C of the SVM (default: 1)")
+    p.epilog = "Results on the training videos: vidjax eval --config.data.eval_split=train --out DIR"
 
-    p = command("predict", _predict, "Name what is seen in video files.")
-    p.add_argument("videos", nargs="+", metavar="VIDEO")
+    p = command("predict", _predict, "Classify video files.")
+    p.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
     _add_checkpoint_arguments(p)
-    p.add_argument("--clips", type=int, metavar="N", help="clips in time per video (default: the config's)")
-    p.add_argument("--top", type=int, default=5, metavar="K", help="classes to name (default: 5)")
-    p.add_argument("--json", action="store_true")
-    p.add_argument("--strip", metavar="FILE.png", help="also draw the frames; one file per video")
-    p.add_argument("--stream", action="store_true", help="answer while the video plays, however long it is")
-    p.add_argument("--every", metavar="N", help="with --stream, seconds (or 30f: frames) to the next answer")
     p.add_argument(
-        "--fps", type=float, metavar="R", help="with --stream, frames a second (default: as trained)"
+        "--clips",
+        type=int,
+        metavar="N",
+        help="clips sampled from each video (default: evals.clips of the config)",
+    )
+    p.add_argument("--top", type=int, default=5, metavar="K", help="number of classes to print (default: 5)")
+    _add_json_argument(p)
+    p.add_argument(
+        "--strip", metavar="FILE.png", help="also save the input frames as an image, one per video"
+    )
+    p.add_argument(
+        "--stream", action="store_true", help="predict frame by frame while decoding, in constant memory"
+    )
+    p.add_argument(
+        "--every",
+        metavar="N",
+        help="with --stream, interval between predictions in seconds, or in frames as in 30f (default: 1)",
+    )
+    p.add_argument(
+        "--fps", type=float, metavar="R", help="with --stream, frames per second (default: as in training)"
     )
 
-    p = command("features", _features, "Write what a layer says of videos to a file.")
+    p = command("features", _features, "Extract features from a layer and write them to a file.")
     p.add_argument(
-        "videos", nargs="+", metavar="VIDEO", help="files; or dataset:SPLIT, of the checkpoint's data"
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="video files, or dataset:SPLIT for a split of the dataset that the checkpoint was trained on",
     )
     _add_checkpoint_arguments(p)
-    p.add_argument("--layer", default="pre_logits", metavar="NAME", help="an endpoint (default: pre_logits)")
-    p.add_argument("--out", required=True, metavar="FILE", help="ends in .npz or .array_record")
-    p.add_argument("--frames", action="store_true", help="a row for each frame, in place of each window")
-    p.add_argument("--overlap", type=float, default=0.0, metavar="SHARE", help="of neighbouring windows")
-    p.add_argument("--dense", action="store_true", help="keep maps, in place of their average")
-    p.epilog = "Any config value can be set: --config.data.frames=32"
+    p.add_argument(
+        "--layer", default="pre_logits", metavar="NAME", help="endpoint of the model (default: pre_logits)"
+    )
+    p.add_argument("--out", required=True, metavar="FILE", help="output file, .npz or .array_record")
+    p.add_argument("--frames", action="store_true", help="write one row per frame instead of one per window")
+    p.add_argument(
+        "--overlap",
+        type=float,
+        default=0.0,
+        metavar="FRACTION",
+        help="overlap of consecutive windows, from 0 to below 1 (default: 0)",
+    )
+    p.add_argument("--dense", action="store_true", help="write the feature maps instead of their average")
+    p.epilog = "Override any config value with --config.KEY=VALUE, for example --config.data.frames=32"
     _add_cluster_arguments(p)
 
-    p = command("probe", _probe, "Classify cached features: what a frozen model's features tell.")
-    p.add_argument("features", metavar="FILE", help="of vidjax features; {split} stands for train and test")
-    p.add_argument("--workdir", required=True, metavar="DIR")
+    p = command("probe", _probe, "Evaluate cached features with a linear, attentive or kNN probe.")
+    p.add_argument(
+        "features",
+        metavar="FILE",
+        help="output of `vidjax features`, with {split} in place of train and test: feats_{split}.npz",
+    )
+    p.add_argument("--workdir", required=True, metavar="DIR", help="folder for the probe and its results")
     p.add_argument("--kind", default="linear", help="knn, linear (default), linear_bn or attentive")
-    p.add_argument("--k", type=int, default=20, help="neighbours of knn (default: 20)")
-    p.epilog = "Any config value can be set: --config.data.eval_split=val --config.optimizer.lr=1e-3"
+    p.add_argument("--k", type=int, default=20, help="number of neighbors for --kind knn (default: 20)")
+    p.epilog = (
+        "Override any config value with --config.KEY=VALUE, for example --config.data.eval_split=val "
+        "--config.optimizer.lr=1e-3"
+    )
 
     p = command("configs", _configs, "List the experiment configs that come with vidjax.")
-    p.add_argument("pattern", nargs="?", default="*", help='such as "kinetics400/*"')
-    p.add_argument("--json", action="store_true")
+    p.add_argument("pattern", nargs="?", default="*", help='shell pattern of names, such as "kinetics400/*"')
+    _add_json_argument(p)
 
-    p = command("config", _config, "Print a config in full; * marks what differs from the config file.")
-    p.add_argument("config", metavar="CONFIG", help="FILE.py[:ARG], or the name of a shipped config")
-    p.add_argument("--json", action="store_true")
-    p.epilog = "Any config value can be set: --config.optimizer.lr=1e-3"
+    p = command(
+        "config", _config, "Print all values of a config; * marks values changed by --config.KEY=VALUE."
+    )
+    _add_config_argument(p, "config")
+    _add_json_argument(p)
+    p.epilog = "Override any config value with --config.KEY=VALUE, for example --config.optimizer.lr=1e-3"
 
     p = command("models", _models, "List the registered models.")
-    p.add_argument("pattern", nargs="?", default="*", help='such as "r*_18"')
-    p.add_argument("--json", action="store_true")
+    p.add_argument("pattern", nargs="?", default="*", help='shell pattern of names, such as "r*_18"')
+    _add_json_argument(p)
 
-    p = command("describe", _describe, "Say what is known of a model, and what it costs.")
-    p.add_argument("name")
-    p.add_argument("--frames", type=int, metavar="T", help="in place of the published input's")
-    p.add_argument("--size", type=int, metavar="S", help="height and width, likewise")
-    p.add_argument("--classes", type=int, metavar="K", help="size of the last layer")
-    p.add_argument("--depth", type=int, default=1, metavar="N", help="list modules N names deep (default: 1)")
-    p.add_argument("--memory", action="store_true", help="compile a training step and say what it allocates")
-    p.add_argument("--json", action="store_true")
+    p = command(
+        "describe", _describe, "Print a model's parameters, GMACs, memory, layers and published results."
+    )
+    p.add_argument("name", help="a registered model, see `vidjax models`")
+    p.add_argument("--frames", type=int, metavar="T", help="frames of the input (default: as published)")
+    p.add_argument(
+        "--size", type=int, metavar="S", help="height and width of the input (default: as published)"
+    )
+    p.add_argument("--classes", type=int, metavar="K", help="number of classes (default: as published)")
+    p.add_argument(
+        "--depth", type=int, default=1, metavar="N", help="levels of submodules to list (default: 1)"
+    )
+    p.add_argument(
+        "--memory", action="store_true", help="compile a training step and print the memory it needs"
+    )
+    _add_json_argument(p)
 
-    p = command("convert", _convert, "Make a checkpoint of weights from another project.")
-    p.add_argument("source", metavar="SRC", help="file of weights, or a checkpoint of vidjax")
-    p.add_argument("--model", required=True, metavar="NAME", help="see `vidjax models`")
-    p.add_argument("--out", required=True, metavar="DIR")
-    p.add_argument("--origin", metavar="O", help="whose naming it is, where two fit: torchvision, timm, ...")
-    p.add_argument("--num-classes", type=int, metavar="K", help="another number starts a fresh classifier")
-    p.add_argument("--class-names", metavar="FILE", help="one name per line")
+    p = command("convert", _convert, "Convert pretrained weights to a vidjax checkpoint.")
+    p.add_argument("source", metavar="SRC", help="weights file of another project, or a vidjax checkpoint")
+    p.add_argument("--model", required=True, metavar="NAME", help="a registered model, see `vidjax models`")
+    p.add_argument("--out", required=True, metavar="DIR", help="folder of the new checkpoint")
+    p.add_argument(
+        "--origin", metavar="O", help="project the weights come from, if ambiguous: torchvision, timm, ..."
+    )
+    p.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="K",
+        help="number of classes; if it differs from the weights', the classifier is newly initialized",
+    )
+    p.add_argument("--class-names", metavar="FILE", help="text file with one class name per line")
 
-    p = command("export", _export, "Write a checkpoint under another project's names.")
+    p = command("export", _export, "Export a checkpoint in another project's weight format.")
     p.add_argument("checkpoint", metavar="DIR", help="a workdir, or one checkpoint")
     _add_which(p)
-    p.add_argument("--to", required=True, metavar="O", help="torchvision, timm, ...")
-    p.add_argument("--out", required=True, metavar="FILE.safetensors")
+    p.add_argument("--to", required=True, metavar="O", help="target project: torchvision, timm, ...")
+    p.add_argument("--out", required=True, metavar="FILE.safetensors", help="output file")
 
-    p = command("demo", _demo, "Pretrain on unlabelled embedded clips, fine-tune on few labels, and compare.")
-    p.add_argument("--workdir", default="runs/demo", metavar="DIR")
+    p = command("demo", _demo, "Run a small demo: pretrain without labels, fine-tune with few, and compare.")
+    p.add_argument("--workdir", default="runs/demo", metavar="DIR", help="output folder (default: runs/demo)")
     return parser
+
+
+def _add_config_argument(p: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    text = "config file, or the name of a shipped config (see `vidjax configs`); ARG as in :smoke"
+    p.add_argument(name, metavar="FILE.py[:ARG]", help=text, **options)
+
+
+def _add_json_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_checkpoint_arguments(p: argparse.ArgumentParser) -> None:
@@ -195,26 +274,27 @@ def _add_which(p: argparse.ArgumentParser) -> None:
         "--which",
         default="last",
         metavar="last|best|STEP",
-        help="of a workdir's checkpoints (default: last). best is by the split that training evaluated",
+        help="checkpoint of a workdir: the last one (default), the one with the best accuracy on the split "
+        "evaluated during training, or the one of a step",
     )
 
 
 def _folder(path: epath.PathLike) -> epath.Path:
-    """Makes a folder for results."""
+    """Creates a folder for results."""
     path = epath.Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise UserError(f"cannot make the folder {path}: {e.strerror or e}") from None
+        raise UserError(f"cannot create the folder {path}: {e.strerror or e}") from None
     return path
 
 
 def _add_cluster_arguments(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("several hosts: run the same command on each")
+    group = p.add_argument_group("multiple hosts (run the same command on each)")
     group.add_argument("--distributed", action="store_true", help="join the other hosts of a pod or cluster")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, where it is not detected")
-    group.add_argument("--processes", type=int, metavar="N", help="number of processes, likewise")
-    group.add_argument("--process", type=int, metavar="I", help="index of this process, likewise")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, if not detected")
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes, if not detected")
+    group.add_argument("--process", type=int, metavar="I", help="index of this process, if not detected")
 
 
 def _join_hosts(args: argparse.Namespace, timeout: float) -> None:
@@ -224,14 +304,14 @@ def _join_hosts(args: argparse.Namespace, timeout: float) -> None:
         hosts.join(args.coordinator, args.processes, args.process, timeout)
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not that a checkpoint has no metric, which is usual; nor a full disk, which the main thread reports."""
+def _should_log(record: logging.LogRecord) -> bool:
+    """Filters out checkpoints without a metric (expected) and a full disk (reported by the main thread)."""
     text = f"{record.getMessage()} {record.exc_info and record.exc_info[1]}".lower()
-    return not any(sign in text for sign in ("tracked_metric", "save finalize", *DiskFull.SIGNS))
+    return not any(phrase in text for phrase in ("tracked_metric", "save finalize", *DiskFull.SIGNS))
 
 
 def _overrides(rest: list[str]) -> list[str]:
-    """["--config.a=1", "--config.b", "2"] -> ["a=1", "b=2"]."""
+    """Parses overrides: ["--config.a=1", "--config.b", "2"] -> ["a=1", "b=2"]."""
     found, rest = [], list(rest)
     while rest:
         flag = rest.pop(0)
@@ -246,11 +326,11 @@ def _overrides(rest: list[str]) -> list[str]:
 
 def _no_overrides(args: argparse.Namespace) -> None:
     if args.overrides:
-        raise UserError("this command takes no --config.KEY arguments")
+        raise UserError("this command does not accept --config.KEY arguments")
 
 
 def _lead() -> bool:
-    """Whether this process prints and writes for all hosts."""
+    """Returns whether this process prints and writes on behalf of all hosts."""
     import jax
 
     return jax.process_index() == 0
@@ -284,12 +364,12 @@ def _eval(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args.checkpoint, args.which)
     variables, meta = load_variables(checkpoint)
     exp = build(resolve(meta["config"], args.overrides))
-    pretrained = spec(exp.config.model.name).task == "pretrain"  # such a model knows no classes
+    pretrained = spec(exp.config.model.name).task == "pretrain"  # these models have no classes
     if not pretrained and exp.eval_source.class_names != tuple(meta["class_names"]):
-        raise UserError("the classes of the data are not those of the checkpoint")
+        raise UserError("the classes of the dataset differ from those of the checkpoint")
     if meta.get("features"):
         check_origin(meta["features"], exp.eval_source.origin, "the checkpoint and of the data")
-    # Other data can make another model: more frames in the channels of its first layer, say.
+    # Overrides of the data can change the shape of the model, such as the input channels of its first layer.
     variables = merge_variables(exp.abstract_state().eval_variables, variables, (), args.checkpoint)
     out = _folder(args.out or epath.Path(args.checkpoint) / "eval")
     if pretrained:
@@ -311,7 +391,7 @@ def _fuse(args: argparse.Namespace) -> int:
     from vidjax.evals.fusion import average, svm
 
     if args.svm and args.weights:
-        raise UserError("--weights are of the average: leave them out with --svm")
+        raise UserError("--weights applies to the average only: leave it out with --svm")
 
     def read(paths: list[str]) -> list[ClassificationResult]:
         files = (epath.Path(p) for p in paths)
@@ -333,12 +413,12 @@ def _stream(args: argparse.Namespace) -> int:
     from vidjax.predict import predict_stream
 
     if args.clips or args.strip:
-        raise UserError("--stream takes every frame once: leave out --clips and --strip")
+        raise UserError("--stream does not sample clips: leave out --clips and --strip")
     every = args.every or "1"
     try:
         pace = {"every_frames": int(every[:-1])} if every.endswith("f") else {"every": float(every)}
     except ValueError:
-        raise UserError(f"--every wants seconds, such as 2.5, or frames, such as 30f; not {every}") from None
+        raise UserError(f"--every={every}: use seconds, such as 2.5, or frames, such as 30f") from None
     checkpoint = find_checkpoint(args.checkpoint, args.which)
     failed, path = 0, None
     for now in predict_stream(args.videos, checkpoint, **pace, fps=args.fps, top=args.top):
@@ -365,13 +445,13 @@ def _named(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{"name": n, "probability": round(q, 6)} for n, q in top]
 
 
-def _check_picture(path: str) -> None:
-    """Raises `UserError` before any work where a picture could not be written afterwards."""
+def _check_image_path(path: str) -> None:
+    """Raises `UserError` early if an image cannot be written to `path`."""
     from PIL import Image
 
     known = Image.registered_extensions()
     if epath.Path(path).suffix.lower() not in known:
-        raise UserError(f"--strip {path}: unknown kind of picture; name a file such as frames.png")
+        raise UserError(f"--strip {path}: unknown image format; use a file name such as frames.png")
     if not epath.Path(path).parent.is_dir():
         raise UserError(f"--strip {path}: the folder {epath.Path(path).parent} does not exist")
 
@@ -379,17 +459,17 @@ def _check_picture(path: str) -> None:
 def _predict(args: argparse.Namespace) -> int:
     _no_overrides(args)
     if args.top < 1:
-        raise UserError(f"--top names 1 class or more, not {args.top}")
+        raise UserError(f"--top must be at least 1, got {args.top}")
     if args.stream:
         return _stream(args)
     if args.every or args.fps is not None:
-        raise UserError("--every and --fps are for --stream")
+        raise UserError("--every and --fps require --stream")
     from vidjax.checkpoint_io import find_checkpoint
     from vidjax.evals.pictures import strip
     from vidjax.predict import predict_videos
 
     if args.strip:
-        _check_picture(args.strip)
+        _check_image_path(args.strip)
     checkpoint = find_checkpoint(args.checkpoint, args.which)
     failed = 0
     for i, p in enumerate(predict_videos(args.videos, checkpoint, args.clips, args.top)):
@@ -472,7 +552,7 @@ def _configs(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     if not rows:
-        raise UserError(f"no config matches '{args.pattern}': `vidjax configs` lists them all")
+        raise UserError(f"no config matches '{args.pattern}': run `vidjax configs` to list all configs")
     widths = [max(len(r[key]) for r in rows) for key in ("config", "model", "dataset")]
     for r in rows:
         cells = (f"{r[key]:{w}}" for key, w in zip(("config", "model", "dataset"), widths))
@@ -500,14 +580,14 @@ def _config(args: argparse.Namespace) -> int:
 
 def _models(args: argparse.Namespace) -> int:
     _no_overrides(args)
-    # Made by `python -m vidjax.analysis.index`, since importing the models takes more than a second.
+    # Generated by `python -m vidjax.analysis.index`, because importing the models takes more than a second.
     index = json.loads((epath.Path(__file__).parent / "models" / "index.json").read_text("utf-8"))
     rows = [row for row in index if fnmatch.fnmatch(row["name"], args.pattern)]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
     if not rows:
-        raise UserError(f"no model matches '{args.pattern}': `vidjax models` lists them all")
+        raise UserError(f"no model matches '{args.pattern}': run `vidjax models` to list all models")
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['input_text']:>14}  {row['year']}  {row['temporal']}")
@@ -545,7 +625,7 @@ def _convert(args: argparse.Namespace) -> int:
         try:
             names = pathlib.Path(args.class_names).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"cannot read the class names {args.class_names}: {e}") from None
+            raise UserError(f"cannot read the class names in {args.class_names}: {e}") from None
     weights = convert_file(args.source, args.model, args.out, args.origin, args.num_classes, names)
     for note in weights.notes:
         print(f"vidjax: {note}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Experiment configs: the schema, how a config file is read, and how values are overridden.
+"""Experiment configs: the schema, reading config files, and overrides.
 
-A config file is pure data: `get_config(arg="")` returns a ConfigDict of what the experiment sets. `load`
-fills in the rest from `schema()` and refuses every key that is not there.
+A config file defines `get_config(arg="")`, which returns a ConfigDict of the values that the experiment sets.
+`load` adds the defaults of `schema()` and rejects unknown keys.
 """
 
 import ast
@@ -27,134 +27,134 @@ ConfigDict = ml_collections.ConfigDict
 
 
 def schema() -> ConfigDict:
-    """Every key of a config with its default. None marks a value that may be left out."""
+    """Returns all config keys with their defaults. None marks an optional value."""
     return ConfigDict(
         dict(
             seed=0,
-            batch=16,  # clips in one update, over all devices and accumulation steps
-            epochs=0.0,  # length of training; one of `epochs` and `steps` is set
+            batch=16,  # clips per update, over all devices and accumulation steps
+            epochs=0.0,  # length of training; set either `epochs` or `steps`
             steps=0,
-            smoke=False,  # the tiny preset on a few embedded clips: does everything run?
+            smoke=False,  # quick test with the tiny preset on a few embedded clips
             data=dict(
                 name="",  # see vidjax.data.datasets.dataset_names()
-                options={},  # the dataset's own arguments, `path` among them
+                options={},  # arguments of the dataset, such as `path`
                 train_split="train",
                 eval_split="test",
                 frames=16,
                 stride=2.0,  # source frames from one sampled frame to the next
-                target_fps=None,  # where set, `stride` counts frames at this rate
+                target_fps=None,  # if set, `stride` counts frames at this frame rate
                 sampling="window",  # window | uniform | segments
-                starts="ends",  # ends | left | centers: where the test clips of sampling=window start
-                short="loop",  # loop | hold: what follows the last frame of a video that is too short
+                starts="ends",  # ends | left | centers: positions of the test clips of sampling=window
+                short="loop",  # loop | hold: padding of videos shorter than a clip
                 size=112,  # side of the square crop, pixels
                 short_side=128,  # test resize before the crop, pixels
-                resize_to=None,  # test resize to (height, width) in place of short_side, whatever the aspect
-                resize="area",  # the rule of the test resize, see vidjax.data.transforms.RESIZES
+                resize_to=None,  # test resize to (height, width) instead of short_side, ignoring the aspect
+                resize="area",  # method of the test resize, see vidjax.data.transforms.RESIZES
                 crop="random_resized",  # random_resized | multi_scale | short_side | center
-                scale=(0.35, 1.0),  # random_resized: share of the frame's area
+                scale=(0.35, 1.0),  # random_resized: fraction of the frame's area
                 ratio=(0.75, 1.3333333),  # random_resized: width / height
                 short_side_range=(128, 160),  # short_side: range of the random resize, pixels
-                flip=True,  # never where a mirror image changes the label
+                flip=True,  # horizontal flip; disable if mirroring changes the label
                 color_jitter=0.0,
-                rand_augment=0.0,  # magnitude of RandAugment, 0 to 10 (4 operations); recipes say 7
-                repeats=1,  # clips made of each loaded video, augmented apart; `batch` counts clips
-                repeats_apart=False,  # each from a moment of its own, in place of the same frames
-                grey=False,  # one channel in place of three
-                mean=None,  # of each channel, on a scale of 0 to 1, and
-                std=None,  # what it is divided by; the model's where None
+                rand_augment=0.0,  # magnitude of RandAugment, 0 to 10 (4 operations); recipes use 7
+                repeats=1,  # clips per loaded video, augmented separately; `batch` counts clips
+                repeats_apart=False,  # sample a different time for each repeat
+                grey=False,  # one gray channel instead of three
+                mean=None,  # per channel, for pixels in [0, 1]; None uses the mean of the model
+                std=None,  # per channel; None uses that of the model
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
-                cache="auto",  # auto | True | False: keep decoded frames on disk, in $VIDJAX_CACHE
-                cache_gb=4.0,  # auto: where all frames of a split take no more than this
-                prefetch=2,  # batches kept ready on the device
-                modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: what a clip is made of
-                feature_width=None,  # features: D, of a row of the dataset "features"
-                feature_tokens=1,  # features: tokens of a row, where they are dense
+                cache="auto",  # auto | True | False: cache decoded frames on disk, in $VIDJAX_CACHE
+                cache_gb=4.0,  # auto: cache a split if its frames take at most this many GB
+                prefetch=2,  # batches prefetched to the device
+                modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: content of a clip
+                feature_width=None,  # features: width D of the rows of the dataset "features"
+                feature_tokens=1,  # features: tokens per row of dense features
                 flow=dict(  # optical flow, computed while loading
-                    method="dis",  # dis | farneback | tvl1 (where OpenCV has its contrib modules)
-                    bound=20.0,  # pixels of displacement, of the crop's; what is faster is clipped
-                    frames=10,  # rgb+flow: fields of flow in a clip, about the middle of its frames
+                    method="dis",  # dis | farneback | tvl1 (requires OpenCV with contrib modules)
+                    bound=20.0,  # clipping bound of the displacement, pixels of the crop
+                    frames=10,  # rgb+flow: flow fields per clip, centered on the middle of its frames
                     stride=1.0,  # rgb+flow: source frames from one field to the next
                 ),
-                bad_limit=0.05,  # share of unreadable videos above which training stops
+                bad_limit=0.05,  # fraction of unreadable videos above which training stops
             ),
             model=dict(
                 name="",  # see vidjax.list_models()
                 tiny=False,  # the tiny preset
-                dtype="float32",  # of the computation; parameters are always float32
-                freeze_bn=False,  # BatchNorm keeps its statistics, scale and bias
+                dtype="float32",  # float32 | bfloat16: computation; parameters are always float32
+                freeze_bn=False,  # freeze statistics, scale and bias of BatchNorm
                 options={},  # fields of the linen class
             ),
             init=dict(
-                path="",  # workdir, checkpoint or file of weights to start from (docs/weights.md)
-                which="last",  # of a workdir's checkpoints: last | best | a step
-                skip=(),  # regexes of parameter paths that keep their fresh values
-                inflation=None,  # average | centre: how an image model's kernels become a clip's
+                path="",  # workdir, checkpoint or weights file to initialize from (docs/weights.md)
+                which="last",  # checkpoint of a workdir: last | best | a step
+                skip=(),  # regexes of parameter paths that are newly initialized
+                inflation=None,  # average | centre: inflation of 2D kernels to 3D
             ),
             objective=dict(
                 name="classify",
                 label_smoothing=0.0,
                 mixup=0.0,  # alpha, e.g. 0.8
-                cutmix=0.0,  # alpha, e.g. 1.0; takes turns with mixup
-                random_erasing=0.0,  # probability for a clip
-                per_frame=False,  # the loss of every frame's decision, for models that have one (LRCN)
-                normalize_targets=True,  # mae: pixels of a token less their mean, over their deviation
+                cutmix=0.0,  # alpha, e.g. 1.0; alternates with mixup
+                random_erasing=0.0,  # probability per clip
+                per_frame=False,  # average the loss over per-frame logits, for models that have them (LRCN)
+                normalize_targets=True,  # mae: normalize the target pixels of each token
             ),
             optimizer=dict(
                 name="sgd",  # sgd | adamw | rmsprop
                 lr=0.1,
-                lr_batch=None,  # where set, the peak rate is lr * batch / lr_batch
+                lr_batch=None,  # if set, the peak learning rate is lr * batch / lr_batch
                 momentum=0.9,  # sgd, rmsprop
                 nesterov=False,
                 b1=0.9,  # adamw
-                b2=0.999,  # and rmsprop: decay of the mean of squares
-                eps=1e-8,  # adamw: added to the root of that mean; rmsprop: under the root
+                b2=0.999,  # adamw, rmsprop: decay of the mean square
+                eps=1e-8,  # adamw: added outside the square root; rmsprop: inside
                 weight_decay=0.0,
-                decay_all=False,  # decay biases and norms as well
-                clip_norm=None,  # global gradient norm
-                clip_each=None,  # norm of each tensor's gradient
-                layer_decay=None,  # factor on the rate from each block to the one below it, e.g. 0.75
-                trunk_lr=None,  # factor on the rate of all but the classifier
-                groups=(),  # (name, regex on a path, {"weight_decay": 0.0, "lr": 0.1, "frozen": True}), …
-                ema=None,  # decay of the averaged weights that are evaluated, e.g. 0.999
-                nonfinite="stop",  # stop | skip: what a loss or gradient that is not finite does
+                decay_all=False,  # apply weight decay to biases and norms as well
+                clip_norm=None,  # maximum global gradient norm
+                clip_each=None,  # maximum gradient norm of each tensor
+                layer_decay=None,  # learning-rate factor from each block to the one below it, e.g. 0.75
+                trunk_lr=None,  # learning-rate factor of all parameters except the classifier
+                groups=(),  # (name, regex of paths, {"weight_decay": 0.0, "lr": 0.1, "frozen": True}), …
+                ema=None,  # decay of the averaged weights used for evaluation, e.g. 0.999
+                nonfinite="stop",  # stop | skip: action on a non-finite loss or gradient
             ),
             schedule=dict(
                 name="cosine",  # cosine | step | constant
                 warmup_epochs=0.0,
-                warmup_lr=0.0,  # share of the peak rate at the start of the warm-up
-                end_lr=0.0,  # cosine: share of the peak rate at the end
-                milestones=(),  # step: epochs at which the rate is multiplied by `factor`
+                warmup_lr=0.0,  # fraction of the peak learning rate at the start of warmup
+                end_lr=0.0,  # cosine: fraction of the peak learning rate at the end
+                milestones=(),  # step: epochs at which the learning rate is multiplied by `factor`
                 factor=0.1,
             ),
             parallel=dict(
                 mode="jit",  # jit | pmap
-                mesh=dict(data=-1, fsdp=1, tensor=1),  # devices along each axis; -1: all that are left
-                rules=(),  # ((regex on a parameter's path, spec per dimension or "fsdp"), …)
-                accumulation=1,  # forward and backward passes per update
-                host_timeout=60.0,  # seconds without a sign of life after which another host counts as lost
+                mesh=dict(data=-1, fsdp=1, tensor=1),  # devices along each axis; -1: all remaining devices
+                rules=(),  # ((regex of parameter paths, spec per dimension or "fsdp"), …)
+                accumulation=1,  # gradient accumulation steps per update
+                host_timeout=60.0,  # seconds without a heartbeat after which another host is considered lost
             ),
             evals=dict(
                 every_epochs=1.0,  # 0: only at the end
-                clips=1,  # test views: clips in time x crops in space
+                clips=1,  # test views: temporal clips x spatial crops
                 crops=1,
-                size=None,  # side of a test crop, pixels; data.size where None
-                frames=None,  # of a test clip; data.frames where None
-                batch=None,  # videos at a time; `batch` where None
-                precise_bn_batches=0,  # training batches that BatchNorm's statistics are taken over before it
-                report=True,  # report.html at the end
-                probe_videos=1000,  # mae: at most so many of each split, for the neighbours' judgement
+                size=None,  # side of a test crop, pixels; None uses data.size
+                frames=None,  # frames of a test clip; None uses data.frames
+                batch=None,  # videos per batch; None uses `batch`
+                precise_bn_batches=0,  # training batches to recompute BatchNorm statistics from; 0: off
+                report=True,  # write report.html at the end
+                probe_videos=1000,  # mae: maximum number of videos per split for the kNN probe
             ),
-            checkpoint=dict(every_epochs=1.0, keep=1),  # besides the best by video top-1
+            checkpoint=dict(every_epochs=1.0, keep=1),  # the best by video top-1 is kept in addition
             log_every=10,  # steps
-            expected=dict(top1=None, source=""),  # the result to reproduce, in percent, and where it stands
+            expected=dict(top1=None, source=""),  # the result to reproduce, in percent, and its source
         )
     )
 
 
-# Sections whose keys belong to somebody else: the dataset and the model check them.
+# Sections whose keys are defined and checked by the dataset and the model.
 _OPEN = ("data.options", "model.options")
-# What may differ when a run is taken up again in its workdir.
+# Keys that may change when a run is resumed.
 RESUMABLE = (
     "parallel.mode",
     "parallel.mesh",
@@ -170,24 +170,24 @@ RESUMABLE = (
 
 
 def shipped() -> pathlib.Path:
-    """The folder of the configs that come with vidjax, in its repository or in an installed wheel."""
+    """Returns the folder of the shipped configs, in the repository or in an installed wheel."""
     here = pathlib.Path(__file__).parent
     installed = here / "configs"
     return installed if installed.is_dir() else here.parent / "configs"
 
 
 def shipped_names(pattern: str = "*") -> list[str]:
-    """Names of the shipped configs, such as "weizmann/slow_fusion_conv4", that match a shell pattern."""
+    """Returns names of shipped configs, such as "weizmann/slow_fusion_conv4", that match a shell pattern."""
     files = (p.relative_to(shipped()).with_suffix("") for p in shipped().rglob("*.py"))
     names = sorted(p.as_posix() for p in files if p.name != "__init__")
     return [n for n in names if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(n, f"*{pattern}*")]
 
 
 def find(path: str) -> pathlib.Path:
-    """The file of a config, given by its path or by the name of a shipped one.
+    """Returns the file of a config given as a path or as the name of a shipped config.
 
     Raises:
-      UserError: no such file, with the nearest ones.
+      UserError: no such file; the message suggests the closest ones.
     """
     file = pathlib.Path(path)
     name = path.removeprefix("configs/").removesuffix(".py")
@@ -201,19 +201,20 @@ def find(path: str) -> pathlib.Path:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Reads `file.py`, `file.py:arg` or the name of a shipped config, and applies overrides.
+    """Loads a config and applies overrides.
 
     Args:
-      path: "configs/weizmann/slow_fusion_conv4.py:smoke", say, or "weizmann/slow_fusion_conv4:smoke".
-      overrides: such as "optimizer.lr=1e-3".
+      path: a file or the name of a shipped config, with an optional argument, such as
+        "configs/weizmann/slow_fusion_conv4.py:smoke" or "weizmann/slow_fusion_conv4:smoke".
+      overrides: values to set, such as "optimizer.lr=1e-3".
 
     Raises:
-      UserError: no such file, a file without `get_config`, an unknown key (with the nearest ones), a value of
-        another type or out of range, or a choice that is not one.
+      UserError: no such file, a file without `get_config`, an unknown key (the message suggests the closest
+        ones), or a value of the wrong type, out of range, or not among the choices.
     """
     path, _, arg = path.partition(":")
     file = find(path)
-    # A config may build on another of its package: `from configs.weizmann import …` works from anywhere.
+    # Lets a config import others of its package, `from configs.weizmann import …`, from any directory.
     root = file.resolve().parent
     while (root / "__init__.py").is_file():
         root = root.parent
@@ -235,14 +236,16 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def resolve(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
-    """Fills `config` in from the schema, applies the smoke preset and overrides, and checks every value. An
-    override of `data.name` leaves the options of the old dataset out."""
+    """Adds the defaults of the schema, applies the smoke preset and overrides, and checks every value.
+
+    An override of `data.name` removes the options of the previous dataset.
+    """
     full = schema()
     _merge(full, ConfigDict(config).to_dict(), "")
     if full.smoke or any(o.lower() in ("smoke=true", "smoke=1") for o in overrides):
         _smoke(full)
         overrides = [o for o in overrides if not o.startswith("smoke=")]
-    # Another dataset has options of its own: those of the old one go, before new ones are set.
+    # Apply data.name first, because it removes the options of the previous dataset.
     for override in sorted(overrides, key=lambda o: not o.startswith("data.name=")):
         key, equals, text = override.partition("=")
         if not equals:
@@ -255,9 +258,15 @@ def resolve(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigD
 
 
 def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
-    """Parses a config file's argument, "smoke" or "fold=shahar,smoke=True", over typed defaults.
+    """Parses the argument of a config file, such as "smoke" or "fold=shahar,smoke=True".
 
-    `smoke` is always accepted. Raises `UserError` for an unknown name.
+    Args:
+      arg: comma-separated names or name=value pairs.
+      **defaults: accepted names with their defaults, whose types the values must have. `smoke` is always
+        accepted.
+
+    Raises:
+      UserError: an unknown name, or a value of the wrong type.
     """
     out = {"smoke": False, **defaults}
     for part in filter(None, arg.split(",")):
@@ -269,7 +278,7 @@ def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config -> {"optimizer.lr": 0.1, …}; tuples become lists, as JSON would have them."""
+    """Flattens a nested config to {"optimizer.lr": 0.1, …}, with tuples converted to lists as in JSON."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -280,7 +289,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two configs disagree on, as "key: old -> new", but for the keys that a resumed run may change."""
+    """Lists the differences of two configs as "key: old -> new", except for keys in `RESUMABLE`."""
     a, b = flatten(old), flatten(new)
     return [
         f"{key}: {a.get(key)} -> {b.get(key)}"
@@ -309,7 +318,7 @@ def _merge(target: ConfigDict, source: Mapping[str, Any], prefix: str) -> None:
 
 
 def _typed(what: str, value: Any, default: Any) -> Any:
-    """`value` as the type of `default`; raises UserError where it is of another kind."""
+    """Converts `value` to the type of `default`, or raises a `UserError`."""
     if value == "none" and not isinstance(default, str):
         return None
     if isinstance(value, Mapping | ConfigDict):
@@ -364,7 +373,7 @@ _CHOICES = {
 }
 _SIZE, _COUNT, _SHARE = (1, 2**13), (1, 2**24), (0.0, 1.0)
 _ANY, _POSITIVE = (0.0, 1e30), (1e-30, 1e30)
-# The closed range of each number, or of each of a tuple's; None stays None where that is the default.
+# Closed range of each number, or of each element of a tuple. Optional values may also be None.
 _RANGES = {
     "seed": (0, 2**32 - 1),
     "batch": _COUNT,
@@ -470,7 +479,7 @@ def _check(config: ConfigDict) -> None:
     if bool(config.epochs > 0) == bool(config.steps > 0):
         raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
     if "flow" in config.data.modality and config.data.sampling != "window":
-        raise UserError("flow is between neighbouring frames: it wants data.sampling=window")
+        raise UserError("optical flow requires adjacent frames: set data.sampling=window")
     if (config.data.mean is None) != (config.data.std is None):
         raise UserError("data.mean and data.std go together: set both or neither")
     channels = {"rgb": 3, "flow": 2}.get(config.data.modality)
@@ -484,21 +493,24 @@ def _check(config: ConfigDict) -> None:
     ):
         raise UserError(f"data.resize_to is (height, width), not {config.data.resize_to!r}")
     if config.data.rand_augment and (config.data.grey or config.data.modality == "flow"):
-        raise UserError("data.rand_augment is for colour frames: set it to 0 for grey ones and for flow")
+        raise UserError("data.rand_augment requires color frames: set it to 0 for gray frames and for flow")
     if (config.data.modality == "features") != bool(config.data.feature_width):
         raise UserError("data.modality=features and data.feature_width go together: set both or neither")
     if config.data.modality == "features" and config.evals.crops != 1:
         raise UserError(f"cached features have one crop: set evals.crops=1, not {config.evals.crops}")
     if config.model.freeze_bn and config.evals.precise_bn_batches:
-        raise UserError("model.freeze_bn keeps what evals.precise_bn_batches replaces: set one of them")
+        raise UserError(
+            "model.freeze_bn and evals.precise_bn_batches are mutually exclusive: BatchNorm statistics are "
+            "either frozen or recomputed"
+        )
     for key in ("data.name", "model.name"):
         if not flat[key]:
             raise UserError(f"the config does not set {key}")
 
 
 def _smoke(config: ConfigDict) -> None:
-    """Swaps in the tiny preset and a handful of embedded clips; what stays is the path through the code."""
-    config.smoke = False  # done: what follows is an ordinary config
+    """Replaces the model by its tiny preset and the data by a few embedded clips."""
+    config.smoke = False  # the result is an ordinary config
     shape = vidjax.spec(config.model.name).tiny_input_shape
     shape = shape["flow"] if isinstance(shape, Mapping) else shape
     size = max(32, shape[-2])
@@ -520,7 +532,7 @@ def _smoke(config: ConfigDict) -> None:
         target_fps=None,
         workers=0,
     )
-    if "flow" in config.data.modality:  # a network takes flow in stacks of one depth
+    if "flow" in config.data.modality:  # models require a fixed number of flow fields
         config.data.flow.frames = shape[0]
         if config.data.modality == "flow":
             config.data.frames = shape[0]

@@ -1,4 +1,4 @@
-"""What a result was made with."""
+"""Software versions and hardware, recorded with results."""
 
 import datetime
 import functools
@@ -11,7 +11,7 @@ from collections import Counter
 
 
 def environment() -> dict[str, str]:
-    """Date, versions, commit, host and devices, as text to print beside a result. Starts the JAX backend."""
+    """Returns the date, versions, commit, host and devices as text. Initializes the JAX backend."""
     import jax
 
     devices = Counter(f"{d.device_kind} ({d.platform})" for d in jax.devices())
@@ -30,9 +30,9 @@ def environment() -> dict[str, str]:
     }
 
 
-@functools.cache  # of the code that was imported: the same for the life of the process
+@functools.cache  # the imported code does not change during the process
 def git_commit() -> str:
-    """The commit vidjax runs from, "+changes" where tracked files differ from it; or "unknown"."""
+    """Returns the commit of vidjax, with "+changes" if tracked files are modified, or "unknown"."""
     here = pathlib.Path(__file__)
 
     def git(*args: str) -> str:
@@ -40,7 +40,7 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
-        # Installed inside somebody else's repository, vidjax is not tracked there and the commit is not ours.
+        # If vidjax is installed inside another repository, this file is untracked and the commit is not ours.
         git("ls-files", "--error-unmatch", here.name)
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,8 @@
-"""What a layer of a model says of videos, written to a file: to look at, to search, or to train on.
+"""Extracts features from a layer of a model and writes them to a file.
 
-Rows are windows of the clip that the model takes, along the whole video, however long; or single frames,
-where the layer looks at each frame by itself (a trunk's). Every video is resized and cropped as in testing.
+A row is the feature of one window, and the windows of a video cover it from start to end. With `frames`, a
+row is the feature of one frame, for layers that process each frame separately (such as those of a trunk).
+Videos are resized and cropped as in evaluation.
 """
 
 import collections
@@ -37,9 +38,9 @@ from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import create_model
 from vidjax.train.sharding import create_mesh, path_name
 
-BATCH = 8  # windows on each device at a time
-DECODED = 64  # frames decoded together, of each of `data.threads` videos; or a single window's
-AHEAD = 4  # windows kept ready of each of these videos
+BATCH = 8  # windows per device and batch
+DECODED = 64  # frames decoded at a time from each of `data.threads` videos, but at least one window
+AHEAD = 4  # windows prefetched from each of these videos
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
@@ -47,11 +48,11 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Cached:
-    """What was written.
+    """Summary of a feature file.
 
     Attributes:
-      meta: of the file, see `vidjax.data.feature_file`.
-      videos, rows: how many.
+      meta: metadata of the file, see `vidjax.data.feature_file`.
+      videos, rows: number of videos and rows.
       bad: (id, error) of the videos that could not be read.
     """
 
@@ -75,18 +76,18 @@ def cache_features(
     """Writes the features of video files, or of one split of the checkpoint's dataset.
 
     Args:
-      videos: paths; or "dataset:SPLIT" alone.
+      videos: paths of video files, or a single "dataset:SPLIT".
       checkpoint: a workdir of `vidjax train` or `vidjax convert`, or one checkpoint.
-      layer: an endpoint of the model.
-      out: a file ending in .npz or .array_record.
-      dense: keep the layer's maps; otherwise each row is their average, [D].
-      frames: a row for each frame; otherwise for each window of `data.frames` frames, `data.stride` apart.
-      overlap: share of a window that the next one sees again, in [0, 1).
-      overrides: of the checkpoint's config.
+      layer: name of an endpoint of the model.
+      out: output file, .npz or .array_record.
+      dense: whether to write feature maps instead of their average [D].
+      frames: whether a row is a single frame instead of a window of `data.frames` frames.
+      overlap: fraction of a window that the next one overlaps, in [0, 1).
+      overrides: overrides of the checkpoint's config.
 
     Raises:
-      UserError: no such checkpoint, layer, split or file; a layer that mixes frames under `frames`; more
-        unreadable videos of a split than `data.bad_limit` allows, or no readable one.
+      UserError: no such checkpoint, layer, split or file; `frames` with a layer that mixes frames; more
+        unreadable videos in a split than `data.bad_limit` allows, or no readable one.
     """
     if not 0 <= overlap < 1:
         raise UserError(f"overlap must be at least 0 and below 1, got {overlap}")
@@ -119,7 +120,7 @@ def cache_features(
 
 
 def weights_fingerprint(variables: Mapping[str, Any]) -> str:
-    """Sixteen hex digits of named arrays. A trunk's are the same inside a video model and by itself."""
+    """Returns a hash of arrays and their paths, 16 hex digits, equal for a trunk in and outside a model."""
     digest = hashlib.sha256()
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     named = {path_name(path).replace("/trunk/", "/"): x for path, x in leaves}
@@ -130,18 +131,18 @@ def weights_fingerprint(variables: Mapping[str, Any]) -> str:
 
 
 class _Extractor:
-    """The model up to a layer: clips uint8 [b, T, S, S, C] to rows, [b, ...] or, of frames, [b, T, ...]."""
+    """Applies the model up to a layer: uint8 [b, T, S, S, C] -> [b, ...], or [b, T, ...] for frames."""
 
     def __init__(self, config: ConfigDict, variables, classes: int, layer: str, dense: bool, frames: bool):
         name = config.model.name
         self.spec = registry.spec(name)
         self.config, self.layer, self.dense, self.frames = config, layer, dense, frames
         if config.data.modality == "features":
-            raise UserError("the checkpoint was trained on features: give the one that they were made with")
+            raise UserError("the checkpoint was trained on features: use the one that computed the features")
         if frames and self.spec.modality != "rgb":
-            raise UserError(f"{name} takes {self.spec.modality}, which has no rows of single frames")
+            raise UserError(f"--frames requires a model of rgb frames, and {name} takes {self.spec.modality}")
         if config.data.modality != self.spec.modality:
-            raise UserError(f"{name} takes {self.spec.modality}, and data.modality is {config.data.modality}")
+            raise UserError(f"{name} takes {self.spec.modality}, but data.modality is {config.data.modality}")
         options = config.model.options.to_dict()
         self.model: nn.Module = create_model(
             name, classes, tiny=config.model.tiny, dtype=config.model.dtype, **options
@@ -167,13 +168,13 @@ class _Extractor:
         keep = 2 if self.frames else 1
         if self.frames and (x.ndim < 3 or x.shape[1] != self.config.data.frames):
             raise UserError(
-                f"layer {self.layer} of {self.spec.name} has no row for each of "
-                f"{self.config.data.frames} frames, its shape is {x.shape[1:]}: leave out --frames"
+                f"layer {self.layer} of {self.spec.name} has shape {x.shape[1:]}, without an axis for the "
+                f"{self.config.data.frames} frames: leave out --frames"
             )
         return x if self.dense else x.mean(tuple(range(keep, x.ndim - 1)))
 
     def by_video(self, windows: "_Windows") -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
-        """(video, rows [N, ...], times [N, 2], rows per second) of each readable video, in order."""
+        """Yields (video, rows [N, ...], times [N, 2], rows per second) of each readable video, in order."""
         size = self.engine.batch_size(BATCH * self.engine.batch_size(1)) // self.engine.hosts
         empty = windows.empty(size)
         batches = batched(windows.share(jax.process_index(), self.engine.hosts), size, empty)
@@ -192,28 +193,28 @@ class _Extractor:
                 parts[i].append((rows[:count] if self.frames else rows[None], batch["times"][row][:count]))
                 if batch["last"][row]:
                     ended[i] = float(batch["fps"][row])
-            while position in ended:  # videos of several hosts end in another order than theirs
+            while position in ended:  # with several hosts, videos finish out of order
                 fps, done = ended.pop(position), parts.pop(position)
                 if not np.isnan(fps):
                     yield position, *(np.concatenate(x) for x in zip(*done)), fps
                 position += 1
 
     def _check_frames(self, variables: Any, batch: Batch, empty: Batch) -> None:
-        """Raises `UserError` unless a frame's row is the same whatever comes before and after it."""
+        """Raises `UserError` if the features of a frame depend on other frames."""
         clips = batch["video"]
         stills = [np.repeat(clips[:, t][:, None], clips.shape[1], axis=1) for t in (0, -1)]
         trials = [{**batch, "video": video} for video in (clips, *stills)]
-        rows, *alone = (out["outputs"] for out in self.engine.run(variables, trials, empty))
-        for t, still in zip((0, -1), alone):
-            got, want = rows[:, t], still[:, t]
-            if not np.allclose(got, want, rtol=1e-3, atol=1e-3 * np.abs(want).max()):
+        rows, *still_rows = (out["outputs"] for out in self.engine.run(variables, trials, empty))
+        for t, still in zip((0, -1), still_rows):
+            actual, expected = rows[:, t], still[:, t]
+            if not np.allclose(actual, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
                 raise UserError(
-                    f"layer {self.layer} of {self.spec.name} mixes frames: leave out --frames, or take a "
+                    f"layer {self.layer} of {self.spec.name} mixes frames: leave out --frames, or use a "
                     "layer of its trunk"
                 )
 
     def about(self) -> dict[str, Any]:
-        """Where the rows come from."""
+        """Returns metadata on the model, layer and input of the rows."""
         data = self.config.data
         size = {"size": data.size, "short_side": data.short_side, "grey": data.grey}
         if not self.frames:
@@ -228,7 +229,7 @@ class _Extractor:
         }
 
     def _used(self) -> dict[str, Any]:
-        """The variables that the layer depends on: training what lies above it leaves them as they are."""
+        """Returns the variables that the layer depends on, so that the fingerprint ignores later layers."""
         shape = clip_shape(self.config.data)
         traced = jax.make_jaxpr(self._rows)(
             self._host_variables, registry.dummy_input(shape, dtype=jnp.uint8)
@@ -242,7 +243,7 @@ class _Extractor:
 
 
 class _Windows:
-    """The windows of all videos. Each host reads the videos of its share, several of them at a time."""
+    """The windows of all videos. Each host reads its share of the videos, several at a time."""
 
     def __init__(self, source: Source, data: ConfigDict, frames: bool, overlap: float, limit: float):
         self.source, self.data, self.frames, self.overlap = source, data, frames, overlap
@@ -250,9 +251,12 @@ class _Windows:
         self._allowed = limit * len(source)
 
     def share(self, host: int, hosts: int) -> Iterator[Row]:
-        """Windows of videos number `host`, `host + hosts`, ..., interleaved: dicts of video [T, S, S, C],
-        index (the video), times [n, 2] in seconds of which `count` are valid, whether it is the video's
-        `last` one, and fps, rows per second. A video that cannot be read ends in a row whose fps is NaN."""
+        """Yields the windows of videos `host`, `host + hosts`, ..., interleaved.
+
+        A window is a dict of `video` [T, S, S, C], `index` (of the video), `times` [n, 2] in seconds, of
+        which `count` are valid, `last` (whether it is the last window of its video), and `fps`, rows per
+        second. An unreadable video ends with a row whose fps is NaN.
+        """
         datasets = [_VideoWindows(self, i) for i in range(host, len(self.source), hosts)]
         if not datasets:
             return
@@ -267,12 +271,12 @@ class _Windows:
             iterator.close()
 
     def empty(self, size: int) -> Batch:
-        """`size` rows that are padding."""
+        """Returns a batch of `size` padding rows."""
         rows = [self._row(-1, None, np.zeros((0, 2)), False, 0.0)] * size
         return jax.tree.map(lambda *x: np.stack(x), *rows) | {"mask": np.zeros(size, bool)}
 
     def all_bad(self) -> list[tuple[str, str]]:
-        """(id, error) of the videos that could not be read, on all hosts. Each must call it."""
+        """Returns (id, error) of the unreadable videos of all hosts. Every host must call this method."""
         mine = json.dumps(self._bad).encode()
         if jax.process_count() > 1:
             length = multihost_utils.process_allgather(np.int32(len(mine)))
@@ -323,7 +327,7 @@ class _Windows:
             extent = int(offsets.max()) + 1
             hop = max(1, round(extent * (1 - self.overlap)))
             starts = np.arange(0, max(total - extent, 0) + 1, hop)
-            if starts[-1] + extent < total:  # the last window ends with the video
+            if starts[-1] + extent < total:  # align the last window with the end of the video
                 starts = np.append(starts, total - extent)
             moments, times = clip_moments(data), clock(video, first, total, data)
             windows = sampling.shown_from(times["times"][starts, None], moments, short="hold", **times)
@@ -346,7 +350,7 @@ class _Windows:
 
 
 class _VideoWindows(grain.IterDataset):
-    """The windows of one video, as Grain has it."""
+    """The windows of one video as a Grain dataset."""
 
     def __init__(self, windows: _Windows, i: int):
         super().__init__()
@@ -372,7 +376,7 @@ class _VideoIterator(grain.DatasetIterator):
 
 
 def _open(videos: Sequence[str], config: ConfigDict) -> tuple[Source, str | None]:
-    """The videos and, where they are those of a dataset, the split."""
+    """Returns the videos and, for videos of a dataset, the split."""
     kind, _, split = videos[0].partition(":")
     if kind == "dataset" and len(videos) == 1:
         return load_source(config.data.name, split, **config.data.options), split

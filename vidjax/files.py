@@ -1,4 +1,4 @@
-"""Paths that may be URIs of an object store ("gs://b/run"), and files that are never seen half-written."""
+"""Paths on local disks or object stores ("gs://bucket/run"), and atomic file writes."""
 
 import os
 
@@ -6,18 +6,18 @@ from etils import epath
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """An absolute path; `pathlib` and `epath` would turn "gs://b" into a local one."""
+    """Returns an absolute path. Leaves URIs alone, which `resolve` would turn into local paths."""
     path = epath.Path(path)
     return path if is_remote(path) else epath.Path(os.path.abspath(path))
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path is on an object store, where a file appears whole and cannot be appended to."""
+    """Returns whether a path is on an object store, where writes are atomic and appending is impossible."""
     return "://" in os.fspath(path)
 
 
 def write(path: epath.PathLike, data: str | bytes) -> None:
-    """Writes a file that has either its old or its new content, whatever is killed in between."""
+    """Writes a file atomically: if the process is killed, the file has either its old or its new content."""
     path = epath.Path(path)
     data = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     if is_remote(path):

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM: an orderly end within seconds, whatever the main thread is doing.
+"""Ctrl-C and SIGTERM: clean shutdown within seconds, even while XLA compiles.
 
-Python runs signal handlers on the main thread, between two of its instructions: not while XLA compiles there,
-and an exception raised there can be lost in a callback. So a thread learns of signals too, from the wakeup
-file descriptor. It gives the main thread `GRACE` seconds to unwind and then ends the process. Inside `saving`
-the main thread is trusted to save at the next step and stop; a second signal ends the process at once.
+Python runs signal handlers on the main thread between bytecode instructions, so not during a long XLA
+compilation, and an exception raised by a handler can be lost in a callback. A second thread therefore also
+receives signals through the wakeup file descriptor. It gives the main thread `GRACE` seconds to unwind and
+then exits the process. Inside `saving`, the main thread saves after the current step and stops; a second
+signal exits immediately.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ GRACE = 3.0  # seconds
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised on the main thread by the first signal outside of `saving`."""
+    """Raised on the main thread by the first signal received outside `saving`."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -26,12 +27,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stopped(Exception):
-    """An evaluation ended early because a process of the run was asked to save and stop."""
+    """An evaluation was stopped because a process of the run received a signal."""
 
 
 class _Signals:
     def __init__(self):
-        self.requested = False  # a signal arrived inside of `saving`
+        self.requested = False  # a signal was received inside `saving`
         self.saving = False
         self._closed = threading.Event()
         self._received, wakeup = socket.socketpair()
@@ -39,7 +40,7 @@ class _Signals:
         self._wakeup = wakeup
         self._old = {s: signal.signal(s, self._on_main_thread) for s in (signal.SIGINT, signal.SIGTERM)}
         self._old_fd = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        self._old_hook, sys.unraisablehook = sys.unraisablehook, self._on_lost
+        self._old_hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
 
     def close(self) -> None:
@@ -56,10 +57,10 @@ class _Signals:
         else:
             raise Interrupted(number)
 
-    def _on_lost(self, lost: "sys.UnraisableHookArgs") -> None:
-        """Prints no traceback of an `Interrupted` raised in a callback; `_watch` ends the process."""
-        if not isinstance(lost.exc_value, Interrupted):
-            self._old_hook(lost)
+    def _on_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Ignores an `Interrupted` raised in a callback, because `_watch` exits the process."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            self._old_hook(unraisable)
 
     def _watch(self) -> None:
         count = 0
@@ -76,12 +77,12 @@ class _Signals:
 
 
 _signals: _Signals | None = None
-before_leaving: list[Callable[[], object]] = []  # called by `leave`, on whichever thread it runs
+before_leaving: list[Callable[[], object]] = []  # called by `leave`, on any thread
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Handles signals inside of the context. Does nothing inside another one, or off the main thread."""
+    """Handles signals inside the context. No-op if nested or not on the main thread."""
     global _signals
     if _signals is not None or threading.current_thread() is not threading.main_thread():
         yield
@@ -96,7 +97,7 @@ def handled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def saving() -> Iterator[None]:
-    """Inside of it a first signal only makes `requested` true; the caller saves and stops soon."""
+    """Makes the first signal only set `requested`; the caller is responsible for saving and stopping."""
     with handled():
         signals = _signals
         if signals is not None:
@@ -109,12 +110,12 @@ def saving() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether a signal arrived inside of `saving`."""
+    """Returns whether a signal was received inside `saving`."""
     return _signals is not None and _signals.requested
 
 
 def leave(code: int) -> None:
-    """Ends the process now, since interpreter shutdown beneath running XLA and decoding threads can crash."""
+    """Exits without interpreter shutdown, which can crash while XLA and decoding threads are running."""
     for step in (*before_leaving, lambda: print("vidjax: interrupted", file=sys.stderr), sys.stdout.flush):
         with contextlib.suppress(Exception):
             step()

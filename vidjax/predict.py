@@ -1,4 +1,4 @@
-"""Prediction on loose video files with a trained checkpoint."""
+"""Classifies video files with a trained checkpoint."""
 
 import dataclasses
 import functools
@@ -32,14 +32,14 @@ from vidjax.train.sharding import create_mesh
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of one video.
+    """The prediction for one video.
 
     Attributes:
       path: the file.
-      top: (class name, probability), the likeliest first.
-      clips: (start, end, class name, probability) of each clip's likeliest class, times in seconds.
-      frames: uint8 [T, H, W, C], the first clip, for pictures; see `evals.pictures.watchable`.
-      error: why the video could not be read; the rest is empty then.
+      top: (class name, probability) of the most likely classes, in descending order.
+      clips: (start, end, class name, probability) of each clip's top class, times in seconds.
+      frames: uint8 [T, H, W, C], the first clip, for display; see `evals.pictures.watchable`.
+      error: why the video could not be read, or None; the other fields are then empty.
     """
 
     path: str
@@ -51,15 +51,15 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """What a model says of a video so far.
+    """The prediction for a video up to the current frame.
 
     Attributes:
       path: the file.
-      seconds: time of the last frame that the model took.
-      frames: how many it took.
-      top: (class name, probability), the likeliest first.
+      seconds: time of the last processed frame.
+      frames: number of processed frames.
+      top: (class name, probability) of the most likely classes, in descending order.
       final: whether the video has ended.
-      error: why it could not be read on; `final` then, and `top` is empty.
+      error: why decoding failed, or None; `final` is then true and `top` empty.
     """
 
     path: str
@@ -78,11 +78,11 @@ def predict_videos(
     Args:
       paths: video files.
       checkpoint: a workdir of `vidjax train`, or one checkpoint in it.
-      clips: test clips in time per video; the config's where None.
-      top: how many classes to name.
+      clips: temporal clips per video; None uses `evals.clips` of the config.
+      top: number of classes to return.
 
     Raises:
-      UserError: no usable checkpoint there.
+      UserError: the checkpoint does not exist or cannot be used for prediction.
     """
     config, names, model, objective, variables = _load(checkpoint, clips)
     engine = Engine(create_mesh(devices=jax.local_devices()), make_apply(config, model, objective), hosts=1)
@@ -132,39 +132,38 @@ def predict_stream(
     fps: float | None = None,
     top: int = 5,
 ) -> Iterator[Running]:
-    """Classifies videos while they play, frame by frame, in memory that does not grow with their length.
+    """Classifies videos frame by frame while decoding, with memory independent of their length.
 
-    The model takes a central crop of every `data.stride`-th frame, or of the frame that is shown at each step
-    of `data.stride / data.target_fps` seconds where that is set, as in training. Each video starts from no
-    state.
+    As in training, the model processes a center crop of every `data.stride`-th frame or, if `data.target_fps`
+    is set, of one frame every `data.stride / data.target_fps` seconds. The state is reset for each video.
 
     Args:
       paths: video files.
-      checkpoint: see `predict_videos`; its model has `init_state` and `step`.
-      every: seconds of video between two answers.
-      every_frames: in place of that, frames that the model takes between two answers.
-      fps: frames a second that the model takes, in place of what it was trained at.
-      top: how many classes to name.
+      checkpoint: see `predict_videos`; its model must have `init_state` and `step`.
+      every: seconds of video between predictions.
+      every_frames: processed frames between predictions; overrides `every`.
+      fps: frames per second to process; None uses the frame rate of training.
+      top: number of classes to return.
 
     Yields:
-      Of each video, what is known after every so much of it, and at its end.
+      A prediction at every interval, and a final one at the end of each video.
 
     Raises:
-      UserError: no usable checkpoint there, or its model only takes whole clips.
+      UserError: the checkpoint does not exist, or its model does not support streaming.
     """
     pace = every if every_frames is None else every_frames
     if not pace > 0:
-        raise UserError(f"answers come every so many seconds or frames, more than {pace}")
+        raise UserError(f"the interval between predictions must be positive, got {pace}")
     if fps is not None and not fps > 0:
-        raise UserError(f"the model takes some frames a second, more than {fps}")
+        raise UserError(f"the number of frames per second must be positive, got {fps}")
     config, names, model, _, variables = _load(checkpoint)
     variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
     name, data = config.model.name, evaluation_data(config)
     if not streams(type(model)):
         families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
-        raise UserError(f"{name} takes whole clips, not a stream, unlike some models of {families}")
+        raise UserError(f"{name} does not support --stream: use a streaming model of {families}")
     if data.modality != "rgb":
-        raise UserError(f"{name} takes {data.modality}: only models of frames can run on a stream")
+        raise UserError(f"{name} takes {data.modality}: --stream supports only models of rgb frames")
     scale = statistics(spec(name), data)
     start = model.init_state(1, (data.size, data.size, 1 if data.grey else 3))
     rate = fps or (data.target_fps and data.target_fps / data.stride)
@@ -174,11 +173,11 @@ def predict_stream(
         (logits, _), state = model.apply(variables, state, normalize(frame, **scale), method="step")
         return logits, state
 
-    def answer(logits: jax.Array) -> list[tuple[str, float]]:
+    def predict(logits: jax.Array) -> list[tuple[str, float]]:
         return ClassificationResult([""], np.zeros(1, int), np.asarray(logits)[None], names).top(0, top)
 
     for path in map(str, paths):
-        taken, seconds, told = 0, 0.0, 0  # frames and time that the model took, and answers that were due
+        processed, seconds, reported = 0, 0.0, 0  # frames, time of the last one, predictions
         state = jax.tree.map(jnp.array, start)  # copies: donated, and zeros may be shared
         try:
             with Video(path, indexed=False) as video:
@@ -190,34 +189,34 @@ def predict_stream(
                     frames = (each for _, each in sampling.resample(enumerate(frames), 1 / data.stride, 1))
                 for now, frame in frames:
                     logits, state = step(variables, state, test_views(frame[None], data, 1)[0])
-                    taken, seconds = taken + 1, now
-                    due = math.floor((taken if every_frames else now) / pace + 1e-6)
-                    if due > told:
-                        told = due
-                        yield Running(path, seconds, taken, answer(logits))
+                    processed, seconds = processed + 1, now
+                    due = math.floor((processed if every_frames else now) / pace + 1e-6)
+                    if due > reported:
+                        reported = due
+                        yield Running(path, seconds, processed, predict(logits))
         except DecodeError as e:
-            yield Running(path, seconds, taken, final=True, error=str(e))
+            yield Running(path, seconds, processed, final=True, error=str(e))
         else:
-            yield Running(path, seconds, taken, answer(logits), final=True)
+            yield Running(path, seconds, processed, predict(logits), final=True)
 
 
 def streams(module: type[nn.Module]) -> bool:
-    """Whether a model has a form that goes frame by frame."""
+    """Returns whether a model supports frame-by-frame inference."""
     return hasattr(module, "init_state")
 
 
 def _load(
     checkpoint: epath.PathLike, clips: int | None = None
 ) -> tuple[Any, tuple[str, ...], nn.Module, Any, Any]:
-    """The config, class names, model, objective and variables (on the host) of a checkpoint."""
+    """Returns the config, class names, model, objective and variables (on the host) of a checkpoint."""
     variables, meta = load_variables(checkpoint)
     overrides = [] if clips is None else [f"evals.clips={clips}"]
     config, names = resolve(meta["config"], overrides), tuple(meta["class_names"])
     if config.data.modality == "features":
-        raise UserError(f"{checkpoint} was trained on cached features: it takes those, not videos")
+        raise UserError(f"{checkpoint} was trained on cached features and cannot classify videos")
     if registry.spec(config.model.name).task == "pretrain":
         raise UserError(
-            f"{checkpoint} is a pretraining checkpoint, which predicts no classes: fine-tune it first "
+            f"{checkpoint} is a pretraining checkpoint without a classifier: fine-tune it first "
             f"(--config.init.path={checkpoint})"
         )
     return config, names, *build_model(config, len(names)), variables

@@ -1,16 +1,17 @@
-"""Probes: how well a frozen model's cached features tell the classes.
+"""Probes that classify cached features of a frozen model.
 
-  knn        weighted k-nearest neighbours (arXiv:1805.01978, section 3.4); nothing is trained
-  linear     a linear classifier of pooled features
-  linear_bn  the same behind a BatchNorm without parameters, as masked autoencoders are probed (He et al.,
-             arXiv:2111.06377, appendix A.1 and the authors' script: 90 epochs, 10 of warm-up, cosine, rate
-             0.1 x batch / 256, no decay). Deviation of both: SGD with momentum 0.9 at a batch of 256 in place
-             of LARS at 16,384
-  attentive  a query attends to the tokens of dense features (Bardes et al., arXiv:2404.08471, and the
-             authors' configs: 20 epochs, AdamW, rate 1e-3, decay 0.01, cosine, batch 256)
+  knn        weighted k-nearest neighbors, without training (Wu et al., arXiv:1805.01978, section 3.4)
+  linear     linear classifier on pooled features
+  linear_bn  linear classifier after a BatchNorm without parameters, as used for masked autoencoders (He et
+             al., arXiv:2111.06377, appendix A.1 and the authors' script: 90 epochs, 10 epochs of warmup,
+             cosine schedule, learning rate 0.1 x batch / 256, no weight decay). Both linear probes deviate
+             from it: SGD with momentum 0.9 and a batch of 256 instead of LARS with a batch of 16,384
+  attentive  cross-attention from a learned query to the tokens of dense features (Bardes et al.,
+             arXiv:2404.08471, and the authors' configs: 20 epochs, AdamW, learning rate 1e-3, weight decay
+             0.01, cosine schedule, batch 256)
 
-A sample is one row of a video, in training a random one; in testing the scores of its rows are averaged, of
-up to ten that lie evenly over it. There is no augmentation, since the features were computed once.
+Training uses one random row of each video. Evaluation averages the scores of up to ten evenly spaced rows.
+There is no augmentation, because the features are computed once.
 """
 
 import pathlib
@@ -38,18 +39,19 @@ def probe(
     """Fits a probe to the training features and evaluates it on the test features.
 
     Args:
-      path: file of `vidjax features`, with "{split}" for the split.
-      workdir: gets what `vidjax.train.loop.train` leaves; of "knn" result.npz and predictions.jsonl.
-      kind: one of `KINDS`, see the module.
-      k: neighbours of "knn".
-      overrides: of the config that `recipe` makes.
+      path: output of `vidjax features`, with "{split}" in place of the split.
+      workdir: output folder; gets the files of `vidjax.train.loop.train`, or for "knn" result.npz and
+        predictions.jsonl.
+      kind: one of `KINDS`, see the module docstring.
+      k: number of neighbors for "knn".
+      overrides: overrides of the config returned by `recipe`.
 
     Returns:
-      The result; None where training was asked to stop before its end.
+      The result, or None if training was interrupted.
 
     Raises:
-      UserError: an unknown kind; files that do not go together (see `vidjax.data.datasets.features`), or a
-        test class without a training video; pooled features for the attentive probe.
+      UserError: unknown kind; incompatible files (see `vidjax.data.datasets.features`); a test class without
+        training videos; pooled features for the attentive probe.
     """
     config = recipe(path, kind, overrides)
     if kind != "knn":
@@ -60,7 +62,7 @@ def probe(
     queries, labels = _pooled(test)
     scores = knn_predict(*_pooled(bank), queries, len(test.class_names), k)
     votes = scores / scores.sum(1, keepdims=True)
-    # A class without a vote is unlikely, not impossible: its loss is finite.
+    # The offset keeps the loss of classes without votes finite.
     logits = np.log(votes + 1e-3).astype(np.float32)[:, None]
     result = ClassificationResult([r.id for r in test], labels, logits, test.class_names)
     workdir = pathlib.Path(workdir)
@@ -70,9 +72,9 @@ def probe(
 
 
 def recipe(path: str, kind: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of a probe, resolved. Raises as `probe`."""
+    """Returns the resolved config of a probe. Raises the same errors as `probe`."""
     if kind not in KINDS:
-        raise unknown("kind of probe", kind, KINDS)
+        raise unknown("probe kind", kind, KINDS)
     source = load("train", path)
     devices = jax.device_count()
     batch = max(1, min(256, len(source)) // devices) * devices
@@ -95,7 +97,7 @@ def recipe(path: str, kind: str, overrides: Sequence[str] = ()) -> ConfigDict:
         checkpoint=dict(every_epochs=0.0),
     )
     if attentive:
-        # Of 64 numbers each, as many as the encoders of such a width have.
+        # Heads of width 64, as in the encoders.
         heads = next(h for h in range(max(1, source.width // 64), 0, -1) if source.width % h == 0)
         config["model"]["options"] = dict(heads=heads)
         config["optimizer"] = dict(name="adamw", lr=1e-3, lr_batch=256, weight_decay=0.01)
@@ -106,7 +108,7 @@ def recipe(path: str, kind: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def _pooled(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of all that a file has of each video, float32 [M, D], and labels int [M]."""
+    """Returns the mean features of each video, float32 [M, D], and the labels, int [M]."""
     rows = [record.video.open().rows for record in source]
     return (
         np.stack([x.reshape(-1, x.shape[-1]).mean(0, dtype=np.float32) for x in rows]),

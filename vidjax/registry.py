@@ -1,4 +1,4 @@
-"""The model registry: what a model is called, how it is built, and what is published about it."""
+"""The model registry: names, constructors and published figures of all models."""
 
 import dataclasses
 import fnmatch
@@ -15,7 +15,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
-# Flow comes as bytes around 128 (vidjax.flow); to a model 1 is the bound, `data.flow.bound` pixels.
+# Flow is uint8 centered at 128 (see vidjax.flow); after normalization, 1 is `data.flow.bound` pixels.
 FLOW_MEAN = (128 / 255,) * 2
 FLOW_STD = (127 / 255,) * 2
 
@@ -30,12 +30,12 @@ DATASETS = (
 )
 
 Shape = tuple[int, ...]
-InputShape = Shape | Mapping[str, Shape]  # of one input, or of each stream
+InputShape = Shape | Mapping[str, Shape]  # of a single input, or of each stream
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A published accuracy, in percent, with the view protocol it was measured under."""
+    """A published accuracy in percent, with its view protocol."""
 
     dataset: str  # one of DATASETS
     top1: float
@@ -46,30 +46,30 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Everything known about a registered model. The zoo table and the registry tests are made from it.
+    """Metadata of a registered model. The model zoo table and the registry tests are generated from it.
 
     Attributes:
-      name: registered name: family, variant, frames x stride.
-      family: the model file's family.
+      name: registered name, made of family, variant and frames x stride.
+      family: name of the model family.
       module: the linen class; `preset` holds its fields at full size.
       tiny: fields that replace those of `preset` in the tiny preset used by tests and smoke runs.
-      input_shape: one input without the batch axis: (T, H, W, C), C = 2 for optical flow; (H, W, C) for an
-        image model; or a dict of such, {"rgb": …, "flow": …}, for a model of several streams. (N, D), tokens
-        by width, for a probe of cached features.
+      input_shape: shape of one input without the batch axis: (T, H, W, C), with C = 2 for optical flow;
+        (H, W, C) for an image model; a dict of shapes, {"rgb": …, "flow": …}, for a model with several
+        streams; (N, D), tokens by width, for a probe of cached features.
       tiny_input_shape: the same for the tiny preset.
-      num_classes: classes of the published weights, and the default.
-      stride, fps: frames between two of the clip's, and frames a second of the video that they count; fps is
-        None where none is published. They say how many seconds a clip covers.
-      temporal: how time enters, in a few words.
-      order_aware: whether the order of frames can change the output.
-      mean, std: what each channel is normalised by, on a scale of 0 to 1; dicts for several streams.
-      params: parameters of the reference at `num_classes`; None where none is published.
-      gmacs: 1e9 multiply-adds of one view at `input_shape`; None where none is published.
+      num_classes: number of classes of the published weights, and the default.
+      stride, fps: frames from one sampled frame to the next, and the frame rate of the video that `stride`
+        refers to (None if not published). Together they give the duration of a clip.
+      temporal: short description of the temporal modeling.
+      order_aware: whether the output depends on the order of frames.
+      mean, std: normalization per channel, for pixels in [0, 1]; dicts for several streams.
+      params: parameter count of the reference at `num_classes`; None if not published.
+      gmacs: 1e9 multiply-adds of one view at `input_shape`; None if not published.
       results: published accuracies.
-      weights, licence: where weights live, and under which licence.
-      inflates: the image model of the same submodules, whose weights this one takes, inflated in time.
-      task: "classify"; "pretrain" for a model that learns without labels and gives no logits; or "probe" for
-        a classifier of another model's features.
+      weights, licence: location of pretrained weights, and their license.
+      inflates: the image model with the same submodules whose weights can be inflated to initialize this one.
+      task: "classify"; "pretrain" for a self-supervised model without logits; or "probe" for a classifier of
+        another model's features.
     """
 
     name: str
@@ -99,7 +99,7 @@ class ModelSpec:
 
     @property
     def modality(self) -> str:
-        """What `data.modality` must be: "rgb", "flow", "rgb+flow" or "features"."""
+        """The required `data.modality`: "rgb", "flow", "rgb+flow" or "features"."""
         if isinstance(self.input_shape, Mapping):
             return "+".join(self.input_shape)
         if len(self.input_shape) == 2:
@@ -111,7 +111,11 @@ _REGISTRY: dict[str, ModelSpec] = {}
 
 
 def register_model(spec: ModelSpec) -> None:
-    """Adds a model. Raises ValueError where the name is taken or a preset names no field of the module."""
+    """Registers a model.
+
+    Raises:
+      ValueError: the name is taken, or a preset sets an unknown field of the module.
+    """
     if spec.name in _REGISTRY:
         raise ValueError(f"model name registered twice: {spec.name}")
     stray = ({*spec.preset} | {*spec.tiny}) - fields(spec.module)
@@ -121,7 +125,7 @@ def register_model(spec: ModelSpec) -> None:
 
 
 def fields(module: type[nn.Module]) -> set[str]:
-    """Names of the fields a caller may set on a linen class."""
+    """Returns the names of the configurable fields of a linen class."""
     return {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
 
 
@@ -129,16 +133,20 @@ def _defaults(module: type[nn.Module]) -> dict[str, Any]:
     return {f.name: f.default for f in dataclasses.fields(module)}
 
 
-_KINDS = (bool, (int, float), str, (tuple, list))  # what the options of a model may be instead of each other
+_KINDS = (bool, (int, float), str, (tuple, list))  # an option must be of the same kind as its default
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Registered names that match a shell pattern, in alphabetical order."""
+    """Returns the registered names that match a shell pattern, in alphabetical order."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))
 
 
 def spec(name: str) -> ModelSpec:
-    """The `ModelSpec` of a registered name. Raises `UserError` with the nearest names for any other."""
+    """Returns the `ModelSpec` of a registered name.
+
+    Raises:
+      UserError: unknown name; the message suggests the closest ones.
+    """
     if name not in _REGISTRY:
         raise unknown("model", name, _REGISTRY)
     return _REGISTRY[name]
@@ -150,14 +158,14 @@ def dummy_input(
     make: Callable[..., Any] = jax.ShapeDtypeStruct,
     dtype: Any = jnp.float32,
 ) -> Any:
-    """`make((batch, *shape), dtype)`, or a dict of them where `shape` is a dict: abstract, or jnp.zeros."""
+    """Returns `make((batch, *shape), dtype)`, an abstract input by default; a dict if `shape` is a dict."""
     if isinstance(shape, Mapping):
         return {stream: make((batch, *s), dtype) for stream, s in shape.items()}
     return make((batch, *shape), dtype)
 
 
 def shape_text(shape: InputShape) -> str:
-    """ "As "16x112x112x3", or "rgb 1x224x224x3, flow 10x224x224x2"."""
+    """Formats a shape as "16x112x112x3", or "rgb 1x224x224x3, flow 10x224x224x2"."""
     if isinstance(shape, Mapping):
         return ", ".join(f"{stream} {shape_text(s)}" for stream, s in shape.items())
     return "x".join(map(str, shape))
@@ -170,10 +178,10 @@ def create_model(
 
     Args:
       name: a registered name, see `list_models`.
-      num_classes: size of the last layer; the published one where None. 0 leaves the classifier out: the
-        model then returns its pooled features [B, D] in place of logits.
-      tiny: build the tiny preset instead of the full-size one.
-      **overrides: fields of the linen class that replace those of the preset.
+      num_classes: number of classes; None uses the published one. 0 removes the classifier, so that the model
+        returns pooled features [B, D] instead of logits.
+      tiny: whether to build the tiny preset.
+      **overrides: fields of the linen class that override the preset.
 
     Returns:
       A linen module: `logits, endpoints = model.apply(variables, video, train=False)`.
@@ -192,6 +200,8 @@ def create_model(
         default = {**_defaults(s.module), **s.preset}.get(key)
         kinds = next((k for k in _KINDS if isinstance(default, k)), None)
         if kinds and overrides[key] is not None and not isinstance(overrides[key], kinds):
-            raise UserError(f"option {key} of {name} must be like {default!r}, got {overrides[key]!r}")
+            raise UserError(
+                f"option {key} of {name} must have the type of {default!r}, got {overrides[key]!r}"
+            )
     preset = {**s.preset, **(s.tiny if tiny else {}), **overrides}
     return s.module(num_classes=num_classes, **preset)

@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_good(tmp_path):
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail with EFBIG, as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(UserError, match="no room on the disk"):
+        with pytest.raises(UserError, match="the disk is full or read-only"):
             checkpoints.save(state_at(2), {})
             checkpoints.wait()
     finally:

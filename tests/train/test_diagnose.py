@@ -66,7 +66,7 @@ def test_stored_statistics_that_are_not_finite_are_found_at_their_layer():
     exp, state, batch = setup(ARGUMENTS["frozen BatchNorm"])
     stats = state.model_state["batch_stats"]
     stats["bn2"]["var"] *= jnp.nan
-    assert explain_nonfinite(exp, state, batch) == "loss is not finite; the first bad layer is bn2"
+    assert explain_nonfinite(exp, state, batch) == "loss is not finite; the first non-finite layer is bn2"
 
 
 @pytest.mark.parametrize("scan", [False, True])

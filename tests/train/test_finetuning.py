@@ -69,16 +69,16 @@ def test_pretrained_then_twelve_classes_then_three(place, capsys, name):
     )
     behind = "decoder_block, decoder_embed, decoder_norm, decoder_pred, "
     if name == "videomae_s":
-        assert "initialised 4 arrays (fc_norm, head)" in line
+        assert "initialized 4 arrays (fc_norm, head)" in line
         assert line.endswith(f"dropped 21 arrays ({behind}mask_token, norm)")
     else:
-        assert "initialised 2 arrays (head)" in line and "decoder_pos_embed_class" in line
+        assert "initialized 2 arrays (head)" in line and "decoder_pos_embed_class" in line
 
     folder = dict(name="video_folder", options=dict(path=str(place / "videos")))
     tuned = config(name, size, dict(path=str(runs[1]), skip=("params/head",)), folder)
     state = initial_state(build(tuned))
     line = capsys.readouterr().err
-    assert "initialised 2 arrays (head); dropped 2 arrays (head)" in line
+    assert "initialized 2 arrays (head); dropped 2 arrays (head)" in line
     before, _ = load_variables(runs[1])
     assert before["params"]["head"]["kernel"].shape == (16, 12)
     assert state.params["head"]["kernel"].shape == (16, 3)

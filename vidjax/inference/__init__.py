@@ -1,4 +1,4 @@
-"""Applying a model to many clips: on a mesh, on several hosts, padded, masked and gathered."""
+"""Applies models to batches of clips on a mesh, over one or several hosts."""
 
 from vidjax.inference.engine import Engine, batched
 

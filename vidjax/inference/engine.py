@@ -1,7 +1,7 @@
-"""The one way a trained model is applied to data: evaluation, prediction, features and probes.
+"""Applies a trained model to data, for evaluation, prediction, features and probes.
 
-Every host brings batches of its own share; rows that are only padding are masked. The function runs on the
-global batch over the mesh, one batch ahead of the host, and every host gets the rows of all.
+Every host provides batches of its share of the data, with padding rows masked. The function runs on the
+global batch over the mesh, one batch ahead of the host, and every host receives the outputs of all rows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,15 +23,15 @@ class Engine:
     """Applies a function to batches.
 
     Attributes:
-      hosts: how many processes share the batches; 1 where `mesh` is used by this process alone.
+      hosts: number of processes that share the batches; 1 if only this process uses `mesh`.
     """
 
     def __init__(self, mesh: Mesh, apply: Callable[[Any, Batch], Any], hosts: int | None = None):
         """
         Args:
-          mesh: over the devices of all hosts; or of this one, and each host computes its rows by itself.
-          apply: pure, (variables, batch of `video` and `index`) -> tree of arrays [B, ...].
-          hosts: all processes where None.
+          mesh: a mesh over the devices of all hosts, or of this host only.
+          apply: a pure function (variables, batch of `video` and `index`) -> tree of arrays [B, ...].
+          hosts: number of processes that share the batches; None for all.
         """
         self.mesh = mesh
         self.hosts = jax.process_count() if hosts is None else hosts
@@ -39,12 +39,12 @@ class Engine:
         self._apply = jax.jit(in_mesh(mesh, apply), out_shardings=self._sharding)
 
     def batch_size(self, wanted: int) -> int:
-        """The smallest global batch of at least `wanted` rows that divides over devices and hosts."""
+        """Returns the smallest global batch size of at least `wanted` that is divisible over the mesh."""
         multiple = batch_multiple(self.mesh, self.hosts)
         return -(-wanted // multiple) * multiple
 
     def replicate(self, variables: Any) -> Any:
-        """Puts host arrays, the same on all hosts, on every device of the mesh."""
+        """Replicates host arrays, equal on all hosts, over the mesh."""
         whole = NamedSharding(self.mesh, P())
 
         def replicated(x: Any) -> jax.Array:
@@ -56,17 +56,17 @@ class Engine:
         """Applies the function to each batch.
 
         Args:
-          variables: on the mesh.
-          batches: this host's rows, dicts of arrays [b, ...] of equal size on all hosts: `video`, `index` (-1
-            for padding), `mask` bool (False where a row is not valid), and anything else.
-          empty: a batch without a valid row, which stands in on hosts that have fewer batches than others.
+          variables: arrays on the mesh.
+          batches: rows of this host, dicts of arrays [b, ...] of equal size on all hosts: `video`, `index`
+            (-1 for padding), `mask` bool (False for invalid rows), and any other arrays.
+          empty: a batch without valid rows, used on hosts with fewer batches than others.
 
         Yields:
-          For each batch, `outputs` and all but `video`, as numpy arrays with the rows of all hosts in their
-          order; the same on every host.
+          For each batch, `outputs` and all arrays except `video`, as numpy arrays with the rows of all hosts
+          in order. They are equal on every host.
 
         Raises:
-          Stopped: a host was asked to stop.
+          Stopped: a host received a signal.
         """
         iterator, waiting = iter(batches), None
         while (batch := self._next(iterator, empty)) is not None:
@@ -87,7 +87,7 @@ class Engine:
         return empty if more and batch is None else batch
 
     def place(self, batch: Any) -> Any:
-        """Puts this host's rows on the mesh, as arrays of the global batch."""
+        """Places the rows of this host on the mesh, as part of a global batch."""
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._sharding, x), batch)
 
     def _gather(self, outputs: Any, rest: Mapping[str, Any]) -> Batch:
@@ -105,12 +105,12 @@ class Engine:
 
 
 def batched(items: Iterable[Mapping[str, Any]], size: int, empty: Batch) -> Iterator[Batch]:
-    """Stacks items without a batch axis into batches of `size`, the last filled up from `empty`.
+    """Stacks items into batches of `size` rows and pads the last one from `empty`.
 
     Args:
-      items: dicts of arrays.
-      size: rows of a batch.
-      empty: a batch of `size` rows that are all masked, with the keys of the items and `mask`.
+      items: dicts of arrays without batch axis.
+      size: number of rows per batch.
+      empty: a batch of `size` masked rows, with the keys of the items and `mask`.
     """
     rows: list[Mapping[str, Any]] = []
 
@@ -129,8 +129,8 @@ def batched(items: Iterable[Mapping[str, Any]], size: int, empty: Batch) -> Iter
 
 
 def _local_rows(x: Any) -> np.ndarray:
-    """The rows of a batch that this process holds, as numpy."""
+    """Returns the rows of a batch on this process as a numpy array."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
-    shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}  # replicas once
+    shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}  # without replicas
     return np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])

@@ -1,4 +1,4 @@
-"""Checkpoints: asynchronous, atomic, and enough in each to go on from it or to use the model elsewhere."""
+"""Asynchronous, atomic checkpoints for resuming a run and for using the model elsewhere."""
 
 import errno
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from vidjax.train.state import State
 
 
 class Checkpointer:
-    """The checkpoints of one workdir: the latest `keep`, and the best by a metric.
+    """Manages the checkpoints of a workdir: the latest `keep`, and the best one by a metric.
 
-    A checkpoint holds `state` (a nested dict of arrays) and `meta` (JSON: config, class names, position in
-    the data, versions, metrics). It appears under its final name only when it is complete, and an older one
-    is deleted after that; whatever dies in between, a good one is left.
+    A checkpoint contains `state` (a nested dict of arrays) and `meta` (JSON: config, class names, data
+    position, versions, metrics). It is written under a temporary name and renamed when complete. Older
+    checkpoints are deleted after that, so a complete one exists at any time.
     """
 
     def __init__(self, workdir: epath.PathLike, keep: int = 1):
@@ -38,14 +38,14 @@ class Checkpointer:
         )
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint."""
+        """Returns the step of the latest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, state: State, meta: Mapping[str, Any], metric: float | None = None) -> None:
-        """Starts saving `state` under its step, unless that is there. A higher `metric` is better.
+        """Starts saving `state` under its step, unless that exists. A higher `metric` is better.
 
         Raises:
-          DiskFull: this save or the one before it could not be written, for a full disk say.
+          DiskFull: this or the previous save failed because the disk is full or read-only.
         """
         step = int(state.step)
         with DiskErrors(self.folder):
@@ -61,13 +61,13 @@ class Checkpointer:
             )
 
     def wait(self) -> None:
-        """Returns when everything is on disk. Raises as `save` does."""
+        """Waits until all checkpoints are written. Raises the same errors as `save`."""
         with DiskErrors(self.folder):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def restore(self, abstract: State) -> tuple[State, dict[str, Any]]:
-        """The newest state, placed as the shapes and shardings of `abstract` say, and its meta."""
+        """Restores the latest state with the shapes and shardings of `abstract`, and its metadata."""
         target = flax.serialization.to_state_dict(abstract)
         step = self._manager.latest_step()
         saved = self._manager.restore(
@@ -77,16 +77,16 @@ class Checkpointer:
         return flax.serialization.from_state_dict(abstract, saved["state"]), saved["meta"]
 
     def close(self) -> None:
-        """Waits for what is being written and lets go of the folder."""
+        """Waits for pending saves and closes the checkpoint manager."""
         with DiskErrors(self.folder):
             self._manager.close()
 
 
 class DiskErrors:
-    """Turns what a full or read-only disk raises, through whichever library, into one clear line.
+    """Context manager that converts errors of a full or read-only disk, from any library, to `DiskFull`.
 
-    It is told by the error number of the operating system or by its words, never by the status
-    RESOURCE_EXHAUSTED, which a device without memory has as well.
+    They are recognized by errno or by the message of the operating system. The status RESOURCE_EXHAUSTED is
+    ambiguous, because a device that is out of memory raises it too.
     """
 
     def __init__(self, folder: epath.PathLike):
@@ -100,6 +100,6 @@ class DiskErrors:
         full = isinstance(error, OSError) and error.errno in codes
         if error is not None and (full or any(s in str(error).lower() for s in DiskFull.SIGNS)):
             raise DiskFull(
-                f"cannot write to {self.folder}: no room on the disk; earlier checkpoints are intact, free "
-                "some space and run the same command again"
+                f"cannot write to {self.folder}: the disk is full or read-only; earlier checkpoints are "
+                "intact, free some space and run the same command again"
             ) from error

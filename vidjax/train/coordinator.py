@@ -1,7 +1,7 @@
-"""The coordination service of a run on several hosts, in a process of its own.
+"""Runs the JAX coordination service of a multi-host run in a separate process.
 
-JAX runs this service inside process 0, and every other process aborts with a stack dump the moment that one
-dies. Run apart, the service outlives process 0 for a while, in which the others learn what happened.
+By default JAX runs this service inside process 0, and all other processes abort with a stack dump as soon as
+process 0 dies. A separate service outlives process 0 long enough for the others to read the reason.
 """
 
 import sys

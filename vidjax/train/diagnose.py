@@ -1,4 +1,4 @@
-"""Where a loss that is not finite comes from."""
+"""Finds the origin of a non-finite loss."""
 
 from typing import Any
 
@@ -14,23 +14,27 @@ from vidjax.train.step import make_gradients
 
 
 def explain_nonfinite(exp: Experiment, state: State, batch: dict[str, Any]) -> str:
-    """Returns one line on the first value that is not finite in the step of `batch` from `state`.
+    """Describes the first non-finite value of a training step in one line.
 
-    It is a parameter, the input or output of a layer in the order of computation, the loss, or a gradient.
+    The value is a parameter, the input or output of a layer (in the order of computation), the loss, or a
+    gradient. The step is repeated with the same code on the same devices.
 
-    The step is run again as it was, from the same code and on the same devices. `state` is donated.
+    Args:
+      exp: the experiment.
+      state: the state before the step; donated.
+      batch: the batch of the step.
     """
     if bad := _first_bad(jax.tree.map(lambda x: jnp.isfinite(x).all(), state.params)):
         return f"parameter {bad} is not finite"
     names, values, grads, metrics = _replay(exp, state, batch)
     for name, finite in zip(names, values, strict=True):
         if not finite:
-            return f"loss is not finite; the first bad {name}"
+            return f"loss is not finite; the first non-finite {name}"
     if not jnp.isfinite(metrics["loss"]):
-        return "loss is not finite, though every layer's output is"
+        return "loss is not finite, but the output of every layer is"
     if bad := _first_bad(grads):
-        return f"gradient is not finite, first for {bad}, though the loss is {metrics['loss']:.4g}"
-    return "the gradient's norm overflows, though every gradient is finite"
+        return f"gradient of {bad} is not finite, but the loss is ({metrics['loss']:.4g})"
+    return "the gradient norm overflows, but every gradient is finite"
 
 
 def _first_bad(finite: Any) -> str | None:
@@ -47,12 +51,16 @@ def _is_float(x: Any) -> bool:
 def _replay(
     exp: Experiment, state: State, batch: dict[str, Any]
 ) -> tuple[list[str], list[bool], Any, dict[str, Any]]:
-    """Returns what the values are in the order of computation, whether each is finite in every part of the
-    batch and on every device, the same for the gradients, and the metrics of the step."""
+    """Repeats a step and checks its values.
+
+    Returns:
+      The names of the checked values in the order of computation; for each whether it is finite in every part
+      of the batch and on every device; the same for the gradients; and the metrics of the step.
+    """
     names: list[str] = []
 
     def watched(*args):
-        names.clear()  # it may be traced more than once
+        names.clear()  # this function may be traced more than once
         flags: list[jax.Array] = []
         trace = tracers.current_trace()
 
@@ -62,8 +70,8 @@ def _replay(
                 names.append(name)
                 flags.append(jnp.stack([jnp.isfinite(x).all() for x in values]).all().astype(jnp.float32))
 
-        def note(call, args, kwargs, context):
-            # A flag cannot leave the trace of a scan or of remat; the input of the next layer tells.
+        def check_layer(call, args, kwargs, context):
+            # A flag cannot leave the trace of a scan or remat; the input of the next layer is checked instead
             if context.method_name != "__call__" or tracers.current_trace() != trace:
                 return call(*args, **kwargs)
             name = "/".join(context.module.path) or "the model"
@@ -72,7 +80,7 @@ def _replay(
             check(f"layer is {name}", out)
             return out
 
-        with nn.intercept_methods(note):
+        with nn.intercept_methods(check_layer):
             loss, aux = exp.objective(*args)
         return loss, {**aux, "metrics": {"metrics": aux["metrics"], "finite": flags}}
 
@@ -81,7 +89,7 @@ def _replay(
 
         def step(state: State, batch: dict) -> tuple[State, dict]:
             grads, _, seen = gradients(state, batch)
-            # Flags are means over parts and devices.
+            # The flags were averaged over accumulation steps and devices.
             seen["finite"] = [x == 1.0 for x in seen["finite"]]
             return state, {**seen, "grads": jax.tree.map(lambda g: jnp.isfinite(g).all(), grads)}
 

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on the test views of its videos."""
+"""Evaluates a classifier on the test views of videos."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from vidjax.train.experiment import Experiment, evaluation_data
 def evaluate_variables(
     exp: Experiment, variables: Any, report_dir: epath.PathLike | None = None
 ) -> ClassificationResult:
-    """Evaluates `variables` on the evaluation videos of an experiment; on several hosts, each calls it.
+    """Evaluates `variables` on the evaluation split of an experiment. Every host must call this function.
 
     Args:
       exp: the experiment.
-      variables: on its mesh.
-      report_dir: where videos that cannot be read are listed.
+      variables: arrays on the mesh of the experiment.
+      report_dir: folder for bad_videos.jsonl, the list of unreadable videos.
 
     Raises:
-      UserError: see `vidjax.evals.classification.collect`; too many videos that cannot be read.
-      Stopped: a host was asked to stop.
+      UserError: too many unreadable videos; see also `vidjax.evals.classification.collect`.
+      Stopped: a host received a signal.
     """
     evals, source = exp.config.evals, exp.eval_source
     batches = eval_batches(

@@ -1,4 +1,4 @@
-"""From a config to the parts of an experiment: data, model, objective, optimizer, mesh."""
+"""Builds the parts of an experiment from a config: data, model, objective, optimizer and mesh."""
 
 import dataclasses
 import functools
@@ -45,22 +45,25 @@ from vidjax.train.step import make_train_step
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-    """What a config describes, built but not run.
+    """The parts of an experiment.
 
     Attributes:
       config: the resolved config.
       model: the linen module.
+      objective: the loss function, see `vidjax.objectives`.
       train_source, eval_source: the videos.
-      steps: updates in all; `steps_per_epoch` of them make an epoch.
-      schedule: step -> learning rate.
-      init: () -> a fresh State on the host's terms; traceable.
+      mesh: the device mesh.
+      steps: total number of updates.
+      steps_per_epoch: number of updates per epoch.
+      schedule: maps a step to its learning rate.
+      init: returns a newly initialized State; traceable.
       runner: compiles and runs the training step.
-      make_runner: compiles and runs another step in the same way, from a function (axis_name=None) -> step.
-      gradient_options: of `vidjax.train.step.make_gradients`, as in the training step.
-      groups: the counts of decayed and frozen parameters and of the parameter groups, in one line.
-      compiled: functions that evaluation compiles once, by name.
-      engine: evaluates on the mesh. Its outputs for `video` uint8 [B, V, T, H, W, C] (or a dict of streams)
-        are logits float32 [B, V, K]; of a pretraining model, see `vidjax.train.pretraining`.
+      make_runner: makes a runner for another step from a function (axis_name=None) -> step.
+      gradient_options: options of `vidjax.train.step.make_gradients` in the training step.
+      groups: one-line summary of the parameter groups with parameter counts.
+      engine: runs evaluation on the mesh. Maps `video` uint8 [B, V, T, H, W, C] (or a dict of streams) to
+        logits float32 [B, V, K]; for pretraining models, see `vidjax.train.pretraining`.
+      compiled: cache of compiled evaluation functions, by name.
     """
 
     config: ConfigDict
@@ -82,23 +85,23 @@ class Experiment:
 
     @functools.cached_property
     def probe_sources(self) -> tuple[Source, Source]:
-        """The labelled videos of the nearest-neighbor probe of pretraining, and those it classifies.
+        """The labeled videos of the nearest-neighbor probe of pretraining, and the videos to classify.
 
         Raises:
-          UserError: a class of the latter that the former has no video of.
+          UserError: a class of the latter has no labeled video.
         """
         limit = self.config.evals.probe_videos
         bank, test = (balanced(s, limit) for s in (self.train_source, self.eval_source))
         if unseen := sorted({r.label for r in test} - {r.label for r in bank}):
             names = ", ".join(test.class_names[i] for i in unseen[:5])
             raise UserError(
-                f"the nearest-neighbor probe is evaluated on classes that none of its {len(bank)} training "
-                f"videos has ({names}): raise evals.probe_videos, or leave those classes out"
+                f"none of the {len(bank)} training videos of the nearest-neighbor probe is of the classes "
+                f"{names}: raise evals.probe_videos, or remove these classes from the evaluation split"
             )
         return bank, test
 
     def abstract_state(self) -> State:
-        """Shapes and placement of the state; nothing is allocated."""
+        """Returns the shapes and shardings of the state, without allocating it."""
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             jax.eval_shape(self.init),
@@ -107,10 +110,10 @@ class Experiment:
 
 
 def build(config: ConfigDict) -> Experiment:
-    """Builds the experiment of a resolved config.
+    """Builds an experiment from a resolved config.
 
     Raises:
-      UserError: what the config asks for does not exist or does not fit together.
+      UserError: the config refers to something that does not exist, or its values are incompatible.
     """
     model, objective = build_model(config)
     train_source, eval_source = load_sources(config)
@@ -171,14 +174,14 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def batch_text(exp: Experiment) -> str:
-    """The effective batch and every factor of it, in a line."""
+    """Describes the effective batch size and its factors in one line."""
     c, repeats = exp.config, exp.config.data.repeats
     devices = exp.mesh.shape["data"] * exp.mesh.shape["fsdp"]
-    if c.parallel.mode == "pmap":  # there, a mesh is one host's
+    if c.parallel.mode == "pmap":  # the mesh spans one host only
         devices *= jax.process_count()
     clips = c.batch // (devices * c.parallel.accumulation)
     share = f"{clips} clips"
-    if repeats > 1:  # the clips of a video can fall to two devices
+    if repeats > 1:  # the clips of a video may be split over two devices
         share = f"{clips / repeats:g} videos x {repeats} clips of each"
     return (
         f"batch {c.batch} clips = {devices} devices x {share} x {c.parallel.accumulation} accumulation "
@@ -187,7 +190,7 @@ def batch_text(exp: Experiment) -> str:
 
 
 def memory_hint(config: ConfigDict) -> str:
-    """What to change in a config where a device runs out of memory, for the end of a message."""
+    """Suggests config changes against running out of memory, to append to an error message."""
     hint = f"lower batch ({config.batch}) or raise parallel.accumulation ({config.parallel.accumulation})"
     if "remat" in registry.fields(registry.spec(config.model.name).module):
         now = config.model.options.get("remat", "none")
@@ -196,7 +199,7 @@ def memory_hint(config: ConfigDict) -> str:
 
 
 def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
-    """A regex of the parameters that never change."""
+    """Returns a regex that matches the paths of frozen parameters, or None."""
     frozen = ["^trunk/"] if getattr(model, "frozen", False) else []
     if config.model.freeze_bn:
         shape = clip_shape(config.data)
@@ -206,7 +209,7 @@ def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
 
 
 def load_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """The training and the evaluation videos. Raises `UserError` where they do not go together."""
+    """Returns the training and evaluation videos. Raises `UserError` if they are incompatible."""
     data = config.data
     train, test = (
         load_source(data.name, split, **data.options) for split in (data.train_split, data.eval_split)
@@ -229,18 +232,18 @@ def load_sources(config: ConfigDict) -> tuple[Source, Source]:
 
 
 def balanced(source: Source, limit: int) -> Source:
-    """At most `limit` videos, equally many of each class, in the source's order."""
+    """Returns at most `limit` videos, balanced over classes, in the order of the source."""
     order = np.random.default_rng(0).permutation(len(source))
     labels = np.array([source[int(i)].label for i in order])
     by_label = np.argsort(labels, kind="stable")
-    rank = np.empty(len(labels), int)  # how many of its class come before a video
+    rank = np.empty(len(labels), int)  # number of preceding videos of the same class
     rank[by_label] = np.arange(len(labels)) - np.searchsorted(labels[by_label], labels[by_label])
     chosen = np.sort(order[np.argsort(rank, kind="stable")[:limit]])
     return ListSource(tuple(source[int(i)] for i in chosen), source.class_names)
 
 
 def evaluation_data(config: ConfigDict) -> ConfigDict:
-    """The data section with the size and the frames of the test views."""
+    """Returns the data section with the crop size and number of frames of the test views."""
     data = config.data.copy_and_resolve_references()
     data.size = config.evals.size or data.size
     data.frames = config.evals.frames or data.frames
@@ -248,23 +251,23 @@ def evaluation_data(config: ConfigDict) -> ConfigDict:
 
 
 def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.Module, Callable]:
-    """The model and objective of a config."""
+    """Returns the model and objective of a config."""
     name = config.model.name
     spec = registry.spec(name)
     if spec.modality == "rgb" and len(spec.input_shape) == 3:
-        raise UserError(f"{name} is an image model: train single_frame_{name} or late_fusion_{name} on video")
+        raise UserError(f"{name} is an image model: use single_frame_{name} or late_fusion_{name} for videos")
     options = config.model.options.to_dict()
     if (spec.task == "pretrain") != (config.objective.name == "mae"):
         raise UserError(
-            f"{name} is a model to {spec.task}, and objective.name is {config.objective.name}: masked "
-            "autoencoders are trained with mae, classifiers with classify"
+            f"objective.name={config.objective.name} does not fit {name}: use mae for masked autoencoders "
+            "and classify for classifiers"
         )
     modality = "features" if options.get("trunk", "") is None else spec.modality
     if modality != config.data.modality:
         raise UserError(
-            f"{name} takes {modality} and data.modality is {config.data.modality}: set data.modality="
-            f"{modality}, or take another model (of features: linear_probe, attentive_probe, or a recurrent "
-            "one with model.options.trunk=None)"
+            f"{name} takes {modality}, but data.modality is {config.data.modality}: set data.modality="
+            f"{modality}, or use another model (for features: linear_probe, attentive_probe, or a recurrent "
+            "model with model.options.trunk=None)"
         )
     model = create_model(name, num_classes, tiny=config.model.tiny, dtype=config.model.dtype, **options)
     objective = create_objective(**config.objective, **statistics(spec, config.data))
@@ -272,7 +275,7 @@ def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.
 
 
 def make_apply(config: ConfigDict, model: nn.Module, objective: Any) -> Callable[[Any, dict], Any]:
-    """What evaluation computes of a batch: (variables, batch) -> outputs, see `Experiment.engine`."""
+    """Returns the evaluation function (variables, batch) -> outputs, see `Experiment.engine`."""
     spec = registry.spec(config.model.name)
     if spec.task == "pretrain":
         return functools.partial(pretraining_outputs, model, objective, jax.random.PRNGKey(config.seed))
@@ -284,7 +287,7 @@ def make_apply(config: ConfigDict, model: nn.Module, objective: Any) -> Callable
 
     def logits(variables: Any, batch: dict) -> jax.Array:
         views = jax.tree.map(lambda x: x.swapaxes(0, 1), batch["video"])
-        return jax.lax.map(functools.partial(one_view, variables), views).swapaxes(0, 1)  # a view at a time
+        return jax.lax.map(functools.partial(one_view, variables), views).swapaxes(0, 1)  # one view at a time
 
     return logits
 
@@ -292,10 +295,11 @@ def make_apply(config: ConfigDict, model: nn.Module, objective: Any) -> Callable
 def pretraining_outputs(
     model: nn.Module, objective: Any, key: jax.Array, variables: Any, batch: dict
 ) -> dict:
-    """Loss and features of whole clips. The mask of a clip depends on its `index` alone.
+    """Computes the loss and features of clips. The mask of a clip depends only on its `index`.
 
     Returns:
-      `error` and `weight` float32 [B], whose sums over clips make the loss, and `features` float32 [B, D].
+      A dict of `error` and `weight`, float32 [B], and `features`, float32 [B, D]. The loss is the sum of
+      `error` divided by the sum of `weight`.
     """
     clip = normalize(batch["video"][:, 0], objective.mean, objective.std)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
@@ -306,7 +310,7 @@ def pretraining_outputs(
 
 
 def initial_state(exp: Experiment) -> State:
-    """A fresh state in its place, with the weights of `init.path` where one is given."""
+    """Returns a newly initialized state on the mesh, with the weights of `init.path` if it is set."""
     state = jax.jit(exp.init, out_shardings=exp.runner.state_shardings)()
     init = exp.config.init
     if init.path:

@@ -1,8 +1,8 @@
-"""Several processes as one run: how they join, notice a lost one, and end together.
+"""Multi-host runs: joining, detection of lost processes, and joint shutdown.
 
-Every process writes a heartbeat to the coordination service. Process 0 watches all of them, the others watch
-process 0. A process that fails publishes why before it exits. The others may be blocked in a collective that
-can never complete, so a thread prints the reason and ends them.
+Every process writes a heartbeat to the coordination service. Process 0 monitors all processes, the others
+monitor process 0. A process that fails publishes the reason before it exits. The others may be blocked in a
+collective that can never complete, so a thread prints the reason and exits the process.
 """
 
 import json
@@ -26,9 +26,9 @@ from jax.sharding import PartitionSpec as P
 from vidjax import interrupts
 from vidjax.errors import UserError
 
-LOST = 75  # exit code (EX_TEMPFAIL): another process was lost; a launcher can start the same command again
-_NEVER = 7 * 24 * 3600  # seconds; JAX's own heartbeat time-out ends in a stack dump, so ours must come first
-_SUSPECT = 5.0  # seconds of silence after which a process counts as lost once a collective has failed
+LOST = 75  # exit code (EX_TEMPFAIL) if another process was lost; a launcher can restart the same command
+_NEVER = 7 * 24 * 3600  # seconds; JAX's own heartbeat timeout ends in a stack dump, so ours must come first
+_SUSPECT = 5.0  # seconds without a heartbeat after which a process is lost, once a collective has failed
 _ALIVE, _FAILED = "vidjax/alive", "vidjax/failed"
 
 
@@ -46,19 +46,20 @@ def join(
     process: int | None = None,
     timeout: float = 60.0,
 ) -> None:
-    """Joins the other processes of a run and starts watching them.
+    """Joins the other processes of a run and starts monitoring them.
 
     Args:
-      coordinator: HOST:PORT of process 0; like the next two, None where the cluster environment provides it.
-      processes: how many processes there are.
-      process: the index of this one.
-      timeout: seconds to wait for the others to join, and seconds of silence after which one counts as lost.
+      coordinator: HOST:PORT of process 0. None detects this and the next two from the cluster environment.
+      processes: number of processes.
+      process: index of this process.
+      timeout: seconds to wait for the others to join, and seconds without a heartbeat after which a process
+        is considered lost.
 
     Raises:
-      UserError: arguments that do not describe a run, or a coordinator that cannot be reached in time.
+      UserError: invalid arguments, or the coordinator cannot be reached in time.
     """
     global _watch
-    # JAX's handler of SIGTERM would replace ours.
+    # The SIGTERM handler of JAX would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     services: list[_Service] = []
 
@@ -85,9 +86,9 @@ def join(
 
 
 def explain(error: BaseException) -> BaseException:
-    """The cause of the error that ends this process: itself, or the `HostLost` that it is a consequence of.
+    """Returns the root cause of an error: the error itself, or a `HostLost` if another process caused it.
 
-    An error of this process's own is published, so that the others end too. Call it once, before exiting.
+    An error of this process is published, so that the others stop too. Call this once, before exiting.
     """
     if _watch is None:
         return error
@@ -99,12 +100,12 @@ def explain(error: BaseException) -> BaseException:
 
 
 def joined() -> bool:
-    """Whether this process is one of several."""
+    """Returns whether this process has joined a multi-host run."""
     return _watch is not None
 
 
 class SharedFlag:
-    """Tells all hosts whether one of them has raised a flag, without making a device wait."""
+    """Shares a flag between all hosts without blocking the devices."""
 
     def __init__(self):
         mesh = Mesh(np.array(jax.devices()), ("devices",), axis_types=(AxisType.Auto,))
@@ -112,7 +113,7 @@ class SharedFlag:
         self._any = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
 
     def share(self, raised: bool) -> Callable[[], bool]:
-        """Dispatches this host's flag. Returns a function that waits for the flags of all."""
+        """Dispatches the flag of this host. Returns a function that waits for the result: any flag raised."""
         if jax.process_count() == 1:
             return lambda: raised
         local = np.full(jax.local_device_count(), raised, np.int32)
@@ -137,7 +138,7 @@ def _why_not_joined(error: Exception, coordinator: Any, processes: Any, process:
 
 
 class _Service:
-    """Starts `vidjax.train.coordinator`; stands in for the service that JAX would run in this process."""
+    """Runs `vidjax.train.coordinator` as a replacement for the service that JAX runs in this process."""
 
     def __init__(self, address: str, count: int, linger: float):
         numbers = map(str, (count, _NEVER, max(10, round(linger))))
@@ -146,7 +147,7 @@ class _Service:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a terminal's Ctrl-C is for the processes that need the service to stop
+            start_new_session=True,  # not stopped by Ctrl-C: the other processes need it to shut down
         )
         assert self._process.stdout  # a pipe, see above
         if self._process.stdout.readline() != "ready\n":
@@ -160,20 +161,20 @@ class _Service:
 
 
 class _Watch:
-    """Sends heartbeats and notices missing ones, on a thread of its own."""
+    """Sends heartbeats and detects missing ones, on a separate thread."""
 
     def __init__(self, timeout: float):
         self._me, self._count, self._timeout = jax.process_index(), jax.process_count(), timeout
         self._client: Any = distributed.global_state.client
-        self._beats: dict[int, tuple[str, float]] = {}  # the last one of each process, and when it was new
+        self._beats: dict[int, tuple[str, float]] = {}  # the last heartbeat of each process, and its time
         self._pause = min(timeout / 10, max(1.0, self._count / 50))  # thousands of processes write less often
-        self._suspicious = threading.Event()  # the main thread met an error and waits for its cause
+        self._suspicious = threading.Event()  # the main thread has an error and waits for its cause
         self._cause: HostLost | None = None
         self._found = threading.Event()
         threading.Thread(target=self._run, name="hosts", daemon=True).start()
 
     def cause(self) -> HostLost | None:
-        """Why a collective failed; None where every other process is alive."""
+        """Returns why a collective failed, or None if all other processes are alive."""
         self._suspicious.set()
         self._found.wait(min(_SUSPECT, self._timeout) + 3 * self._pause)
         return self._cause
@@ -189,7 +190,7 @@ class _Watch:
         row = {"process": process, "text": text, "code": code}
         try:
             self._client.key_value_set(f"{_FAILED}/first", json.dumps(row))
-        except Exception:  # another process was first, or the service is gone
+        except Exception:  # another process reported first, or the service is down
             return
 
     def _run(self) -> None:
@@ -200,15 +201,15 @@ class _Watch:
             try:
                 self._client.key_value_set(f"{_ALIVE}/{self._me}/beat", str(beat), allow_overwrite=True)
                 self._cause = self._failed() or self._silent(now)
-            except Exception:  # the service is gone, and process 0 with it
+            except Exception:  # the service is down, and process 0 with it
                 self._cause = self._lost(0, now)
             if self._cause is None:
                 time.sleep(self._pause)
         self._found.set()
         if self._suspicious.wait(3 * self._pause):
-            return  # the main thread ends the process
+            return  # the main thread exits the process
         print(f"vidjax: {self._cause}", file=sys.stderr, flush=True)
-        os._exit(self._cause.code)  # the main thread is in a collective that will not end
+        os._exit(self._cause.code)  # the main thread is blocked in a collective
 
     def _failed(self) -> HostLost | None:
         rows = [json.loads(value) for _, value in self._client.key_value_dir_get(_FAILED)]
@@ -217,7 +218,7 @@ class _Watch:
         return HostLost("process {process} {text}".format(**rows[0]), rows[0]["code"])
 
     def _silent(self, now: float) -> HostLost | None:
-        """Process 0 looks at all, the others at process 0, so that the traffic stays linear."""
+        """Checks heartbeats: process 0 those of all, the others only that of process 0 (linear traffic)."""
         rows = self._client.key_value_dir_get(_ALIVE if self._me == 0 else f"{_ALIVE}/0")
         for key, beat in rows:
             process = int(key.split("/")[-2])
@@ -235,7 +236,7 @@ class _Watch:
         if silence <= limit:
             return None
         return HostLost(
-            f"process {process} was lost, no sign of life for {silence:.0f} s: run the same command on all "
+            f"process {process} was lost, no heartbeat for {silence:.0f} s: run the same command on all "
             "hosts again to resume from the last checkpoint"
         )
 

@@ -1,4 +1,4 @@
-"""The training loop. There is one; a method is an objective, never another loop."""
+"""The training loop, shared by all models and objectives."""
 
 import contextlib
 import functools
@@ -39,26 +39,26 @@ Result = ClassificationResult | PretrainingResult
 def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
     """Trains a model, resuming from the latest checkpoint in `workdir` if there is one.
 
-    A run that was stopped at any moment and started again ends with the same parameters, bit for bit, as one
-    that was not, on the same devices. SIGTERM and Ctrl-C save before they end it.
+    Resuming is bit-identical: a run that was interrupted at any time ends with the same parameters as an
+    uninterrupted run on the same devices. SIGTERM and Ctrl-C save a checkpoint before exiting.
 
     Args:
-      config: resolved, see `vidjax.config`.
-      workdir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/, bad_videos.jsonl, and at the end
-        report.html, predictions.jsonl and result.npz, or, of a run without labels, pretraining.json and
-        reconstructions/.
+      config: a resolved config, see `vidjax.config`.
+      workdir: output folder for config.json, metrics.jsonl, tensorboard/, checkpoints/ and bad_videos.jsonl.
+        At the end, report.html, predictions.jsonl and result.npz are added, or pretraining.json and
+        reconstructions/ for pretraining.
 
     Returns:
-      The evaluation of the final weights; None where the run was asked to stop before its end.
+      The evaluation of the final weights, or None if the run was interrupted.
 
     Raises:
-      UserError: what a person can cause; see `vidjax.errors`.
+      UserError: an error that the user can fix, see `vidjax.errors`.
     """
     workdir = files.absolute(workdir)
     _check_workdir(workdir, config)
     exp = build(config)
     if registry.spec(config.model.name).task == "pretrain":
-        exp.probe_sources  # noqa: B018  raises now, and not at the first evaluation
+        exp.probe_sources  # noqa: B018  raise errors now instead of at the first evaluation
     lead = jax.process_index() == 0
     name = config.model.name + (" (tiny)" if config.model.tiny else "")
     with contextlib.ExitStack() as stack:
@@ -86,12 +86,12 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
             batches.set_state(meta["data"])
         writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, start, active=lead)))
         progress = stack.enter_context(Progress(name, exp.steps, start, active=lead))
-        progress.say(batch_text(exp))
-        progress.say(exp.groups)
+        progress.print(batch_text(exp))
+        progress.print(exp.groups)
         if batches.note:
-            progress.say(batches.note)
+            progress.print(batches.note)
         if start:
-            progress.say(f"resuming from step {start} of {exp.steps}")
+            progress.print(f"resuming from step {start} of {exp.steps}")
         run = _Run(exp, workdir, checkpoints, writer, progress, batches)
         result = run.steps(state, start, evaluate_first=meta.get("evaluate", False))
     if result is None:
@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
 
 
 class _Run:
-    """One pass through the steps, from wherever the last one ended."""
+    """Runs the steps of one process, starting from a new or restored state."""
 
     def __init__(self, exp, workdir, checkpoints, writer, progress, batches):
         self.exp: Experiment = exp
@@ -114,17 +114,18 @@ class _Run:
         self.progress: Progress = progress
         self.batches = batches
         self.skipped = 0
-        self.advised = False  # on what lowers the processor time of data
-        self.recent: list[tuple[int, dict, dict]] = []  # steps not yet known to be finite
+        self.advised = False  # whether advice on data loading was printed
+        self.recent: list[tuple[int, dict, dict]] = []  # steps that were not yet checked to be finite
         scale = statistics(registry.spec(exp.config.model.name), exp.config.data)
         prepare = functools.partial(normalize, **scale)
-        across = exp.config.parallel.mode == "pmap"  # there, a batch is one host's
-        self.precise_bn = make_precise_bn(exp.model, prepare, across, exp.mesh)
+        across_hosts = exp.config.parallel.mode == "pmap"  # each host has batches of its own
+        self.precise_bn = make_precise_bn(exp.model, prepare, across_hosts, exp.mesh)
 
     def steps(self, state: State, start: int, evaluate_first: bool) -> Result | None:
-        """Runs the steps after `start`. Returns the last evaluation, or None where it was asked to stop.
+        """Runs the steps after `start`. Returns the last evaluation, or None if interrupted.
 
-        The state of `start` is evaluated first where that was interrupted, or not written before a kill.
+        With `evaluate_first`, the state of `start` is evaluated first, because its evaluation was
+        interrupted.
         """
         exp, config = self.exp, self.exp.config
         total = exp.steps
@@ -137,16 +138,16 @@ class _Run:
                 saving.enter_context(interrupts.saving())
                 state, result = self.evaluate(state, start)
                 if result is None:
-                    return None  # the checkpoint is as it was
+                    return None  # the checkpoint is unchanged
             placed = exp.runner.place(state)
             device_batches: Iterator = prefetch_to_device(
                 self.batches, exp.runner.batch_sharding, config.data.prefetch
             )
             for step in range(start + 1, total + 1):
                 batch = watch.wait(device_batches)
-                stopping = stop.share(interrupts.requested())  # ahead of the step, so it does not wait for it
+                stopping = stop.share(interrupts.requested())  # before the step, so as not to wait for it
                 placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("video", "label")})
-                if step == start + 1:  # from here on there is something to save, and compiling is done
+                if step == start + 1:  # compilation is done, and there is progress to save
                     self.claim()
                     saving.enter_context(interrupts.saving())
                 interval.append(metrics)
@@ -175,33 +176,35 @@ class _Run:
                         )
                 if stopped:
                     self.checkpoints.wait()
-                    self.progress.say(f"stopped and saved at step {step}; run the same command to resume")
+                    self.progress.print(f"stopped and saved at step {step}; run the same command to resume")
                     return None
             self.checkpoints.wait()
         return result
 
     def claim(self) -> None:
-        """Makes the workdir this config's. A start that fails before its first step leaves it free."""
+        """Writes the config to the workdir, after the first step so that a failed start leaves no trace."""
         if jax.process_index() == 0:
             text = json.dumps(self.exp.config.to_dict(), indent=1)
             files.write(self.workdir / "config.json", text)
 
     def log(self, step: int, interval: list[dict], watch: Stopwatch) -> None:
-        """Writes the averages since the last log."""
+        """Writes the averages since the previous call."""
         fetched = jax.device_get(interval)
         values = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0] if k != "nonfinite"}
         values["lr"] = float(self.exp.schedule(step - 1))
         values.update(watch.read(self.exp.config.batch))
         self.writer.write(step, "train", values, step / self.exp.steps_per_epoch)
         self.progress.report(step, values)
-        seconds = values["step_time"] * len(interval)  # prefetched batches count when taken, so not a few
+        seconds = values["step_time"] * len(interval)  # short intervals are dominated by prefetched batches
         busy = values["decode_cpu"] > 0.2 and seconds > 2
         if busy and not self.advised and (advice := self.batches.advice()):
             self.advised = True
-            self.progress.say(f"{values['decode_cpu']:.0%} of the processor time goes into data: {advice}")
+            self.progress.print(
+                f"{values['decode_cpu']:.0%} of the CPU time is spent on data loading: {advice}"
+            )
 
     def check_finite(self, placed: Any, keep: int) -> None:
-        """Looks at all but the newest `keep` steps; one step behind, the device is never kept waiting."""
+        """Checks the losses of all but the latest `keep` steps. Lagging behind avoids blocking the device."""
         while len(self.recent) > keep:
             step, metrics, batch = self.recent.pop(0)
             count = int(metrics["nonfinite"])
@@ -210,16 +213,16 @@ class _Run:
             self.skipped = count
             ids = [self.exp.train_source[int(i)].id for i in np.ravel(_local(batch["index"]))]
             if self.exp.config.optimizer.nonfinite == "skip":
-                self.progress.say(f"step {step}: not finite, skipped: batch {', '.join(ids)}")
+                self.progress.print(f"step {step}: not finite, skipped: batch {', '.join(ids)}")
                 continue
             why = explain_nonfinite(self.exp, self.exp.runner.read(placed), batch)
             raise UserError(
-                f"step {step}: {why}; batch {', '.join(ids)}. The last checkpoint is good: lower "
-                "optimizer.lr, set optimizer.clip_norm, or optimizer.nonfinite=skip"
+                f"step {step}: {why}; batch {', '.join(ids)}. The last checkpoint is unaffected: lower "
+                "optimizer.lr, set optimizer.clip_norm, or set optimizer.nonfinite=skip"
             )
 
     def precise(self, state: State) -> State:
-        """The state with BatchNorm's statistics taken over `evals.precise_bn_batches` batches, if any."""
+        """Recomputes BatchNorm statistics from `evals.precise_bn_batches` batches, if set."""
         exp, config = self.exp, self.exp.config
         if not config.evals.precise_bn_batches or "batch_stats" not in state.model_state:
             return state
@@ -227,7 +230,7 @@ class _Run:
             exp.train_source,
             config.data,
             config.batch // config.parallel.accumulation,
-            config.seed + 1,  # other clips than the steps'
+            config.seed + 1,  # different clips than in training
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
@@ -239,8 +242,11 @@ class _Run:
             batches.close()
 
     def evaluate(self, state: State, step: int) -> tuple[State, Result | None]:
-        """Evaluates on the test videos and writes the metrics. The result is None where it was interrupted;
-        the state has the statistics of BatchNorm that were evaluated."""
+        """Evaluates on the test videos and writes the metrics.
+
+        Returns:
+          The state with the BatchNorm statistics used for evaluation, and the result, None if interrupted.
+        """
         precise = self.precise(state)
         try:
             if registry.spec(self.exp.config.model.name).task == "pretrain":
@@ -250,19 +256,19 @@ class _Run:
         except interrupts.Stopped:
             return state, None
         self.writer.write(step, "val", result.metrics, step / self.exp.steps_per_epoch)
-        shown = "  ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in result.metrics.items())
-        self.progress.say(f"step {step}: {shown}")
+        text = "  ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in result.metrics.items())
+        self.progress.print(f"step {step}: {text}")
         return precise, result
 
     def meta(self, step: int) -> dict[str, Any]:
-        """What a checkpoint says beside its arrays."""
+        """Returns the JSON metadata of a checkpoint."""
         source = self.exp.train_source
         return {
             "config": self.exp.config.to_dict(),
             "class_names": list(source.class_names),
             "fingerprint": source.fingerprint,
             "features": getattr(source, "origin", None),
-            # The iterator is ahead by what is prefetched; the next batch is that of the next step.
+            # The iterator is ahead because of prefetching; the next batch is that of the next step.
             "data": self.batches.get_state() | {"next_batch": step},
             "versions": {"vidjax": vidjax.__version__, "jax": jax.__version__},
             "commit": git_commit(),
@@ -288,7 +294,7 @@ def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
         old = json.loads(path.read_text()) if path.exists() else None
     except (OSError, ValueError) as e:
         raise UserError(f"cannot read {path} ({e}): use another --workdir, or remove the file") from None
-    # Resolved, an older config has the defaults of keys that came since.
+    # `resolve` adds the defaults of keys that are newer than the config.
     if old is not None and (changed := differences(resolve(old), config)):
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(changed)}): use another --workdir, or remove it"
@@ -297,4 +303,4 @@ def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
 
 def _check_data(meta: dict[str, Any], exp: Experiment) -> None:
     if meta["fingerprint"] != exp.train_source.fingerprint:
-        raise UserError("the training videos are not those this run began with: use another --workdir")
+        raise UserError("the training videos have changed since this run started: use another --workdir")

@@ -1,4 +1,4 @@
-"""Numbers as they come: JSON lines, TensorBoard, and a progress bar or plain lines on the terminal."""
+"""Logging of metrics to JSON lines and TensorBoard, and progress on the terminal."""
 
 import json
 import math
@@ -15,13 +15,13 @@ from etils import epath
 
 from vidjax import files
 
-REMOTE_PAUSE = 30.0  # seconds between two writes of metrics.jsonl to an object store
+REMOTE_PAUSE = 30.0  # minimum seconds between writes of metrics.jsonl to an object store
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.jsonl` and to TensorBoard files, in a workdir. Only host 0 writes.
+    """Appends rows to `metrics.jsonl` and TensorBoard files in a workdir. Only host 0 writes.
 
-    Rows later than `step`, left by a run that was killed after its last checkpoint, are dropped first.
+    Rows after `step`, written by a run that was killed after its last checkpoint, are removed first.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int, active: bool = True):
@@ -37,12 +37,12 @@ class MetricsWriter:
         self._board = tensorboardX.SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step)
 
     def write(self, step: int, split: str, values: Mapping[str, float], epoch: float) -> None:
-        """Writes one row; values that are not finite become null in the JSON."""
+        """Writes one row. Non-finite values become null in JSON."""
         if not self.active:
             return
         plain = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
         line = json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **plain}) + "\n"
-        if self._remote:  # where nothing can be appended, the whole file is written now and then
+        if self._remote:  # objects cannot be appended to, so rewrite the whole file periodically
             self._lines.append(line)
             if time.monotonic() - self._written > REMOTE_PAUSE or split != "train":
                 self._write_remote()
@@ -66,7 +66,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The rows of `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """Reads the rows of `metrics.jsonl`, without a truncated last line."""
     path = epath.Path(workdir) / "metrics.jsonl"
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -78,10 +78,10 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 class Stopwatch:
-    """Where the time of the training loop goes, since the last `read`.
+    """Measures throughput and the time spent on data loading since the last `read`.
 
     Args:
-      cpu_seconds: returns the processor time that was spent on making batches so far.
+      cpu_seconds: returns the total CPU time spent on data loading so far.
     """
 
     def __init__(self, cpu_seconds: Callable[[], float]):
@@ -95,7 +95,7 @@ class Stopwatch:
         self._start = time.perf_counter()
 
     def wait(self, iterator) -> Any:
-        """`next(iterator)`, its time counted as waiting for data."""
+        """Returns `next(iterator)` and counts its duration as waiting for data."""
         start = time.perf_counter()
         item = next(iterator)
         self.waited += time.perf_counter() - start
@@ -103,11 +103,16 @@ class Stopwatch:
         return item
 
     def read(self, batch: int) -> dict[str, float]:
-        """clips_per_s, step_time in seconds, data_wait as a share of the time; then starts again.
+        """Returns the measurements and restarts the stopwatch.
 
-        The wait is an upper bound of what data cost in time: the device may have been busy meanwhile.
-        `decode_cpu` is what it cost in processor time, as a share of all processors that the run may use:
-        where the CPU also computes the model, steps are slower by about that.
+        Args:
+          batch: clips per step.
+
+        Returns:
+          A dict of `clips_per_s`; `step_time` in seconds; `data_wait`, the fraction of the time spent waiting
+          for data (an upper bound, because the device may be busy meanwhile); and `decode_cpu`, the CPU time
+          of data loading as a fraction of all available processors. If the model also runs on the CPU, steps
+          are slower by about that fraction.
         """
         elapsed = time.perf_counter() - self._start
         steps = max(self.steps, 1)
@@ -121,12 +126,12 @@ class Stopwatch:
         return values
 
     def pause(self) -> "_Pause":
-        """A context whose time is not counted: evaluation, saving."""
+        """Returns a context manager that excludes its duration, such as evaluation or saving."""
         return _Pause(self)
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Returns the number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -142,7 +147,7 @@ class _Pause:
 
 
 class Progress:
-    """A bar on a terminal, a line per report elsewhere; silent on hosts other than 0."""
+    """Shows a progress bar on a terminal, and prints a line per report otherwise. Only active on host 0."""
 
     def __init__(self, name: str, total: int, step: int, active: bool = True):
         self.active, self.total = active, total
@@ -170,8 +175,7 @@ class Progress:
         self._bar.update(self._task, completed=step)
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows the newest averages: loss, accuracy, clips/s, step time, share of time waiting for data, and
-        share of processor time spent on it."""
+        """Shows the loss, accuracy, clips/s, step time, and the fractions of time and CPU spent on data."""
         accuracy = f"top-1 {values['top1']:.3f}  " if "top1" in values else ""
         text = (
             f"loss {values['loss']:.3f}  {accuracy}{values['clips_per_s']:.1f} clips/s  "
@@ -180,10 +184,10 @@ class Progress:
         )
         self._bar.update(self._task, text=text)
         if self._lines:
-            self.say(f"step {step}/{self.total}  {text}")
+            self.print(f"step {step}/{self.total}  {text}")
 
-    def say(self, line: str) -> None:
-        """A line of its own."""
+    def print(self, line: str) -> None:
+        """Prints a line above the progress bar."""
         if not self.active:
             return
         if self._lines:

@@ -1,4 +1,4 @@
-"""Optimizers, their parameter groups and learning-rate schedules, chosen by config."""
+"""Optimizers, parameter groups and learning-rate schedules."""
 
 import bisect
 import dataclasses
@@ -22,23 +22,21 @@ from vidjax.train.sharding import path_name
 
 
 def peak_lr(config: ConfigDict) -> float:
-    """The learning rate after warm-up: `lr`, or `lr * batch / lr_batch` (Goyal et al., arXiv:1706.02677)."""
+    """Returns the learning rate after warmup: `lr`, or `lr * batch / lr_batch` (Goyal et al., 1706.02677)."""
     rule = config.optimizer.lr_batch
     return config.optimizer.lr * (config.batch / rule if rule else 1.0)
 
 
 def create_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """Step -> learning rate, over `steps` updates: a linear warm-up, then the schedule.
+    """Creates a learning-rate schedule over `steps` updates, with linear warmup.
 
     Raises:
-      UserError: a warm-up that does not end before training does.
+      UserError: warmup is not shorter than training.
     """
     c, peak = config.schedule, peak_lr(config)
     warmup = round(c.warmup_epochs * steps_per_epoch)
     if warmup >= steps:
-        raise UserError(
-            f"schedule.warmup_epochs is {warmup} steps, training is {steps}: lower it or train longer"
-        )
+        raise UserError(f"schedule.warmup_epochs takes {warmup} of {steps} steps: lower it or train longer")
     if c.name == "cosine":
         after = optax.cosine_decay_schedule(peak, steps - warmup, alpha=c.end_lr)
     elif c.name == "step":
@@ -54,14 +52,14 @@ def create_schedule(config: ConfigDict, steps: int, steps_per_epoch: float) -> o
 def create_optimizer(
     config: ConfigDict, schedule: optax.Schedule, frozen: str | None = None
 ) -> optax.GradientTransformation:
-    """Gradient clipping, weight decay and the update rule, for the groups of `param_groups`.
+    """Creates the optimizer, with gradient clipping and the groups of `param_groups`.
 
-    SGD adds the weight decay to the gradient before the momentum, as PyTorch does; AdamW decouples it
-    (Loshchilov & Hutter, arXiv:1711.05101). RMSProp is TensorFlow's: `eps` under the root, the weight decay
-    in the gradient. Learning-rate scales apply to the whole update, weight decay included.
+    SGD adds the weight decay to the gradient before momentum, as PyTorch does; AdamW decouples it (Loshchilov
+    & Hutter, arXiv:1711.05101). RMSProp follows TensorFlow: `eps` is inside the square root, and the weight
+    decay is added to the gradient. Learning-rate scales apply to the whole update, including weight decay.
 
-    The structure of the optimizer state is that of the saved checkpoints: every transform but the update rule
-    is stateless, and its place in the chain depends only on which options are set.
+    Checkpoints depend on the structure of the optimizer state: all transforms except the update rule are
+    stateless, and their positions in the chain depend only on which options are set.
     """
     c, settings = config.optimizer, [settings for _, _, settings in _entries(config)]
     clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity()
@@ -92,13 +90,13 @@ def create_optimizer(
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """How one parameter is updated.
+    """The update settings of a parameter.
 
     Attributes:
-      name: of the entry of `optimizer.groups` that the parameter belongs to; None without one.
-      weight_decay: its weight decay.
-      lr: factor on the learning rate; an array [L] for the layers of stacked blocks.
-      frozen: whether it never changes.
+      name: name of its entry in `optimizer.groups`, or None.
+      weight_decay: weight decay.
+      lr: learning-rate factor; an array [L] for the layers of stacked blocks.
+      frozen: whether the parameter is frozen.
     """
 
     name: str | None
@@ -110,21 +108,20 @@ class Group:
 def param_groups(config: ConfigDict, params: Any, frozen: str | None = None) -> Any:
     """Returns a tree like `params` with the `Group` of each parameter.
 
-    Without `optimizer.groups`, biases and norms (fewer than two axes in one layer, stacked or not) have no
-    weight decay unless `decay_all`; `trunk_lr` and `layer_decay` scale learning rates by depth; parameters
-    whose path the regex `frozen` finds are frozen. `optimizer.groups` holds entries (name, regex, settings);
-    the first regex found in a path decides. Of its settings, `weight_decay` replaces the default, `lr`
-    multiplies the learning rate, and `frozen=True` freezes (not the running statistics of BatchNorm, which
-    `model.freeze_bn` keeps).
+    By default, biases and norms (parameters with fewer than two axes per layer) have no weight decay unless
+    `decay_all` is set, and `trunk_lr` and `layer_decay` scale learning rates by depth. `optimizer.groups`
+    contains entries (name, regex, settings); a parameter belongs to the first entry whose regex matches its
+    path. The setting `weight_decay` replaces the default, `lr` multiplies the learning rate, and
+    `frozen=True` freezes the parameters (but not the running statistics of BatchNorm, see `model.freeze_bn`).
 
     Args:
       config: the resolved config.
-      params: a tree of arrays or of their shapes.
-      frozen: see above.
+      params: a tree of arrays or abstract arrays.
+      frozen: regex of the paths of further frozen parameters.
 
     Raises:
-      UserError: a regex that is invalid or leaves its group empty, an unknown setting, `layer_decay` for a
-        model without an order of blocks, or `trunk_lr` for one without a classifier.
+      UserError: an invalid regex or one that leaves its group empty, an unknown setting, `layer_decay` for a
+        model without ordered blocks, or `trunk_lr` for a model without a classifier.
     """
     c = config.optimizer
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -146,12 +143,12 @@ def param_groups(config: ConfigDict, params: Any, frozen: str | None = None) -> 
 
 
 def frozen_params(config: ConfigDict, params: Any, frozen: str | None = None) -> Any:
-    """Returns a tree like `params` of bools: which parameters never change."""
+    """Returns a tree like `params` of bools: whether each parameter is frozen."""
     return jax.tree.map(lambda g: g.frozen, param_groups(config, params, frozen))
 
 
 def groups_text(config: ConfigDict, params: Any, frozen: str | None = None) -> str:
-    """Returns the parameter counts of each kind of update, in one line, for arrays or their shapes."""
+    """Summarizes the parameter groups with parameter counts in one line. `params` may be abstract."""
     c, scales = config.optimizer, []
     counts: Counter[str] = Counter()
     named: Counter[str] = Counter()
@@ -223,22 +220,22 @@ def _members(config: ConfigDict, names: Sequence[str]) -> dict[str, tuple[str, d
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
-    """The three paths of which some part is most like `pattern`."""
+    """Returns the three paths that have a part most similar to `pattern`."""
     plain = re.sub(r"[^\w/]", "", pattern)
 
-    def likeness(name: str) -> float:
+    def similarity(name: str) -> float:
         parts = {name, *name.split("/")}
         return max(difflib.SequenceMatcher(None, plain, part).ratio() for part in parts)
 
-    return heapq.nlargest(3, names, key=likeness)
+    return heapq.nlargest(3, names, key=similarity)
 
 
-# Blocks stacked for a scan, as `vidjax.layers.stacking` names them: axis 0 of their arrays is the layer.
+# Blocks stacked for a scan, see `vidjax.layers.stacking`; axis 0 of their arrays is the layer.
 _STACKED = re.compile(r"(^|/)\w*blocks/")
 
 
 def _own_rank(name: str, x: Any) -> int:
-    """Axes of a parameter in one layer."""
+    """Returns the number of axes of a parameter, without the layer axis of stacked blocks."""
     return x.ndim - bool(_STACKED.search(name))
 
 
@@ -256,9 +253,9 @@ def _weight_decay(config: ConfigDict, frozen: str | None) -> optax.GradientTrans
 
 
 def clip_each(bound: float) -> optax.GradientTransformation:
-    """Shrinks a tensor's gradient whose Euclidean norm is above `bound` to that norm (Keras's `clipnorm`).
+    """Clips the Euclidean norm of each tensor's gradient to `bound` (the `clipnorm` of Keras).
 
-    Each layer of stacked blocks is a tensor of its own.
+    Each layer of stacked blocks is clipped separately.
     """
 
     def clip(path: tuple, g: jax.Array) -> jax.Array:
@@ -280,11 +277,11 @@ def _scale_by_group(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def _depth_scales(config: ConfigDict, params: Any) -> Any:
-    """Returns a tree of factors on the learning rate: `layer_decay ** (layers above)`, and `trunk_lr` below
-    the classifier.
+    """Returns a tree of learning-rate factors for `layer_decay` and `trunk_lr`.
 
-    The layer-wise learning-rate decay of Clark et al. (ELECTRA, arXiv:2003.10555, section 3.1) as masked
-    autoencoders are fine-tuned.
+    The factor is `layer_decay ** (number of layers above)`, multiplied by `trunk_lr` for all parameters
+    except the classifier. Source: Clark et al., ELECTRA, arXiv:2003.10555, section 3.1, as used for
+    fine-tuning masked autoencoders.
     """
     c, model = config.optimizer, config.model.name
     layers, top = jax.tree.map(lambda _: 0, params), 0
@@ -292,7 +289,7 @@ def _depth_scales(config: ConfigDict, params: Any) -> Any:
         layers, top = layer_ids(params, model)
     head = jax.tree_util.tree_map_with_path(lambda path, _: bool(_HEAD.search(path_name(path))), params)
     if c.trunk_lr is not None and len(set(jax.tree.leaves(head))) == 1:
-        what = "nothing but a classifier" if jax.tree.leaves(head)[0] else "no classifier 'head'"
+        what = "only a classifier" if jax.tree.leaves(head)[0] else "no classifier 'head'"
         raise UserError(f"optimizer.trunk_lr does not fit {model}, which has {what}: leave it out")
     decay, trunk = (1.0 if x is None else x for x in (c.layer_decay, c.trunk_lr))
     return jax.tree.map(lambda layer, head: decay ** (top - layer) * (1.0 if head else trunk), layers, head)
@@ -303,35 +300,35 @@ _BLOCK = re.compile(
     r"(?:^|/)(?:slow_|fast_|time_|decoder_)?"
     r"(?:stage(?P<stage>\d+)_(?:block|nonlocal)(?P<number>\d+)|block(?P<single>\d+)|(?P<stacked>blocks))/"
 )
-# What ends a stage of SlowFast, after its blocks; and what begins one of Swin, before them.
+# Modules after the blocks of a stage (SlowFast), and before them (Swin).
 _STAGE_END, _STAGE_START = re.compile(r"(?:^|/)lateral_stage(\d+)/"), re.compile(r"(?:^|/)stage(\d+)_merge/")
 _FIRST = re.compile(
     r"(^|/)((slow_|fast_|lateral_)?stem|patch_|embed_norm|time_embed|type_embed|mask_token|decoder_embed|"
     r"(time_|decoder_)?(pos_embed|cls_token))"
 )
-# A second encoder or the decoder, whose blocks follow all blocks of the first.
+# A second encoder or a decoder, whose blocks follow all blocks of the first encoder.
 _SECOND = re.compile(r"^(decoder_|mask_token|time_(block|norm|cls_token|pos_embed))")
 _UNORDERED = re.compile(r"(^|[/_])(stage|block)s?\d*([/_]|$)")
 
 
 def layer_ids(params: Any, model: str) -> tuple[Any, int]:
-    """Returns the layer of each parameter, for layer decay, and the number of the top layer.
+    """Returns the layer index of each parameter, for layer decay, and the index of the top layer.
 
-    What comes before the blocks (patches, positions, the stem) is layer 0, the blocks are layers 1, 2, ... in
-    the order of computation, and what follows them (the last norm, the head) is the top layer. Blocks of
-    parallel streams (SlowFast's pathways, two-stream networks) share the layers. The blocks of a second
-    encoder follow those of the first (ViViT's factorized encoder, VTN, the decoder of a masked autoencoder);
-    what lies between two blocks belongs to the layer below it.
+    Modules before the blocks (patch and position embeddings, stem) are layer 0, the blocks are layers 1, 2,
+    ... in the order of computation, and modules after them (last norm, head) are the top layer. Blocks of
+    parallel streams (SlowFast pathways, two-stream networks) share layer indices. The blocks of a second
+    encoder (ViViT factorized encoder, VTN) or of a decoder follow those of the first. Modules between two
+    blocks belong to the layer below.
 
     Args:
-      params: a tree of arrays or of their shapes.
-      model: its name, for messages.
+      params: a tree of arrays or abstract arrays.
+      model: name of the model, for error messages.
 
     Returns:
-      A tree of numbers, of arrays [L] for stacked blocks; and the top layer.
+      A tree of layer indices, with arrays [L] for stacked blocks, and the index of the top layer.
 
     Raises:
-      UserError: a model without numbered blocks, or with one that is in no order with the others.
+      UserError: the model has no numbered blocks, or blocks whose order is unknown.
     """
     flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
     in_trunk = {name.startswith("trunk/") for name in flat if _BLOCK.search(name)}
@@ -340,7 +337,7 @@ def layer_ids(params: Any, model: str) -> tuple[Any, int]:
         return int(not name.startswith("trunk/") if len(in_trunk) == 2 else bool(_SECOND.search(name)))
 
     def keys(name: str, x: Any) -> list[tuple]:
-        """Where the parameter is: (phase, stage, number), one for each layer of stacked blocks."""
+        """Returns the position (phase, stage, number) of a parameter, one per layer of stacked blocks."""
         if _HEAD.search(name):
             return [(math.inf, math.inf, math.inf)]
         m, p = _BLOCK.search(name), phase(name)
@@ -355,7 +352,7 @@ def layer_ids(params: Any, model: str) -> tuple[Any, int]:
         if _FIRST.search(name):
             return [(p, -1, -1)]
         if _UNORDERED.search(name):
-            raise UserError(f"optimizer.layer_decay: the depth of {name} in {model} is not known; {_INSTEAD}")
+            raise UserError(f"optimizer.layer_decay: the depth of {name} in {model} is unknown; {_INSTEAD}")
         return [(p, math.inf, math.inf)]
 
     places = {name: keys(name, x) for name, x in flat.items()}
@@ -372,4 +369,4 @@ def layer_ids(params: Any, model: str) -> tuple[Any, int]:
     return jax.tree_util.tree_map_with_path(layer, params), top
 
 
-_INSTEAD = "leave it out, or scale learning rates by optimizer.groups"
+_INSTEAD = "leave it out, or scale learning rates with optimizer.groups"

@@ -1,8 +1,8 @@
-"""Precise BatchNorm: statistics of many batches under the weights of now, for evaluation.
+"""Precise BatchNorm: recomputes the statistics from many batches with the current weights.
 
-Running averages mix the statistics of weights long gone. Wu & Johnson, "Rethinking 'Batch' in BatchNorm",
-arXiv:2105.07576, section 3, as in the recipes of SlowFast: each batch is normalised by its own statistics,
-and their means and total variances are pooled.
+Running averages lag behind, because they mix statistics of earlier weights. Source: Wu & Johnson, "Rethinking
+'Batch' in BatchNorm", arXiv:2105.07576, section 3, as used by SlowFast. Each batch is normalized by its own
+statistics, and the means and total variances of all batches are pooled.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,19 +24,20 @@ def make_precise_bn(
     across_hosts: bool = False,
     mesh: Mesh | None = None,
 ) -> Callable[[Mapping[str, Any], Iterable[Any]], dict[str, Any]]:
-    """Builds `collections = precise_bn(variables, clips)`: the statistics over `clips`, equal to those of all
-    of them at once with a group for each batch. Make it once: it is compiled once for all its calls.
+    """Makes a function `collections = precise_bn(variables, clips)` that recomputes BatchNorm statistics.
+
+    The function is compiled on its first call, so reuse it.
 
     Args:
       model: a linen module with BatchNorm.
-      prepare: from a batch to what the model takes, on the device.
-      across_hosts: whether each host has batches of its own, whose statistics are pooled as well.
-      mesh: the mesh that the batches are on, for kernels that partition themselves.
+      prepare: converts a batch to the input of the model, on the device.
+      across_hosts: whether to pool the statistics of all hosts, if each has batches of its own.
+      mesh: the mesh of the batches, as required by kernels with custom partitioning.
 
     Returns:
-      A function of variables (params and the other collections; the old statistics are not used) and clips
-      (batches of inputs of one size, at least one), to the collections beside params with new batch_stats,
-      each array where the old one was.
+      A function of variables (params and the other collections, whose statistics are ignored) and clips (one
+      or more batches of equal size). It returns the collections except params, with new batch_stats that keep
+      the sharding of the old ones.
     """
 
     def measure(variables: Mapping[str, Any], clip: Any, key: jax.Array) -> Any:
@@ -56,7 +57,7 @@ def make_precise_bn(
             new = measure(variables, clip, jax.random.fold_in(rng, i))
             pooled = new if pooled is None else _pool(pooled, new, i + 1)
         if pooled is None:
-            raise ValueError("no batch to take statistics of")
+            raise ValueError("precise BatchNorm needs at least one batch")
         if across_hosts and jax.process_count() > 1:
             hosts = multihost_utils.process_allgather(pooled)
             pooled = jax.tree.map(lambda x: x[0], hosts)
@@ -71,13 +72,13 @@ def make_precise_bn(
 
 @jax.jit
 def _pool(old: Any, new: Any, count: jax.Array) -> Any:
-    """Mean and variance of `count - 1` parts and another one of the same size (Chan et al., 1979)."""
+    """Pools the statistics of `count - 1` batches with those of another one (Chan et al., 1979)."""
     if isinstance(old, Mapping) and "mean" not in old:
         return {k: _pool(old[k], new[k], count) for k in old}
-    apart = new["mean"] - old["mean"]
+    delta = new["mean"] - old["mean"]
     return {
-        "mean": old["mean"] + apart / count,
+        "mean": old["mean"] + delta / count,
         "var": old["var"]
         + (new["var"] - old["var"]) / count
-        + jnp.square(apart) * (count - 1) / jnp.square(jnp.float32(count)),
+        + jnp.square(delta) * (count - 1) / jnp.square(jnp.float32(count)),
     }

@@ -1,4 +1,4 @@
-"""Evaluation of pretraining: its loss, a nearest-neighbor probe of the features, and reconstructions."""
+"""Evaluates pretraining: loss, nearest-neighbor probe of the features, and reconstructions."""
 
 import functools
 import io
@@ -19,27 +19,28 @@ from vidjax.evals.reconstruction import PANELS, animation, reconstruct, sheet
 from vidjax.train.experiment import Experiment, balanced
 from vidjax.train.sharding import in_mesh, mesh_hosts
 
-SHOWN = 4  # clips in the pictures
+SHOWN = 4  # clips in the images of reconstructions
 
 
 def evaluate_pretraining(
     exp: Experiment, variables: Any, workdir: epath.PathLike | None, step: int
 ) -> PretrainingResult:
-    """Loss, kNN accuracy and health of the features; pictures in WORKDIR/reconstructions.
+    """Computes the loss, kNN accuracy, and feature statistics, and draws reconstructions.
 
-    The labels of the training split's videos (`evals.probe_videos` of them at most, as many of each class)
-    serve as the bank of a weighted k-nearest-neighbor classifier of the evaluation split. A clip's mask is
-    drawn from the seed and the clip's number, so results do not depend on the batch size or the mesh.
+    A weighted k-nearest-neighbor classifier predicts the evaluation split from at most `evals.probe_videos`
+    training videos, balanced over classes. The mask of a clip is sampled from the seed and the index of the
+    clip, so the results are independent of the batch size and the mesh. Reconstructions are written to
+    WORKDIR/reconstructions.
     """
     bank, test = exp.probe_sources
-    known = _embed(exp, variables, bank)
-    asked = _embed(exp, variables, test)
-    scores = knn_predict(known["features"], known["label"], asked["features"], len(test.class_names))
+    keys = _embed(exp, variables, bank)
+    queries = _embed(exp, variables, test)
+    scores = knn_predict(keys["features"], keys["label"], queries["features"], len(test.class_names))
     metrics = {
-        "loss": float(asked["error"].sum() / asked["weight"].sum()),
-        "knn_top1": float((scores.argmax(1) == asked["label"]).mean()),
-        "feature_std": feature_std(asked["features"]),
-        "effective_rank": effective_rank(asked["features"]),
+        "loss": float(queries["error"].sum() / queries["weight"].sum()),
+        "knn_top1": float((scores.argmax(1) == queries["label"]).mean()),
+        "feature_std": feature_std(queries["features"]),
+        "effective_rank": effective_rank(queries["features"]),
     }
     if workdir is not None:
         _draw(exp, variables, test, epath.Path(workdir) / "reconstructions", step)
@@ -47,7 +48,7 @@ def evaluate_pretraining(
 
 
 def _embed(exp: Experiment, variables: Any, source: Source) -> dict[str, np.ndarray]:
-    """`pretraining_outputs` and labels of a source's readable videos, in their order, in float64."""
+    """Returns `pretraining_outputs` in float64 and labels of the readable videos of a source, in order."""
     evals = exp.config.evals
     size = exp.engine.batch_size(min(len(source), evals.batch or exp.config.batch))
     hosts = dict(host=jax.process_index(), hosts=exp.engine.hosts)
@@ -58,13 +59,13 @@ def _embed(exp: Experiment, variables: Any, source: Source) -> dict[str, np.ndar
         parts.append({k: v[batch["mask"]] for k, v in rows.items()})
     joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     if not len(joined["index"]):
-        raise UserError("none of the probe's videos can be read")
+        raise UserError("none of the videos of the nearest-neighbor probe can be read")
     order = np.argsort(joined["index"])
     return {k: v[order] if k == "label" else v[order].astype(np.float64) for k, v in joined.items()}
 
 
 def _draw(exp: Experiment, variables: Any, source: Source, folder: epath.Path, step: int) -> None:
-    """step_N.png, clips below each other, and step_N.gif. All hosts compute, the first one writes."""
+    """Writes reconstructions to step_N.png and step_N.gif. All hosts compute, host 0 writes."""
     together = mesh_hosts(exp.mesh)
     host = jax.process_index() if together > 1 else 0
     size = exp.engine.batch_size(SHOWN) * together // exp.engine.hosts
@@ -86,7 +87,7 @@ def _draw(exp: Experiment, variables: Any, source: Source, folder: epath.Path, s
 
 
 def _reconstruct(exp: Experiment) -> Any:
-    """(variables, batch) -> the panels of its first clips, and which of them are valid, on every host."""
+    """Returns a function (variables, batch) -> panels of the first clips and their validity, on all hosts."""
     if "reconstruct" not in exp.compiled:
         objective = exp.objective
         run = functools.partial(

@@ -25,29 +25,29 @@ def report_runs(
     table: Sequence[Mapping[str, Any]] | None = None,
     note: str = "",
 ) -> None:
-    """Writes one report over the finished runs in `workdirs`, named; the example clips are the last one's.
+    """Writes a report on the finished runs in `workdirs`, with example clips of the last run.
 
-    Runs without labels have curves and reconstructions; so has a run that starts from one in `init.path`.
+    Pretraining runs show curves and reconstructions, and so do runs initialized from one by `init.path`.
 
     Args:
-      path: of the HTML file.
-      title: its heading.
-      workdirs: run name -> folder with metrics.jsonl, config.json and result.npz or pretraining.json, of one
-        test split.
+      path: path of the HTML file.
+      title: title of the report.
+      workdirs: maps the name of a run to its folder with metrics.jsonl, config.json, and result.npz or
+        pretraining.json. All runs must have the same test split.
       source: the evaluated videos.
-      data: the config's data section, for the examples.
-      table: rows to put first; where None, what was measured of the runs without labels.
-      note: a paragraph beneath the title.
+      data: the data section of the config, for the examples.
+      table: rows of the first table; None uses the metrics of the pretraining runs.
+      note: a paragraph below the title.
     """
     workdirs = {n: epath.Path(w) for n, w in workdirs.items()}
-    unlabelled = {
+    pretraining = {
         n: w / "pretraining.json" for n, w in workdirs.items() if (w / "pretraining.json").is_file()
     }
     results = {
-        n: ClassificationResult.load(w / "result.npz") for n, w in workdirs.items() if n not in unlabelled
+        n: ClassificationResult.load(w / "result.npz") for n, w in workdirs.items() if n not in pretraining
     }
     if table is None:
-        rows = {n: json.loads(file.read_text()) for n, file in unlabelled.items()}
+        rows = {n: json.loads(file.read_text()) for n, file in pretraining.items()}
         table = [{"run": n} | {k.replace("_", " "): v for k, v in row.items()} for n, row in rows.items()]
     last = list(workdirs)[-1]
     config = json.loads((workdirs[last] / "config.json").read_text())
@@ -70,7 +70,7 @@ def report_runs(
 
 
 def _newest(name: str, folder: epath.Path) -> list[Reconstruction]:
-    """The last pictures of a run, if it has any."""
+    """Returns the latest reconstructions of a run, if any."""
     files = {int(p.stem.removeprefix("step_")): p for p in folder.glob("step_*.png")}
     if not files:
         return []
@@ -79,13 +79,15 @@ def _newest(name: str, folder: epath.Path) -> list[Reconstruction]:
 
 
 def pick_examples(source: Source, data: Any, result: ClassificationResult, n: int = 12) -> list[Example]:
-    """Up to `n` test clips with their top-5: the surest mistakes, and right ones of many classes. None of
-    features, which are nothing to see."""
+    """Returns up to `n` test clips with their top-5 classes, or none for cached features.
+
+    Half of them are the most confident mistakes, the rest are correct predictions of various classes.
+    """
     if data.modality == "features":
         return []
     wrong = result.predictions != result.labels
-    sure = result.log_probs.max(-1)
-    mistakes = [int(i) for i in np.argsort(-sure) if wrong[i]][: n // 2]
+    confidence = result.log_probs.max(-1)
+    mistakes = [int(i) for i in np.argsort(-confidence) if wrong[i]][: n // 2]
     right = [int(i) for i in np.argsort(result.labels, kind="stable") if not wrong[i]]
     spread = np.linspace(0, len(right) - 1, min(len(right), n - len(mistakes))).astype(int)
     chosen = mistakes + [right[i] for i in spread]

@@ -1,4 +1,4 @@
-"""Where arrays live: the mesh, and a table from parameter paths to partition specs."""
+"""The device mesh, and sharding of parameters by rules that map paths to partition specs."""
 
 import difflib
 import functools
@@ -15,16 +15,16 @@ from jax.sharding import PartitionSpec as P
 from vidjax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))  # the batch axis is cut over both; only parameters are cut over "fsdp" alone
+BATCH = P(("data", "fsdp"))  # batches are sharded over both axes; "fsdp" also shards parameters
 
 
 def create_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over `devices`, or all of them; one size may be -1, for what the others leave.
+    """Creates a mesh over `devices`, by default all. One size may be -1, for all remaining devices.
 
     Raises:
-      UserError: sizes that do not multiply to the number of devices.
+      UserError: the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -40,7 +40,7 @@ def create_mesh(
 
 
 def in_mesh(mesh: Mesh, fn: Callable) -> Callable:
-    """`fn`, traced with `mesh` as its context, which kernels that partition themselves need."""
+    """Wraps `fn` to be traced with `mesh` as context, as required by kernels with custom partitioning."""
 
     @functools.wraps(fn)
     def wrapped(*args: Any) -> Any:
@@ -51,34 +51,35 @@ def in_mesh(mesh: Mesh, fn: Callable) -> Callable:
 
 
 def mesh_hosts(mesh: Mesh) -> int:
-    """How many processes have devices in `mesh`: all of them, or under `pmap` one."""
+    """Returns the number of processes with devices in `mesh`: all of them, or one under `pmap`."""
     return len({d.process_index for d in mesh.devices.flat})
 
 
 def batch_multiple(mesh: Mesh, hosts: int) -> int:
-    """What a global batch that `hosts` processes share must be a multiple of."""
+    """Returns the number that must divide a global batch shared by `hosts` processes."""
     devices = mesh.shape["data"] * mesh.shape["fsdp"] * hosts // mesh_hosts(mesh)
     return math.lcm(devices, hosts)
 
 
 def path_name(path: tuple) -> str:
-    """A pytree path as "stage1_block0/conv1/kernel"."""
+    """Formats a pytree path as "stage1_block0/conv1/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) -> Any:
-    """Shardings for a tree of arrays, or of their shapes.
+    """Returns the shardings of a tree of arrays or abstract arrays.
 
     Args:
-      state: a tree whose paths end in those of the parameters; optimizer moments follow their parameter.
-      mesh: from `create_mesh`.
-      rules: (regex, spec) pairs; the first regex found in a path decides, and what none finds is replicated.
-        A spec is one mesh axis, tuple of axes, or None per dimension; or "fsdp": the largest dimension that
-        the axis divides.
+      state: a tree whose paths end with those of the parameters, so that optimizer moments are sharded like
+        their parameters.
+      mesh: the mesh, see `create_mesh`.
+      rules: (regex, spec) pairs. The first regex that matches a path applies; other arrays are replicated. A
+        spec is a mesh axis, a tuple of axes, or None for each dimension; or "fsdp", which shards the largest
+        divisible dimension over that axis.
 
     Raises:
-      UserError: a regex that does not compile or matches nothing, a spec with an unknown axis, too many
-        dimensions, or a dimension that the axis does not divide.
+      UserError: a regex that is invalid or matches no path, or a spec with an unknown axis, too many
+        dimensions, or a dimension that is not divisible.
     """
     for pattern, _ in rules:
         try:
@@ -89,7 +90,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
     def place(path, x):
         name = path_name(path)
         for pattern, spec in rules:
-            # Counters and the like sit beside the moments; they have no axis to cut.
+            # Scalars, such as the step counts in the optimizer state, cannot be sharded.
             if x.ndim and re.search(pattern, name):
                 return NamedSharding(mesh, _spec(name, x.shape, spec, mesh))
         return NamedSharding(mesh, P())
@@ -131,7 +132,7 @@ def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> P:
 
 
 def check_batch(batch: int, mesh: Mesh, accumulation: int, hosts: int) -> None:
-    """Raises `UserError` where `batch` videos cannot be dealt out evenly."""
+    """Raises `UserError` if a batch is not divisible over devices, accumulation steps and hosts."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"] * accumulation
     if batch % ways or batch % hosts:
         good = math.lcm(ways, hosts)
@@ -142,11 +143,11 @@ def check_batch(batch: int, mesh: Mesh, accumulation: int, hosts: int) -> None:
 
 
 class JitRunner:
-    """Runs a step by `jit` over a mesh; the state is donated and keeps its placement.
+    """Runs a step with `jit` over a mesh. The state is donated and keeps its sharding.
 
     Attributes:
-      state_shardings: where the state lives.
-      batch_sharding: where a batch lives.
+      state_shardings: shardings of the state.
+      batch_sharding: sharding of a batch.
     """
 
     def __init__(self, step: Callable, mesh: Mesh, shardings: Any):
@@ -160,18 +161,18 @@ class JitRunner:
         )
 
     def place(self, state: Any) -> Any:
-        """From a state of `state_shardings` to what `step` takes."""
+        """Converts a state with `state_shardings` to the input of `step`."""
         return state
 
     def read(self, state: Any) -> Any:
-        """And back."""
+        """Converts the output of `step` to a state with `state_shardings`."""
         return state
 
 
 class PmapRunner:
-    """Runs a step by `pmap`: a copy of the state on every device, the batch dealt out over them.
+    """Runs a step with `pmap`: the state is replicated and the batch is sharded over devices.
 
-    The step must have been made with `axis_name=PmapRunner.AXIS`. Same methods as `JitRunner`.
+    The step must be made with `axis_name=PmapRunner.AXIS`. Has the same methods as `JitRunner`.
     """
 
     AXIS = "devices"
@@ -197,5 +198,5 @@ class PmapRunner:
 
 
 def _first(copies: jax.Array) -> jax.Array:
-    """The copy of this host's first device, without a computation over all."""
+    """Returns the copy on the first device of this host, without communication."""
     return copies.addressable_shards[0].data[0]

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from vidjax.registry import InputShape, dummy_input
 
 
 class State(flax.struct.PyTreeNode):
-    """Everything a step reads and writes.
+    """The training state, input and output of a step.
 
     Attributes:
-      step: int32, updates done; the random key of a step is `fold_in(rng, step)`.
-      params: trained parameters, float32.
-      model_state: the model's other collections, e.g. batch_stats.
-      opt_state: of the optax transformation.
+      step: int32, number of updates; the random key of a step is `fold_in(rng, step)`.
+      params: parameters, float32.
+      model_state: the other collections of the model, such as batch_stats.
+      opt_state: state of the optax transformation.
       ema: exponential moving average of `params`, or None.
-      rng: uint32 [2].
-      nonfinite: int32, steps whose loss or gradient was not finite.
+      rng: random key, uint32 [2].
+      nonfinite: int32, number of steps with a non-finite loss or gradient.
     """
 
     step: jax.Array
@@ -34,14 +34,14 @@ class State(flax.struct.PyTreeNode):
 
     @property
     def eval_variables(self) -> dict[str, Any]:
-        """The variables to evaluate with: averaged parameters where there are any."""
+        """The variables for evaluation, with the averaged parameters if `ema` is not None."""
         return {"params": self.params if self.ema is None else self.ema, **self.model_state}
 
 
 def init_state(
     model: nn.Module, tx: optax.GradientTransformation, seed: int, shape: InputShape, ema: bool
 ) -> State:
-    """A fresh state, for one input of `shape`. Pure: jit it, or look at it with `eval_shape`."""
+    """Returns a newly initialized state for inputs of `shape`. Pure, for use with `jit` or `eval_shape`."""
     init_rng, rng = jax.random.split(jax.random.PRNGKey(seed))
     variables = model.init(init_rng, dummy_input(shape, make=jnp.zeros))
     params = variables.pop("params")

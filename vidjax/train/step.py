@@ -1,4 +1,4 @@
-"""The training step: one pure function, under `jit` over a mesh or under `pmap`."""
+"""The training step, a pure function for `jit` over a mesh or for `pmap`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,17 +23,16 @@ def make_gradients(
     frozen: Callable[[Any], Any] | None = None,
     axis_name: str | None = None,
 ) -> Callable[[State, dict], tuple[Any, Any, Metrics]]:
-    """Builds `grads, model_state, metrics = gradients(state, batch)`, the forward and backward passes of the
-    step that `state` is about to take.
+    """Makes the forward and backward pass `grads, model_state, metrics = gradients(state, batch)`.
 
-    Gradients and metrics are means over the batch. With `accumulation` the batch is cut into that many equal
-    parts, run one after another; BatchNorm's running statistics then move once per part, as they would in
-    successive steps. See `make_train_step` for the arguments.
+    Gradients and metrics are means over the batch. With `accumulation`, the batch is split into that many
+    equal parts that are processed in sequence; the running statistics of BatchNorm are updated once per part.
+    See `make_train_step` for the arguments.
     """
 
     def loss_and_grads(state: State, model_state: Any, batch: dict, rng: jax.Array):
         def loss(params):
-            if frozen is not None:  # no backward pass, and zeros for the gradient
+            if frozen is not None:  # skips their backward pass; their gradients are zero
                 params = jax.tree.map(
                     lambda p, fixed: jax.lax.stop_gradient(p) if fixed else p, params, frozen(params)
                 )
@@ -50,7 +49,7 @@ def make_gradients(
         if accumulation == 1:
             model_state, (grads, metrics) = loss_and_grads(state, state.model_state, batch, rng)
         else:
-            # Rows are dealt out in turn, so that every device works on a share of every part.
+            # Interleave the rows, so that every part is distributed over all devices.
             parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
             model_state, stacked = jax.lax.scan(
                 lambda carry, part: loss_and_grads(state, carry, *part),
@@ -74,25 +73,24 @@ def make_train_step(
     nonfinite: str = "stop",
     **options: Any,
 ) -> Callable[[State, dict], tuple[State, Metrics]]:
-    """Builds `state, metrics = step(state, batch)`.
+    """Makes a training step `state, metrics = step(state, batch)`.
 
     Args:
-      objective: see `vidjax.objectives`.
+      objective: the loss function, see `vidjax.objectives`.
       model: the linen module.
       tx: the optax transformation.
-      ema: decay of the averaged parameters; None keeps none.
-      nonfinite: what happens when the loss or the gradient norm is not finite. "skip" continues with the
-        next batch and unchanged weights; "stop" freezes the whole state from this step on, for the loop to
-        see.
-      **options: of `make_gradients`:
-        accumulation: forward and backward passes per update.
-        freeze_bn: whether BatchNorm normalizes with its running statistics and leaves them as they are.
-        frozen: from the parameters to a tree of bools: those that get no gradient. They do not count in the
-          gradient norm.
+      ema: decay of the averaged parameters, or None for no averaging.
+      nonfinite: action on a non-finite loss or gradient norm. "skip" continues with the next batch and
+        unchanged parameters; "stop" leaves the state unchanged from this step on, so that the loop can stop.
+      **options: options of `make_gradients`:
+        accumulation: gradient accumulation steps per update.
+        freeze_bn: whether BatchNorm normalizes with its running statistics and does not update them.
+        frozen: maps parameters to a tree of bools: those without gradient, which are not part of the gradient
+          norm.
         axis_name: the mapped axis under `pmap`; None under `jit`, where arrays are global.
 
     Returns:
-      The step. Its metrics hold those of the objective, `grad_norm`, and `nonfinite`, the count so far.
+      The step. Its metrics are those of the objective, `grad_norm`, and `nonfinite`, the count so far.
     """
     gradients = make_gradients(objective, model, **options)
 
@@ -104,7 +102,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         averaged = state.ema
         if ema is not None:
-            # Early on the average is young: its decay grows as 1 - 9 / (step + 10), up to `ema`.
+            # The decay grows as 1 - 9 / (step + 10) up to `ema`, so that early averages are not biased.
             decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
             averaged = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.ema, params)
         new = state.replace(
