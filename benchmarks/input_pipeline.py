@@ -1,14 +1,14 @@
-"""What one core makes of a video file: clips per second by stage, and beside other readers.
+"""Measures video loading on one core: clips per second by stage, and compared with other readers.
 
     python benchmarks/input_pipeline.py [--video FILE] [--frames 16] [--stride 2] [--clips 40] [--rounds 5]
 
-Without --video it writes one: 340x256, H.264, 10 s at 30 fps, the form in which Kinetics is usually stored.
-Clips start at random; all readers take the same ones. Everything runs on one core, on which the process is
-pinned, and every reader decodes with one thread and opens the file anew for each clip, as in training.
+Without --video, a video is generated in the format in which Kinetics is usually stored: 340x256, H.264, 10 s
+at 30 fps. All readers load the same clips with random starts. The process is pinned to one core, and every
+reader decodes with one thread and reopens the file for each clip, as in training.
 
-Readers take turns within a round, and the table has the median over rounds of each one's time, and of the
-ratio to vidjax in the same round. A reader that cannot be imported is left out. The last column is the mean
-difference per pixel (0-255) to the frames that plain decoding of the whole file gives: a wrong frame shows.
+Readers alternate within a round. The table shows the median over rounds of the time of each reader, and of
+its ratio to vidjax in the same round. Readers that cannot be imported are skipped. The last column is the
+maximum over clips of the mean absolute difference (0-255) to sequential decoding, which reveals wrong frames.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BATCH = 8
 
 
 def write_video(path: str, seconds: int = 10, fps: int = 30, height: int = 256, width: int = 340) -> None:
-    """Two textures that pan against each other, with cuts and a little noise: about 1 Mbit/s."""
+    """Writes a video of two moving textures with cuts and noise, about 1 Mbit/s."""
     rng = np.random.default_rng(0)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=fps)
@@ -58,7 +58,7 @@ def read_vidjax(path: str, indices: np.ndarray) -> np.ndarray:
 
 
 def read_pyav(path: str, indices: np.ndarray) -> np.ndarray:
-    """The usual loop: seek to before the first frame by its time, decode to the last, keep the wanted."""
+    """Seeks to the first frame by timestamp, decodes up to the last, and keeps the requested frames."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -106,7 +106,7 @@ def readers() -> dict[str, Reader]:
             importlib.import_module(name)
             found[name.split(".")[0]] = reader
         except (ImportError, OSError, RuntimeError):
-            print(f"{name} cannot be imported: left out")
+            print(f"{name} cannot be imported: skipped")
     return found
 
 
@@ -118,7 +118,7 @@ def adding_to(total: dict[str, float], name: str) -> Iterator[None]:
 
 
 def stages(path: str, clips: list[np.ndarray], size: int) -> dict[str, float]:
-    """Seconds per clip of each stage."""
+    """Returns the seconds per clip of each stage."""
     total, rng, batch = {}, np.random.default_rng(0), []
     for indices in clips:
         with adding_to(total, "open"):

@@ -1,11 +1,11 @@
-"""Times masked pretraining beside Hugging Face's, and beside the same encoder on all tokens, on the CPU.
+"""Times a masked pretraining step on the CPU, compared with Hugging Face and with an encoder on all tokens.
 
     python benchmarks/pretrain_step.py videomae_b_pretrain --batch 2
 
-A step is the loss of one mask and the gradient of every parameter, in float32 with random weights. First ours
-and VideoMAEForPreTraining take turns, then our step and that of an encoder that is given every
-token and has no decoder. The second ratio is what leaving tokens out saves, decoder included.
-Without PyTorch and transformers, ours is timed alone. See train_step.py for how sides take turns.
+A step computes the loss for one mask and all gradients, in float32 with random weights. The first comparison
+is with VideoMAEForPreTraining, the second with a training step of the same encoder on all tokens, without
+decoder; its ratio is the saving from masking, including the cost of the decoder. Without PyTorch and
+transformers, only vidjax is timed. The two sides alternate as described in train_step.py.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def ours(name: str, video: np.ndarray) -> Callable[[], object]:
 
 
 def every_token(name: str, video: np.ndarray) -> Callable[[], object]:
-    """The classifier of the same encoder, which is given all tokens."""
+    """Returns a training step of a classifier with the same encoder on all tokens."""
     about, model = spec(name), create_model(name.removesuffix("_pretrain"))
     x = normalize(jnp.asarray(video), about.mean, about.std)
     variables = jax.jit(model.init)(jax.random.key(1), x)
@@ -56,7 +56,7 @@ def every_token(name: str, video: np.ndarray) -> Callable[[], object]:
 
 
 def peer(name: str, video: np.ndarray) -> Callable[[], object]:
-    """Raises ImportError where PyTorch or transformers is missing."""
+    """Returns a step of the Hugging Face model. Raises ImportError without PyTorch or transformers."""
     import torch
 
     sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests" / "golden"))
@@ -109,7 +109,7 @@ def main() -> None:
     try:
         sides["peer"] = {"pretraining step": peer(args.model, video)}
     except ImportError as error:
-        print(f"ours alone: {error}")
+        print(f"timing only vidjax: {error}")
     race(sides, args.repeats)
     whole, masked = {"step": every_token(args.model, video)}, {"step": mine["pretraining step"]}
     race({"all tokens": whole, "masked": masked}, args.repeats)

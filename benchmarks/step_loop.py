@@ -1,11 +1,11 @@
-"""What the training loop adds to the bare jitted step: data, metrics, logging, finiteness checks.
+"""Measures the overhead of the training loop over the jitted step: data, metrics, logging, finiteness checks.
 
   python benchmarks/step_loop.py [--config FILE.py] [--steps 60] [--rounds 3] [--still]
 
-In turns, in one process: `--steps` steps of `vidjax.train.loop` on real batches, and as many of the same
-compiled step on one batch that stays on the device. Prints the medians over rounds and their ratio, and the
-share of the loop's time spent waiting for data. On a CPU decoding takes its share of the cores; `--still`
-gives the loop one batch from memory again and again, which leaves what the loop itself adds.
+Each round runs `--steps` steps of `vidjax.train.loop` on real batches, then as many calls of the same
+compiled step on a fixed batch on the device. Prints the medians over rounds, their ratio, and the fraction of
+the loop's time spent waiting for data. On the CPU, decoding competes with the model for cores; `--still`
+feeds the loop a fixed batch from memory to measure the overhead of the loop alone.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.still:
         vidjax.train.loop.train_batches = StillBatches
-    warm = 10  # steps that compile and fill the queues
+    warm = 10  # warmup steps for compilation and prefetching
     total = args.steps + warm
     quiet = ["epochs=0.0", f"steps={total}", "schedule.warmup_epochs=0", "evals.report=False"]
-    # One log of all steps but the first, so that no evaluation or save falls between.
+    # No evaluation or checkpoint falls between the measured steps.
     quiet += [f"log_every={warm}", "evals.every_epochs=0", "checkpoint.every_epochs=0"]
     config = load(args.config, quiet)
     loop, wait, bare = [], [], []
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class StillBatches:
-    """Stands in for `train_batches`: its first batch for ever."""
+    """A replacement for `train_batches` that repeats its first batch."""
 
     cpu_seconds, note = 0.0, None
 
@@ -85,7 +85,7 @@ class StillBatches:
 
 
 def bare_step(config, steps: int, warm: int) -> float:
-    """Seconds per step on one batch."""
+    """Returns the seconds per step on a fixed batch."""
     exp = build(config)
     batches = train_batches(exp.train_source, config.data, config.batch, config.seed)
     batch = next(prefetch_to_device(batches, exp.runner.batch_sharding, 1))

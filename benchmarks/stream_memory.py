@@ -1,11 +1,11 @@
-"""How much memory a video takes while a model reads it frame by frame: the same for a short and a long one.
+"""Measures the memory of streaming prediction, which is independent of the length of the video.
 
   python benchmarks/stream_memory.py [--model movinet_a0_stream] [--frames 200 2000 10000]
 
-Writes a synthetic video of each length and runs `vidjax.predict.predict_stream` on each, in a process of
-its own and with fresh weights. Prints the peak of the process's resident memory (compiling makes it), what is
-resident when a tenth of the video was read and at its end, the model's state, and, for comparison, the pixels
-of all frames, which a whole clip holds at once.
+Generates a video of each length and runs `vidjax.predict.predict_stream` with random weights on each, in a
+separate process. Prints the peak resident memory of the process (reached during compilation), the resident
+memory after a tenth of the video and at its end, the size of the model's state, and for comparison the size
+of all frames as one float32 clip.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="movinet_a0_stream")
     parser.add_argument("--frames", type=int, nargs="+", default=[200, 2000, 10000])
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # one row, in a process of its own
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # one row, in a separate process
     args = parser.parse_args()
     if args.one:
         return read(*args.one, args.model, args.frames[0])
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def read(video: str, checkpoint: str, name: str, frames: int) -> None:
-    """One row of the table."""
+    """Prints one row of the table."""
     resident, seen, start = [], 0, time.perf_counter()
     for now in predict_stream([video], checkpoint, every_frames=frames // 10):
         resident.append(_resident())
@@ -69,7 +69,7 @@ def read(video: str, checkpoint: str, name: str, frames: int) -> None:
 
 
 def save(folder: pathlib.Path, name: str) -> None:
-    """A checkpoint of the model at full size, of fresh weights, that takes every frame."""
+    """Saves a checkpoint of the full-size model with random weights and a stride of one frame."""
     published = spec(name)
     size = published.input_shape[1]
     model = create_model(name)
@@ -81,7 +81,7 @@ def save(folder: pathlib.Path, name: str) -> None:
 
 
 def write(path: pathlib.Path, frames: int) -> None:
-    """A bright square that wanders over noise."""
+    """Writes a video of a bright square that moves over noise."""
     ground = np.random.default_rng(0).integers(0, 200, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
@@ -95,7 +95,7 @@ def write(path: pathlib.Path, frames: int) -> None:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory now."""
+    """Returns the resident memory of this process in bytes."""
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 

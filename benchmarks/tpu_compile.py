@@ -1,10 +1,10 @@
-"""Compiles a training step for a TPU slice on a machine without one: does it compile, and does it fit?
+"""Compiles a training step for a TPU slice ahead of time, on a machine without a TPU.
 
   pip install libtpu
   python benchmarks/tpu_compile.py r3d_18 late_fusion_resnet50 --topology v5e:4x4 --batch 256
 
-For each model, the real TPU compiler's verdict on the sharded step in bfloat16: seconds to compile, memory
-per chip (arguments and temporaries), and floating-point operations per chip and step.
+For each model, prints the compilation time of the sharded step in bfloat16, and its memory (arguments and
+temporaries) and floating-point operations per chip.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
             "label": jax.ShapeDtypeStruct((args.batch,), jnp.int32),
         }
         start = time.perf_counter()
-        with lowering_platform("tpu"):  # what a TPU host would trace
+        with lowering_platform("tpu"):  # trace as on a TPU host
             compiled = runner.step.lower(state, batch).compile()
         memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
         print(

@@ -1,15 +1,15 @@
-"""Times one model's forward pass and training step beside its PyTorch peer's, on the CPU.
+"""Times the forward pass and training step of a model on the CPU, compared with PyTorch.
 
     python benchmarks/train_step.py r3d_18 --batch 1 --frames 16 --size 112
-    python benchmarks/train_step.py tsm_resnet50_8f --against tsn_resnet50   # what shifting costs
+    python benchmarks/train_step.py tsm_resnet50_8f --against tsn_resnet50   # cost of the shift
 
-Forward is in evaluation mode; forward+backward is the mean cross-entropy and the gradient of every parameter,
-with batch statistics. Both in float32 with random weights, each side on every core it may run on.
+The forward pass is in evaluation mode. Forward+backward computes the mean cross-entropy and all gradients,
+with batch statistics. Both run in float32 with random weights on all available cores.
 
-The two sides take turns in one process, so that both see the same machine from minute to minute. Their thread
-pools do not meet: JAX's sleeps between runs, and PyTorch's stops spinning within milliseconds, which the
-pause after each run covers. `--only ours` or `--only peer` times one side alone, to see whether they do.
-Without PyTorch and torchvision, ours is timed alone.
+The two sides alternate in one process, so that changes in machine load affect both equally. Their thread
+pools do not interfere: JAX's sleeps between runs, and PyTorch's stops spinning within milliseconds, during
+the pause after each run. To verify this, time one side alone with `--only ours` or `--only peer`. Without
+PyTorch and torchvision, only vidjax is timed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import optax
 
 from vidjax.models import create_model, spec
 
-# Ours -> the attribute of torchvision.models that builds the peer; None: the one of tests/golden/oracles.
+# Maps our models to attributes of torchvision.models; None means the reference in tests/golden/oracles.
 PEERS = {
     "r3d_18": "video.r3d_18",
     "mc3_18": "video.mc3_18",
@@ -65,7 +65,7 @@ PEERS = {
 
 
 def ours(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Compiled runs of the vidjax model, by what they do; each returns when its result is there."""
+    """Returns compiled, blocking functions of the vidjax model: forward and forward+backward."""
     model = create_model(name)
     variables = jax.jit(model.init)(jax.random.key(0), video)
 
@@ -93,7 +93,7 @@ def ours(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[
 
 
 def peer(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[[], object]]:
-    """The same for the peer. Raises ImportError where PyTorch or the peer's package is missing."""
+    """Returns the same functions of the reference. Raises ImportError if its package is missing."""
     import torch
 
     sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests" / "golden"))
@@ -126,8 +126,7 @@ def peer(name: str, video: np.ndarray, label: np.ndarray) -> dict[str, Callable[
 
 
 def race(sides: dict[str, dict[str, Callable[[], object]]], repeats: int) -> None:
-    """Times what each of two sides can do, by turns, and prints medians, minima and the first's over the
-    second's."""
+    """Times the functions of one or two sides in alternation; prints medians, minima and their ratios."""
     for kind in next(iter(sides.values())):
         seconds = {side: [] for side in sides}
         for repeat in range(repeats + 1):  # the first one compiles and warms up
@@ -139,10 +138,10 @@ def race(sides: dict[str, dict[str, Callable[[], object]]], repeats: int) -> Non
                 time.sleep(0.05)
         for statistic in (np.median, np.min):
             row = {side: float(statistic(times)) for side, times in seconds.items()}
-            told = "  ".join(f"{side} {value * 1e3:9.1f} ms" for side, value in row.items())
+            text = "  ".join(f"{side} {value * 1e3:9.1f} ms" for side, value in row.items())
             first, *second = row.values()
             ratio = f"  ratio {first / second[0]:.2f}" if second else ""
-            print(f"{kind:17} {statistic.__name__:7} {told}{ratio}", flush=True)
+            print(f"{kind:17} {statistic.__name__:7} {text}{ratio}", flush=True)
 
 
 def cores() -> int:
@@ -150,7 +149,7 @@ def cores() -> int:
 
 
 def environment() -> str:
-    """The processor, the threads and the versions that decide the times."""
+    """Returns the processor, number of threads and package versions."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -167,10 +166,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a registered name")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--frames", type=int, help="frames per clip; the model's own by default")
-    parser.add_argument("--size", type=int, help="height and width; the model's own by default")
+    parser.add_argument("--frames", type=int, help="frames per clip (default: as published)")
+    parser.add_argument("--size", type=int, help="height and width (default: as published)")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--against", help="another registered model in the peer's place")
+    parser.add_argument("--against", help="registered model to compare with instead of PyTorch")
     parser.add_argument("--only", choices=("ours", "peer"), help="time one side alone")
     args = parser.parse_args()
 
@@ -190,7 +189,7 @@ def main() -> None:
         try:
             sides["peer"] = peer(args.model, video, label)
         except ImportError as error:
-            print(f"ours alone: {error}")
+            print(f"timing only vidjax: {error}")
 
     print(f"{args.model}, input {'x'.join(map(str, shape))} float32\n{environment()}")
     race(sides, args.repeats)

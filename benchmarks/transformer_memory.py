@@ -1,11 +1,12 @@
-"""What scan and remat save in compiling and keeping, and what attention needs over many tokens.
+"""Measures compilation time and memory of transformers with scan and remat, and of attention backends.
 
     python benchmarks/transformer_memory.py
     python benchmarks/transformer_memory.py --topology v5e:2x2   # for a TPU chip; needs libtpu, no TPU
 
-The gradient of a model for each of scan and remat: seconds to trace and to compile, what autodiff keeps for
-the backward pass, and the compiler's own count of temporary memory (on the CPU its scheduler frees little of
-what remat allows it to). Before that attention alone, by backend. Everything is compiled and nothing is run.
+For the gradient of a model with each setting of scan and remat, prints the seconds to trace and to compile,
+the activations saved for the backward pass, and the temporary memory reported by the compiler (on the CPU,
+the scheduler frees little of the memory that remat could save). Also prints the memory of attention by
+backend. Everything is compiled, nothing is run.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from vidjax.models import create_model, spec
 
 
 def compiled(fn, sharding, *args):
-    """Seconds to trace and to compile, and MiB of temporary memory."""
+    """Returns the seconds to trace and to compile, and the temporary memory in MiB."""
     args = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), args)
     start = time.perf_counter()
     lowered = jax.jit(fn).lower(*args)
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--model", default="vit_l_16")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=3136)
-    parser.add_argument("--topology", help="of a TPU, such as v5e:2x2; the CPU by default")
+    parser.add_argument("--topology", help="TPU topology, such as v5e:2x2 (default: the CPU)")
     args = parser.parse_args()
     platform, device, dtype = "cpu", jax.devices()[0], jnp.float32
     backends = ["plain", "heads", "blockwise"]

@@ -1,8 +1,9 @@
-"""Compares vidjax with the reference live, over seeds, sizes and class counts. Needs PyTorch beside vidjax.
+"""Compares vidjax with the reference implementations for several seeds, input sizes and numbers of classes.
 
   python tests/golden/live.py [NAME ...]
 
-The weights go from the reference's state dict through `load_pretrained`; both run in float32.
+Requires PyTorch. The state dict of the reference is converted by `load_pretrained`; both sides run in
+float32.
 """
 
 import jax

@@ -1,9 +1,9 @@
-"""Records what a reference implementation answers, as NAME.npz beside this file. Needs PyTorch.
+"""Records outputs of reference implementations as NAME.npz in the folder of this file. Requires PyTorch.
 
   python tests/golden/record.py resnet18 r3d_18
 
-Weights are not stored but drawn from a seed by their names (weights.py), in the reference and in the tests.
-The reference runs in float64, so what the tests measure is the error of float32.
+Weights are not stored, but sampled from a seed and their names (weights.py), both here and in the tests. The
+reference runs in float64, so that the tests measure the float32 error of vidjax alone.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SEED, INPUT_SEED, CLASSES = 1, 2, 11
 
 
 def chosen(doc: str) -> dict[str, Case]:
-    """The cases that the command line names, or all; `doc` is the script's."""
+    """Returns the cases named on the command line, or all. `doc` is the docstring of the script."""
     found = cases()
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(found)}; all by default")
@@ -31,7 +31,7 @@ def chosen(doc: str) -> dict[str, Case]:
 
 
 def run(case: Case, model: torch.nn.Module, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Logits and stages, laid out as ours, of an input [B, (T,) H, W, C]."""
+    """Returns logits and stage outputs in our layout for an input [B, (T,) H, W, C]."""
     out = {}
 
     def keep(stage):
@@ -49,10 +49,10 @@ def run(case: Case, model: torch.nn.Module, x: np.ndarray) -> dict[str, np.ndarr
 
 
 def load_drawn(model: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
-    """Draws the model's weights, puts them in, and returns them."""
+    """Samples weights, loads them into the model, and returns them."""
     drawn = draw_all({k: list(v.shape) for k, v in model.state_dict().items()}, seed)
     for name, own in model.state_dict().items():
-        if not own.is_floating_point():  # counts and indices are no weights
+        if not own.is_floating_point():  # counts and indices are not weights
             drawn[name] = own.numpy()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in drawn.items()})
     return drawn

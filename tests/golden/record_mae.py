@@ -1,8 +1,9 @@
-"""Records the loss and the predictions of Hugging Face's VideoMAEForPreTraining. Needs PyTorch.
+"""Records the loss and predictions of VideoMAEForPreTraining of Hugging Face. Requires PyTorch.
 
   python tests/golden/record_mae.py
 
-Writes loss/videomae_pretrain.npz. Weights, clip and mask are drawn from seeds; the reference runs in float64.
+Writes loss/videomae_pretrain.npz. Weights, clip and mask are sampled from seeds; the reference runs in
+float64.
 """
 
 import importlib.metadata
@@ -31,7 +32,7 @@ FIELDS = dict(
 
 
 def tube(seed: int) -> np.ndarray:
-    """A mask of nine of the twelve places, in both slices, bool [B, N]."""
+    """Returns a tube mask of nine of the twelve positions in both slices, bool [B, N]."""
     rng = np.random.RandomState(seed)
     places = np.stack([rng.permutation(12) < 9 for _ in range(SHAPE[0])])
     return np.tile(places, (1, SHAPE[1] // 2))

@@ -1,9 +1,9 @@
-"""Records what the transforms of torchvision and pytorchvideo make of random clips, in preprocessing/.
+"""Records outputs of torchvision and pytorchvideo transforms on random clips, in preprocessing/.
 
   python tests/golden/record_preprocessing.py
 
-Needs PyTorch, torchvision and pytorchvideo. The clips are drawn from a seed (`clip`); of the outputs, samples
-are kept.
+Requires PyTorch, torchvision and pytorchvideo. The clips are generated from a seed (`clip`), and samples of
+the outputs are stored.
 """
 
 import importlib.metadata
@@ -14,7 +14,7 @@ import sys
 import numpy as np
 from weights import sample
 
-# Our model: torchvision's weights. Frames of odd sizes, wide and tall, larger and smaller than the resize.
+# Maps our models to torchvision weights. Frame sizes include odd, wide, tall, small and large ones.
 WEIGHTS = {
     "r3d_18": "R3D_18_Weights",
     "s3d": "S3D_Weights",
@@ -27,7 +27,7 @@ SAMPLES = 4096
 
 
 def clip(height: int, width: int) -> np.ndarray:
-    """A uint8 clip [2, height, width, 3] of noise upon slopes."""
+    """Returns a uint8 clip [2, height, width, 3] of gradients with noise."""
     rng = np.random.RandomState(height)
     y, x = np.mgrid[:height, :width]
     slopes = np.stack([255 * x / width, 255 * y / height, (x + y) % 256], -1)
@@ -35,7 +35,7 @@ def clip(height: int, width: int) -> np.ndarray:
 
 
 def torchvision_presets(frames) -> dict[str, np.ndarray]:
-    """The transforms of `WEIGHTS`: {"model height x width": float32 [T, H, W, C]}."""
+    """Applies the transforms of `WEIGHTS`: {"model height x width": float32 [T, H, W, C]}."""
     from torchvision.models import video
 
     transforms = {n: getattr(video, w).KINETICS400_V1.transforms() for n, w in WEIGHTS.items()}
@@ -47,10 +47,10 @@ def torchvision_presets(frames) -> dict[str, np.ndarray]:
 
 
 def pytorchvideo_crops(frames) -> dict[str, np.ndarray]:
-    """The three test crops of 256 pixels: normalized, then scaled and cropped, as PySlowFast does it."""
+    """Returns three test crops of 256 pixels: normalized, then scaled and cropped, as in PySlowFast."""
     import torchvision.transforms._functional_tensor as moved
 
-    sys.modules.setdefault("torchvision.transforms.functional_tensor", moved)  # where pytorchvideo looks
+    sys.modules.setdefault("torchvision.transforms.functional_tensor", moved)  # expected by pytorchvideo
     from pytorchvideo.transforms.functional import short_side_scale, uniform_crop
 
     out = {}

@@ -1,4 +1,4 @@
-"""Weights, inputs and samples that the reference and vidjax both make from a seed. numpy only."""
+"""Weights, inputs and output samples that are reproducible from a seed. Depends on numpy only."""
 
 import hashlib
 import math
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """The array of a PyTorch state dict's `name`, a function of name, shape and seed alone.
+    """Samples the array `name` of a PyTorch state dict. Depends only on name, shape and seed.
 
-    Scales keep activations of a ResNet within a few orders of magnitude of one at any depth.
+    The scales keep the activations of a ResNet within a few orders of magnitude of one at any depth.
     """
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    rng = np.random.RandomState(int.from_bytes(digest[:4], "big"))  # its streams never change
+    rng = np.random.RandomState(int.from_bytes(digest[:4], "big"))  # stable across versions
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
@@ -25,21 +25,21 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def draw_all(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
-    """{name: shape} -> {name: array}."""
+    """Samples all arrays: {name: shape} -> {name: array}."""
     return {name: draw(name, tuple(shape), seed) for name, shape in shapes.items()}
 
 
 def draw_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """A float32 input [B, (T,) H, W, C] like a normalised clip."""
+    """Returns a float32 input [B, (T,) H, W, C] with the range of a normalized clip."""
     return np.random.RandomState(seed).uniform(-2, 2, shape).astype(np.float32)
 
 
 def sample(x: np.ndarray, count: int = 1024) -> np.ndarray:
-    """At most `count` evenly spaced entries of a channels-last array."""
+    """Returns at most `count` evenly spaced entries of a channels-last array."""
     flat = np.asarray(x).reshape(-1)
     return flat[np.linspace(0, flat.size - 1, min(count, flat.size)).astype(int)]
 
 
 def relative_error(got: np.ndarray, want: np.ndarray) -> float:
-    """Largest difference over the largest value."""
+    """Returns the largest absolute difference divided by the largest absolute value of `want`."""
     return float(np.max(np.abs(got - want)) / np.max(np.abs(want)))

@@ -1,4 +1,4 @@
-"""Pretraining before its first step: what cannot be is said at once, and so is the batch in full."""
+"""Checks before the first training step: invalid configs are reported, and the effective batch is printed."""
 
 import re
 
@@ -50,21 +50,21 @@ CLASSIFY = ["model.name=videomae_s", "objective.name=classify"]
         (["model.name=mae_st_b_pretrain"], "its learned positions are for 8x32x32"),
     ],
 )
-def test_a_clip_or_mask_that_does_not_fit_is_said_in_a_line(overrides, message):
+def test_invalid_clips_and_masks_are_reported(overrides, message):
     with pytest.raises(UserError, match=re.escape(message)) as e:
         build(resolve(MAE, overrides))
     assert "\n" not in str(e.value)
 
 
-def test_a_probe_with_unseen_classes_is_refused_before_training(tmp_path):
-    with pytest.raises(UserError, match=r"classes that none of its 5 training videos has \(") as e:
+def test_probe_with_unseen_classes_is_rejected_before_training(tmp_path):
+    with pytest.raises(UserError, match=r"none of the 5 training videos .* is of the classes") as e:
         train(resolve(MAE, ["evals.probe_videos=5"]), tmp_path / "run")
     assert "raise evals.probe_videos" in str(e.value) and "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("limit", [12, 30, 1000])
-def test_the_bank_has_as_many_videos_of_every_class(limit):
-    """The dataset goes through its classes in turn, so that every second video would be of every second."""
+def test_probe_videos_are_balanced_over_classes(limit):
+    """The classes alternate in the dataset, so that equally spaced videos would not be balanced."""
     bank, test = build(resolve(MAE, [f"evals.probe_videos={limit}"])).probe_sources
     count = np.bincount([r.label for r in bank], minlength=12)
     assert len(bank) == min(limit, 48) and count.max() - count.min() <= 1 and len(test) == 12
@@ -90,7 +90,7 @@ def test_the_bank_has_as_many_videos_of_every_class(limit):
         (["parallel.mesh.data=2", "parallel.mesh.tensor=2"], "batch 8 clips = 2 devices x 4 clips x 1"),
     ],
 )
-def test_the_effective_batch_has_every_factor(overrides, text):
+def test_batch_text_lists_every_factor(overrides, text):
     assert jax.device_count() == 4
     line = batch_text(build(resolve(MAE, overrides)))
     assert line.startswith(text)

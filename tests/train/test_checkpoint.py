@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is kept, and what a full disk leaves."""
+"""Saving and restoring checkpoints, retention, and a full disk."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ def test_restores_onto_another_mesh(tmp_path):
     assert meta["class_names"] == ["a", "b"]
 
 
-def test_keeps_the_newest_and_the_best_across_restarts(tmp_path):
+def test_keeps_the_latest_and_the_best_across_restarts(tmp_path):
     metrics = {1: 0.5, 2: 0.9, 3: 0.2, 4: None, 5: 0.1}
     for step, metric in metrics.items():
         checkpoints = Checkpointer(tmp_path, keep=1)
@@ -69,7 +69,7 @@ def test_keeps_the_newest_and_the_best_across_restarts(tmp_path):
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_variables_alone(tmp_path, ema):
+def test_load_variables(tmp_path, ema):
     saved = state_at(3, ema)
     if ema:
         saved = saved.replace(ema=jax.tree.map(lambda x: x * 2, saved.params))
@@ -81,7 +81,7 @@ def test_variables_alone(tmp_path, ema):
     assert meta == {"note": 1}
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint_good(tmp_path):
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     checkpoints = Checkpointer(tmp_path)
     checkpoints.save(state_at(1), {})
     checkpoints.wait()
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_good(tmp_path):
     chex.assert_trees_all_equal(variables, jax.device_get(state_at(1).eval_variables))
 
 
-def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path):
+def test_missing_and_corrupt_checkpoints_are_reported(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         find_checkpoint(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no checkpoint in"):

@@ -1,4 +1,4 @@
-"""The diagnosis of a loss that is not finite replays exactly the step that failed."""
+"""The diagnosis of a non-finite loss repeats exactly the step that failed."""
 
 import jax
 import jax.numpy as jnp
@@ -52,8 +52,8 @@ def setup(overrides):
 
 
 @pytest.mark.parametrize("overrides", ARGUMENTS.values(), ids=ARGUMENTS)
-def test_replay_has_the_loss_of_the_step(overrides):
-    """The same random keys, parts of the batch and BatchNorm statistics give the same loss."""
+def test_replay_reproduces_the_loss(overrides):
+    """The loss agrees, so random keys, accumulation and BatchNorm statistics are the same."""
     exp, state, batch = setup(overrides)
     _, _, grads, replayed = _replay(exp, jax.tree.map(jnp.copy, state), batch)
     assert all(jax.tree.leaves(grads))
@@ -62,7 +62,7 @@ def test_replay_has_the_loss_of_the_step(overrides):
         np.testing.assert_allclose(value, metrics[key], rtol=1e-6, err_msg=key)
 
 
-def test_stored_statistics_that_are_not_finite_are_found_at_their_layer():
+def test_nonfinite_statistics_are_located():
     exp, state, batch = setup(ARGUMENTS["frozen BatchNorm"])
     stats = state.model_state["batch_stats"]
     stats["bn2"]["var"] *= jnp.nan
@@ -70,7 +70,7 @@ def test_stored_statistics_that_are_not_finite_are_found_at_their_layer():
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_blocks_are_found_in_a_loop_and_by_what_follows_a_scan(scan):
+def test_nonfinite_blocks_are_located_with_and_without_scan(scan):
     exp, state, batch = setup([*VIT, f"model.options.scan={scan}", "parallel.accumulation=2"])
     block = state.params["blocks" if scan else "block1"]
     block["norm2"]["scale"] *= 1e30

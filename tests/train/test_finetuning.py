@@ -1,4 +1,4 @@
-"""From pretraining to one set of classes, and from there to another."""
+"""Fine-tuning a pretrained model, and fine-tuning the result on other classes."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from vidjax.train.experiment import build, initial_state
 from vidjax.train.loop import train
 
 OPTIONS = dict(size=32, frames=8, train=24, val=12, test=12)
-# model: what its recipe takes over and leaves behind of the pretrained one
+# Models and their fine-tuning recipes.
 FAMILIES = {
     "videomae_s": "configs/kinetics400/videomae_s_finetune.py",
     "mae_st_b": "configs/kinetics400/mae_st_l_finetune.py",
@@ -40,7 +40,7 @@ def config(name, size, init=None, data=None, **options):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder of videos of three classes."""
+    """Returns a folder with videos of three classes."""
     folder = tmp_path_factory.mktemp("tuning")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
@@ -53,7 +53,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_pretrained_then_twelve_classes_then_three(place, capsys, name):
+def test_fine_tunes_to_twelve_classes_then_to_three(place, capsys, name):
     size = 32 if name == "mae_st_b" else 16
     skip = tuple(load(FAMILIES[name]).init.skip)
     if name == "mae_st_b":
@@ -94,8 +94,8 @@ def test_pretrained_then_twelve_classes_then_three(place, capsys, name):
     assert train(tuned, runs[2]).logits.shape[-1] == 3
 
 
-def test_a_checkpoint_of_another_patch_is_refused(place):
-    """Positions follow the clip, patches do not."""
+def test_checkpoint_with_another_patch_size_is_rejected(place):
+    """Position embeddings adapt to the clip, but patch embeddings do not."""
     train(config("videomae_s_pretrain", 16, encoder_norm=True), place / "patch8")
     other = config("videomae_s", 16, dict(path=str(place / "patch8"), skip=("norm|decoder|token|head",)))
     other.model.options.patch = (2, 4, 4)
@@ -104,8 +104,8 @@ def test_a_checkpoint_of_another_patch_is_refused(place):
     assert "\n" not in str(e.value)
 
 
-def test_every_ingredient_of_the_recipe_is_in_it():
-    """VideoMAE's fine-tuning of ViT-B (arXiv:2203.12602, table 8)."""
+def test_config_matches_the_videomae_recipe():
+    """Compares with VideoMAE fine-tuning of ViT-B (Tong et al., arXiv:2203.12602, Table 8)."""
     c = load("configs/kinetics400/videomae_b_finetune.py")
     assert vidjax.spec(c.model.name).module.__name__ == "VideoMAE"
     got = {

@@ -1,4 +1,4 @@
-"""Nothing is copied to the device in secret during a step, and nothing is compiled again after the first."""
+"""Training steps cause no implicit transfers and no recompilation."""
 
 import jax
 import numpy as np
@@ -45,7 +45,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 @pytest.mark.parametrize("config", [CNN, MAE], ids=["cnn", "mae"])
-def test_a_step_copies_nothing_between_host_and_device(config, mode):
+def test_step_has_no_implicit_transfers(config, mode):
     exp = build(resolve(config, [f"parallel.mode={mode}"]))
     rng = np.random.default_rng(0)
     batch = {
@@ -61,7 +61,7 @@ def test_a_step_copies_nothing_between_host_and_device(config, mode):
 
 
 @pytest.mark.parametrize("config", [CNN, MAE], ids=["cnn", "mae"])
-def test_nothing_is_compiled_after_the_first_save(config, tmp_path, monkeypatch):
+def test_no_recompilation_after_the_first_checkpoint(config, tmp_path, monkeypatch):
     compiled, at_evaluations = [], []
 
     def count(event, duration, **_):
@@ -70,12 +70,12 @@ def test_nothing_is_compiled_after_the_first_save(config, tmp_path, monkeypatch)
 
     write = MetricsWriter.write
 
-    def note(self, step, split, *args):
+    def count_at_evaluation(self, step, split, *args):
         write(self, step, split, *args)
         if split == "val":
             at_evaluations.append(len(compiled))
 
-    monkeypatch.setattr(MetricsWriter, "write", note)
+    monkeypatch.setattr(MetricsWriter, "write", count_at_evaluation)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
         loop.train(resolve(config), tmp_path)

@@ -1,4 +1,4 @@
-"""Real processes, as on the hosts of a pod: together they compute what one does, and they end together."""
+"""Multi-host runs in separate processes equal single-host runs, and stop together."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vidjax.data.feature_file import FeatureFile
 from vidjax.train.hosts import LOST
 from vidjax.train.metrics import read_metrics
 
-OPTIONS = dict(size=32, frames=8, train=24, val=12, test=13)  # 13: one host's last batch is all padding
+OPTIONS = dict(size=32, frames=8, train=24, val=12, test=13)  # 13: the last batch of one host is only padding
 CONFIG = f"""
 from ml_collections import ConfigDict
 def get_config(arg=""):
@@ -64,7 +64,7 @@ def start_two(place, *args):
 
 
 def finish(processes):
-    """(exit code, stdout, stderr) of each."""
+    """Returns (exit code, stdout, stderr) of each process."""
     texts = [p.communicate(timeout=240) for p in processes]
     return [(p.returncode, *text) for p, text in zip(processes, texts)]
 
@@ -79,7 +79,7 @@ def train_line(place, workdir, *args):
 
 
 def both(place, workdir, *args):
-    """Runs a training on one host and on two."""
+    """Runs the same training on one host and on two."""
     succeed([start(place, *train_line(place, f"{workdir}_1", *args))])
     succeed(start_two(place, *train_line(place, f"{workdir}_2", *args)))
     return place / f"{workdir}_1", place / f"{workdir}_2"
@@ -129,8 +129,8 @@ def test_two_hosts_evaluate_as_one(place, tuned):
     assert not silent.strip() and (place / "evaluated" / "result.npz").is_file()
 
 
-def test_two_hosts_extract_the_features_of_one(place, tuned):
-    """Rows, times, labels and the report of an unreadable file, in the order of the videos."""
+def test_two_hosts_extract_features_as_one(place, tuned):
+    """Rows, times, labels and the report of an unreadable file are equal and in order."""
     record = load_source("synthetic_motion", "test", **OPTIONS)[0]
     paths = [place / f"{name}.mp4" for name in "abcde"]
     for path in paths:
@@ -156,11 +156,11 @@ def wait_for_step(workdir, step, processes):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_one_host_stops_all_at_the_same_step(place, number):
+def test_signal_to_one_host_stops_all_at_the_same_step(place, number):
     workdir = place / f"stopped_{number.name}"
     processes = start_two(place, *train_line(place, workdir, "--config.steps=100000"))
     wait_for_step(workdir, 3, processes)
-    processes[1].send_signal(number)  # the host that prints nothing
+    processes[1].send_signal(number)  # the host that does not print
     (code, _, err), (other, _, silent) = finish(processes)
     assert code == other == 0, err + silent
     saved = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
@@ -168,7 +168,7 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(place, number):
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_killed_host_is_named_in_one_line(place, lost):
+def test_killed_host_is_reported_in_one_line(place, lost):
     workdir = place / f"lost_{lost}"
     args = ["--config.steps=100000", "--config.parallel.host_timeout=10"]
     processes = start_two(place, *train_line(place, workdir, *args))
@@ -180,7 +180,7 @@ def test_a_killed_host_is_named_in_one_line(place, lost):
     assert "Traceback" not in err and "***" not in err and time.monotonic() - ended < 30
 
 
-def test_an_error_of_one_host_ends_all_with_its_reason(place):
+def test_error_on_one_host_stops_all_with_its_message(place):
     """Only the second host reads the corrupt video."""
     source = load_source("synthetic_motion", "test", **OPTIONS)
     for i in range(8):
@@ -198,7 +198,7 @@ def test_an_error_of_one_host_ends_all_with_its_reason(place):
     assert "1 of 8 videos cannot be read" in own.splitlines()[-1] and "Traceback" not in err + own
 
 
-def test_what_is_no_cluster_is_one_line(place):
+def test_invalid_cluster_arguments_are_reported(place):
     for args, message in (
         (["--distributed"], "--distributed found no cluster environment"),
         (

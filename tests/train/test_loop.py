@@ -1,4 +1,4 @@
-"""The loop, run as a person would: whole, killed and resumed, and given bad input."""
+"""Training runs from the command line: complete, interrupted and resumed, and with invalid input."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def whole(place):
-    """A run that nothing disturbed."""
+    """Returns the workdir of an uninterrupted run."""
     code, out, err = finish(command(place, "whole"))
     assert code == 0, err
     assert "video_top1" in out
@@ -78,19 +78,19 @@ def rows(workdir, *drop):
     return [{k: v for k, v in r.items() if k not in timing} for r in read_metrics(workdir)]
 
 
-def test_pmap_over_several_devices_trains_evaluates_and_resumes(place):
+def test_pmap_trains_evaluates_and_resumes(place):
     args = ("--config.parallel.mode=pmap", "--config.steps=4")
     code, out, err = finish(command(place, "pmap", *args, devices=4))
     assert code == 0 and "video_top1" in out, err
     before = rows(place / "pmap")[-1]
-    code, _, err = finish(command(place, "pmap", *args, devices=2))  # a checkpoint fits other devices
+    code, _, err = finish(command(place, "pmap", *args, devices=2))  # resumes on another number of devices
     assert code == 0 and "resuming from step 4" in err, err
     after = rows(place / "pmap")[-1]
     assert before["split"] == after["split"] == "val"
     np.testing.assert_allclose(after["loss"], before["loss"], rtol=1e-5)
 
 
-def test_a_run_leaves_what_it_says(whole):
+def test_training_writes_metrics_and_predictions(whole):
     train = [r for r in read_metrics(whole) if r["split"] == "train"]
     assert [r["step"] for r in train] == list(range(1, 13))
     assert {"loss", "top1", "lr", "grad_norm", "clips_per_s", "step_time"} <= train[0].keys()
@@ -100,8 +100,8 @@ def test_a_run_leaves_what_it_says(whole):
     assert list((whole / "tensorboard").iterdir())
 
 
-def test_killed_at_any_moment_it_ends_the_same(place, whole):
-    """SIGKILL twice, at whatever point of an asynchronous save that may be; then SIGTERM."""
+def test_resume_is_bit_identical_after_sigkill(place, whole):
+    """Sends SIGKILL twice, possibly during an asynchronous save, then SIGTERM."""
     for stop, how in ((3, signal.SIGKILL), (7, signal.SIGKILL), (9, signal.SIGTERM)):
         process = command(place, "killed")
         while process.poll() is None and not any(r["step"] >= stop for r in read_metrics(place / "killed")):
@@ -120,7 +120,7 @@ def test_killed_at_any_moment_it_ends_the_same(place, whole):
     chex.assert_trees_all_equal(got, want)
 
 
-def test_killed_pretraining_draws_the_same_masks_and_is_fine_tuned(place):
+def test_pretraining_resumes_bit_identically_and_is_fine_tuned(place):
     whole, killed = (place / f"mae_{run}" for run in ("whole", "killed"))
     code, _, err = finish(command(place, whole.name, config="mae.py"))
     assert code == 0 and (whole / "reconstructions" / "step_12.png").is_file(), err
@@ -144,9 +144,9 @@ def test_killed_pretraining_draws_the_same_masks_and_is_fine_tuned(place):
     assert code == 2 and "mask_token" in err and "fc_norm" in err
 
 
-def test_a_classifier_is_not_pretrained(place):
+def test_objective_must_fit_the_model(place):
     code, _, err = finish(command(place, "mixed", "--config.objective.name=mae"))
-    assert code == 2 and "classifiers with classify" in err
+    assert code == 2 and "classify for classifiers" in err
     code, _, err = finish(command(place, "mixed", "--config.objective.mixup=0.8", config="mae.py"))
     assert code == 2 and "objective.mixup is not an option of the objective mae" in err
 
@@ -172,7 +172,7 @@ def vidjax_main(capsys, *line):
     return e.value.code, *capsys.readouterr()
 
 
-def test_eval_says_what_training_said(place, whole):
+def test_eval_reproduces_the_metrics_of_training(place, whole):
     last = whole / "checkpoints" / "12"
     code, out, err = finish(start(place, "eval", "--checkpoint", last, "--out", place / "eval"))
     assert code == 0, err
@@ -183,8 +183,8 @@ def test_eval_says_what_training_said(place, whole):
     assert (place / "eval" / "predictions.jsonl").read_text() == (whole / "predictions.jsonl").read_text()
 
 
-def test_predict_on_loose_files(place, whole, capsys, monkeypatch):
-    """A test video written to a file is named as it was in the evaluation; a bad file spoils only itself."""
+def test_predict_on_video_files(place, whole, capsys, monkeypatch):
+    """Predictions for a file equal those of the evaluation, and a corrupt file does not affect others."""
     from vidjax.data.datasets import load_source
 
     monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
@@ -212,15 +212,15 @@ def test_models_and_describe(capsys):
     assert code == 0 and json.loads(out)["params"] == 33_371_472
 
 
-def test_a_workdir_of_another_config_is_refused(place, whole):
+def test_workdir_of_another_config_is_rejected(place, whole):
     code, _, err = finish(command(place, "whole", "--config.optimizer.lr=0.5"))
     assert code == 2 and "optimizer.lr: 0.01 -> 0.5" in err and "Traceback" not in err
 
 
-def test_a_loss_that_is_not_finite_names_step_batch_and_layer(place):
+def test_nonfinite_loss_reports_step_batch_and_layer(place):
     code, _, err = finish(command(place, "diverged", "--config.optimizer.lr=1e38"))
     assert code == 2 and "Traceback" not in err
-    assert "not finite" in err and "batch" in err and ("bad layer is" in err or "parameter" in err)
+    assert "not finite" in err and "batch" in err and ("non-finite layer is" in err or "parameter" in err)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_names_step_batch_and_layer(place):
         (["--confg.batch=3"], "unknown argument"),
     ],
 )
-def test_bad_input_ends_in_one_line(place, tmp_path, capsys, monkeypatch, args, message):
+def test_invalid_input_is_reported_in_one_line(place, tmp_path, capsys, monkeypatch, args, message):
     from vidjax.cli import main
 
     monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
@@ -251,12 +251,12 @@ def test_bad_input_ends_in_one_line(place, tmp_path, capsys, monkeypatch, args, 
     assert e.value.code == 2 and message in err and err.count("\n") == 1, err
 
 
-def test_skipping_goes_on(place, whole):
+def test_nonfinite_skip_continues_training(place, whole):
     code, _, err = finish(
         command(place, "skipping", "--config.optimizer.lr=1e38", "--config.optimizer.nonfinite=skip")
     )
     assert "skipped: batch" in err
     last = [r for r in read_metrics(place / "skipping") if r["split"] == "train"][-1]
     assert last["step"] >= 6 and np.isnan(last["loss"] if last["loss"] is not None else np.nan)
-    assert code in (0, 2)  # the evaluation of such weights may well refuse them
+    assert code in (0, 2)  # the evaluation may reject non-finite logits
     assert json.loads((place / "skipping" / "config.json").read_text())["optimizer"]["nonfinite"] == "skip"

@@ -1,4 +1,4 @@
-"""Where the time of the training loop goes."""
+"""Timing of the training loop."""
 
 import time
 
@@ -7,7 +7,7 @@ import pytest
 from vidjax.train.metrics import Stopwatch, processors
 
 
-def test_processor_time_of_data_is_a_share_of_all_processors():
+def test_decode_cpu_is_a_fraction_of_all_processors():
     spent = [5.0]
     watch = Stopwatch(lambda: spent[0])
     for seconds in (0.01, 0.004, 100.0):

@@ -50,14 +50,14 @@ def test_learning_rate_scales_with_the_batch():
     assert peak_lr(config("optimizer.lr=0.1", "optimizer.lr_batch=256")) == pytest.approx(0.025)
 
 
-def test_warmup_longer_than_training_is_refused():
+def test_warmup_longer_than_training_is_rejected():
     with pytest.raises(UserError, match="warmup_epochs"):
         create_schedule(config("schedule.warmup_epochs=20"), 100, 10)
 
 
 @pytest.mark.parametrize("name, decayed", [("sgd", 0.9 * (1 - 0.1 * 0.5)), ("adamw", 0.9 * (1 - 0.1 * 0.5))])
-def test_only_kernels_decay(name, decayed):
-    """With no gradient, a step multiplies kernels by 1 - lr * decay and leaves biases alone."""
+def test_weight_decay_applies_to_kernels_only(name, decayed):
+    """With zero gradients, a step multiplies kernels by 1 - lr * weight_decay and keeps biases."""
     c = config(f"optimizer.name={name}", "optimizer.weight_decay=0.5", "optimizer.momentum=0.0")
     tx = create_optimizer(c, lambda _: 0.1)
     params = {"kernel": jnp.full((2, 2), 0.9), "bias": jnp.full((2,), 0.9)}
@@ -67,7 +67,7 @@ def test_only_kernels_decay(name, decayed):
     np.testing.assert_array_equal(updates["bias"], 0)
 
 
-def test_clipping_bounds_the_gradient():
+def test_clip_norm_bounds_the_gradient():
     c = config("optimizer.clip_norm=1.0", "optimizer.momentum=0.0")
     tx = create_optimizer(c, lambda _: 1.0)
     params = {"kernel": jnp.zeros((2, 2))}
@@ -75,7 +75,7 @@ def test_clipping_bounds_the_gradient():
     np.testing.assert_allclose(np.linalg.norm(updates["kernel"]), 1.0, rtol=1e-6)
 
 
-def test_each_tensor_is_clipped_by_itself():
+def test_clip_each_clips_tensors_separately():
     tx = create_optimizer(config("optimizer.clip_each=1.0", "optimizer.momentum=0.0"), lambda _: 1.0)
     grads = {"large": jnp.full((2, 2), 50.0), "small": jnp.full((3,), 0.1), "none": jnp.zeros(2)}
     updates, _ = tx.update(grads, tx.init(grads), grads)
@@ -84,7 +84,7 @@ def test_each_tensor_is_clipped_by_itself():
     np.testing.assert_array_equal(updates["none"], 0)
 
 
-def test_rmsprop_is_that_of_tensorflow():
+def test_rmsprop_equals_tensorflow():
     c = config(
         "optimizer.name=rmsprop",
         "optimizer.b2=0.9",
@@ -104,8 +104,8 @@ def test_rmsprop_is_that_of_tensorflow():
     np.testing.assert_allclose(params["kernel"], w, rtol=1e-5)
 
 
-def test_layer_decay_counts_blocks_from_the_input():
-    """Against the formula: embeddings are layer 0 and the head, whatever follows the blocks, the top."""
+def test_layer_decay_equals_its_formula():
+    """Embeddings are layer 0, blocks follow, and the modules after them are the top layer."""
     leaf = jnp.ones((2, 2))
     params = {
         "patch_embed": {"kernel": leaf},
@@ -129,7 +129,7 @@ def test_layer_decay_counts_blocks_from_the_input():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_what_is_frozen_does_not_move_even_by_decay(name):
+def test_frozen_parameters_ignore_weight_decay(name):
     c = config(f"optimizer.name={name}", "optimizer.weight_decay=0.5", "optimizer.decay_all=True")
     params = {"trunk": {"w": jnp.ones((2, 2))}, "not_trunk": {"w": jnp.ones((2, 2))}}
     tx = create_optimizer(c, lambda step: 0.1, frozen="^trunk/")
@@ -138,7 +138,7 @@ def test_what_is_frozen_does_not_move_even_by_decay(name):
 
 
 def tiny(name):
-    """Shapes of the parameters of a tiny preset."""
+    """Returns the abstract parameters of a tiny preset."""
     model = vidjax.create_model(name, 3, tiny=True)
     return abstract_variables(model, vidjax.spec(name).tiny_input_shape)["params"]
 
@@ -188,7 +188,7 @@ def test_groups_set_weight_decay_learning_rate_and_freezing():
     assert f"3 groups: positions {positions:,} (weight_decay=0.0), head " in line
 
 
-def test_counts_are_of_parameters_with_and_without_weight_decay():
+def test_groups_text_counts_parameters_with_weight_decay():
     params = tiny("vit_b_16")
     sizes = [x.size for x in jax.tree.leaves(params)]
     kernels = [x.size for x in jax.tree.leaves(params) if x.ndim > 1]
@@ -211,14 +211,14 @@ def test_counts_are_of_parameters_with_and_without_weight_decay():
         ((("a", "head", {}), ("b", "head/bias", {})), "belongs to the earlier a: put 'b' first"),
     ],
 )
-def test_a_group_that_fits_nothing_is_one_line(groups, message):
+def test_invalid_groups_are_reported(groups, message):
     with pytest.raises(UserError) as e:
         c = config(f"optimizer.groups={groups!r}")
         param_groups(c, tiny("vit_b_16"))
     assert message in str(e.value) and "\n" not in str(e.value)
 
 
-# Families without numbered blocks; every other registered model has layers in the order of computation.
+# Models without numbered blocks. All other registered models have layers in the order of computation.
 UNORDERED = "attentive_probe linear_probe c3d cnn_m_* vgg16* *rcn_vgg16 karpathy_* lecture_* lrcn_cnn_m"
 UNORDERED += " two_stream_cnn_m* slow_fusion_conv4"
 TOP = (
@@ -228,7 +228,7 @@ TOP += " attention_gate attention_score attention_tanh fusion_conv time_norm dec
 
 
 @pytest.mark.parametrize("family", sorted({vidjax.spec(n).family for n in vidjax.list_models()}))
-def test_layer_decay_knows_the_depth_of_every_parameter_or_refuses(family):
+def test_layer_decay_orders_every_model_or_is_rejected(family):
     unordered = {name for pattern in UNORDERED.split() for name in vidjax.list_models(pattern)}
     names = [n for n in vidjax.list_models() if vidjax.spec(n).family == family]
     for name in names:
@@ -244,7 +244,7 @@ def test_layer_decay_knows_the_depth_of_every_parameter_or_refuses(family):
         assert not [path for path, found in parts.items() if not found & set(TOP.split())], name
 
 
-def test_a_second_encoder_follows_the_first_and_parallel_streams_share_layers():
+def test_layer_ids_of_second_encoders_and_parallel_streams():
     ids, top = layer_ids(tiny("vivit_b_16x2_fe"), "")
     first = [next(iter(jax.tree.leaves(ids[k]))) for k in ("patch_embed", "block0", "block1", "norm")]
     second = [next(iter(jax.tree.leaves(ids[k]))) for k in ("time_pos_embed", "time_block0", "time_norm")]
@@ -257,14 +257,14 @@ def test_a_second_encoder_follows_the_first_and_parallel_streams_share_layers():
     assert {i for path in paths for i in jax.tree.leaves(ids[path])} == {2}
 
 
-def test_trunk_lr_needs_a_classifier_and_something_below_it():
+def test_trunk_lr_requires_a_classifier_and_a_trunk():
     for name in ("videomae_b_pretrain", "linear_probe"):
         with pytest.raises(UserError, match=r"optimizer\.trunk_lr does not fit"):
             param_groups(config(f"model.name={name}", "optimizer.trunk_lr=0.1"), tiny(name))
 
 
 def test_optimizer_state_has_the_structure_of_saved_checkpoints():
-    """Recorded from the chain that wrote the existing checkpoints; another structure does not restore."""
+    """The structure must not change, because existing checkpoints would not restore."""
     params = {
         "stem": {"kernel": jnp.ones((2, 2))},
         "block0": {"bias": jnp.ones(2)},

@@ -1,4 +1,4 @@
-"""BatchNorm's statistics retaken over many batches, or not touched at all."""
+"""Precise and frozen BatchNorm statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def cache(tmp_path_factory, monkeypatch):
 def setup():
     model = vidjax.create_model("slow_fusion_conv4", 3, tiny=True)
     clips = np.random.default_rng(0).normal(1.0, 2.0, (3, 4, 4, 16, 16, 3)).astype(np.float32)
-    clips *= np.arange(1, 4, dtype=np.float32).reshape(3, 1, 1, 1, 1, 1)  # batches unlike each other
+    clips *= np.arange(1, 4, dtype=np.float32).reshape(3, 1, 1, 1, 1, 1)  # batches with different statistics
     return model, jax.jit(model.init)(jax.random.PRNGKey(0), clips[0]), clips
 
 
@@ -51,7 +51,7 @@ def flat(tree):
     return {k: np.asarray(x) for k, x in flatten_dict(tree, sep="/").items()}
 
 
-def test_statistics_are_those_of_all_batches_at_once():
+def test_statistics_equal_those_of_the_concatenated_batches():
     model, variables, clips = setup()
     got = flat(make_precise_bn(model)(variables, iter(clips))["batch_stats"])
     with statistics("measured"):
@@ -63,14 +63,14 @@ def test_statistics_are_those_of_all_batches_at_once():
     for k, x in want.items():
         np.testing.assert_allclose(got[k], x, rtol=2e-5, atol=1e-6, err_msg=k)
 
-    # The first layer's do not depend on how batches are normalised: they are those of its convolution.
+    # The statistics of the first layer are those of its convolution, independent of normalization.
     together = jnp.asarray(clips.reshape(-1, *clips.shape[2:]))
     first = conv(together, variables["params"]["conv1"]["kernel"], (1, 2, 2), 1)
     np.testing.assert_allclose(got["bn1/mean"], np.mean(first, (0, 1, 2, 3)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(got["bn1/var"], np.var(first, (0, 1, 2, 3)), rtol=1e-4)
 
 
-def test_old_statistics_do_not_count_and_parameters_stay():
+def test_old_statistics_are_ignored_and_parameters_unchanged():
     model, variables, clips = setup()
     other = {**variables, "batch_stats": jax.tree.map(lambda x: x + 0.5, variables["batch_stats"])}
     a, b = (flat(make_precise_bn(model)(v, clips)["batch_stats"]) for v in (variables, other))
@@ -83,12 +83,12 @@ def test_old_statistics_do_not_count_and_parameters_stay():
 def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
     plain = dict(CONFIG, optimizer=dict(lr=0.0))
     train(resolve(plain), tmp_path / "plain")
-    larger = ["data.short_side=20", "evals.size=20"]  # crops of another size are evaluated, not trained on
+    larger = ["data.short_side=20", "evals.size=20"]  # larger crops in evaluation only
     train(resolve(plain, ["evals.precise_bn_batches=3", *larger]), tmp_path / "precise")
     running, precise = (load_variables(tmp_path / name)[0] for name in ("plain", "precise"))
     for k, x in flat(running["params"]).items():
         np.testing.assert_array_equal(flat(precise["params"])[k], x)
-    # After two steps a running average is mostly its start, 0 and 1; the precise ones are the data's.
+    # After two steps, running averages are still close to their initial values; precise statistics are not.
     again = build(resolve(plain))
     spec = vidjax.spec("slow_fusion_conv4")
     batches = train_batches(again.train_source, again.config.data, 4, again.config.seed + 1)
@@ -101,8 +101,8 @@ def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_freezing(frozen):
-    """Even a decay of every parameter leaves statistics, scales and biases of BatchNorm alone."""
+def test_freeze_bn(frozen):
+    """Statistics, scales and biases of BatchNorm are unchanged, even with weight decay on all parameters."""
     exp = build(resolve(CONFIG, [f"model.freeze_bn={frozen}"]))
     state = initial_state(exp)
     before = flat({"params": state.params, **state.model_state})
@@ -124,6 +124,6 @@ def test_freezing(frozen):
         assert moved >= norms - {k for k in norms if k.endswith("/bias")}
 
 
-def test_freezing_and_precise_statistics_contradict():
-    with pytest.raises(UserError, match="set one of"):
+def test_freeze_bn_and_precise_bn_are_mutually_exclusive():
+    with pytest.raises(UserError, match="are mutually exclusive"):
         resolve(CONFIG, ["model.freeze_bn=True", "evals.precise_bn_batches=2"])

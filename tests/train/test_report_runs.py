@@ -1,4 +1,4 @@
-"""Reports of runs that learn without labels, and of runs that start from them."""
+"""Reports of pretraining runs, and of runs initialized from them."""
 
 import base64
 import io
@@ -40,7 +40,7 @@ def pretrained(tmp_path):
     folder, _ = workdir(tmp_path / "mae", "videomae_s_pretrain")
     (folder / "pretraining.json").write_text(json.dumps({"loss": 0.9, "knn_top1": 0.4321}))
     (folder / "reconstructions").mkdir()
-    for step in (9, 10):  # by number, and not by name
+    for step in (9, 10):  # sorted by number, not by name
         for kind in ("png", "gif"):
             (folder / "reconstructions" / f"step_{step}.{kind}").write_bytes(picture(kind, 20 * step))
     return folder
@@ -52,7 +52,7 @@ def images(html):
     return [(kind, base64.b64decode(data)) for kind, data in found]
 
 
-def test_pretraining_has_curves_and_its_last_reconstructions(pretrained, tmp_path):
+def test_pretraining_report_has_curves_and_latest_reconstructions(pretrained, tmp_path):
     source, out = ListSource((), ("a", "b")), tmp_path / "report.html"
     report_runs(out, "MAE", {"mae": pretrained}, source, resolve({**CONFIG, "model": dict(name="x")}).data)
     html = out.read_text()
@@ -69,7 +69,7 @@ def test_pretraining_has_curves_and_its_last_reconstructions(pretrained, tmp_pat
     assert "Accuracy" not in html and "Confusions" not in html
 
 
-def test_fine_tuning_shows_where_it_starts(pretrained, tmp_path):
+def test_fine_tuning_report_shows_the_pretraining_run(pretrained, tmp_path):
     tuned, data = workdir(tmp_path / "tuned", "videomae_s", path=str(pretrained))
     result = ClassificationResult(["v0", "v1"], np.array([0, 1]), np.zeros((2, 1, 2), np.float32), ("a", "b"))
     result.save(tuned / "result.npz")

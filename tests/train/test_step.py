@@ -1,4 +1,4 @@
-"""The step: the same update however it is run, and nothing lost to a loss that is not finite."""
+"""The training step gives the same update under jit, pmap and any mesh, and handles non-finite losses."""
 
 import functools
 
@@ -51,8 +51,8 @@ def jit_runner(init, make, rules=(), **mesh):
     return JitRunner(make(), mesh, shardings), jax.jit(init, out_shardings=shardings)()
 
 
-def test_pmap_gives_the_update_of_jit():
-    """Under pmap each device has its own BatchNorm statistics: that is jit with as many groups."""
+def test_pmap_equals_jit():
+    """BatchNorm statistics are per device under pmap, as under jit with one group per device."""
     init, make = setup(bn_groups=4)
     want, want_metrics = run(*jit_runner(init, make))
     init, make = setup()
@@ -70,37 +70,37 @@ def test_pmap_gives_the_update_of_jit():
         ((("head/kernel", ["tensor", None]), ("kernel", "fsdp")), dict(data=1, fsdp=2, tensor=2)),
     ],
 )
-def test_any_mesh_gives_the_update_of_one_device(rules, mesh):
+def test_any_mesh_equals_one_device(rules, mesh):
     init, make = setup(ema=0.9)
     want, _ = run(*jit_runner(init, make, data=1, devices=jax.devices()[:1]))
     runner, state = jit_runner(init, make, rules, **mesh)
     got, _ = run(runner, state)
     chex.assert_trees_all_close(jax.device_get(want), jax.device_get(got), rtol=2e-5, atol=2e-6)
-    if rules:  # parameters are really cut, and their momentum with them
+    if rules:  # parameters and their momentum are sharded
         kernel = got.params["conv2"]["kernel"]
         assert kernel.addressable_shards[0].data.size < kernel.size
         momentum = got.opt_state[0].trace["conv2"]["kernel"]
         assert momentum.sharding == kernel.sharding
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch():
-    """With BatchNorm groups equal to the parts, a part has the statistics it has in the whole batch."""
+def test_accumulation_equals_the_whole_batch():
+    """Uses BatchNorm groups equal to the accumulated parts, so that the statistics agree."""
     init, make = setup(bn_groups=4)
-    rows = np.arange(8).reshape(-1, 4).T.ravel()  # parts take every fourth row; groups take neighbours
+    rows = np.arange(8).reshape(-1, 4).T.ravel()  # parts take every fourth row, groups adjacent ones
     whole, _ = make()(init(), jax.tree.map(lambda x: x[rows], batch()))
     init, make = setup(accumulation=4)
     parts, metrics = jax.jit(make())(init(), batch())
     chex.assert_trees_all_close(whole.params, parts.params, rtol=1e-5, atol=1e-6)
     assert np.isfinite(metrics["loss"])
-    # The running statistics moved once per part, here four times with momentum 0.9.
+    # The running statistics are updated once per part, here four times with momentum 0.9.
     moved = np.abs(parts.model_state["batch_stats"]["bn1"]["var"] - 1).mean()
     once = np.abs(whole.model_state["batch_stats"]["bn1"]["var"] - 1).mean()
     assert moved > 2 * once
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_frozen_parameters_do_not_count_in_the_gradient_norm(accumulation):
-    """Clipping to a norm then acts on what is trained alone."""
+def test_gradient_norm_excludes_frozen_parameters(accumulation):
+    """Gradient clipping therefore depends on trained parameters only."""
 
     def frozen(params):
         return {module: jax.tree.map(lambda _, m=module: m != "head", params[module]) for module in params}
@@ -128,7 +128,7 @@ def test_ema_follows_the_parameters():
 
 
 @pytest.mark.parametrize("nonfinite", ["stop", "skip"])
-def test_a_loss_that_is_not_finite_changes_nothing(nonfinite):
+def test_nonfinite_loss_leaves_the_state_unchanged(nonfinite):
     init, make = setup(nonfinite=nonfinite, ema=0.9)
     step = jax.jit(make())
     good, metrics = step(init(), batch())
@@ -139,15 +139,15 @@ def test_a_loss_that_is_not_finite_changes_nothing(nonfinite):
     assert not np.isfinite(metrics["loss"]) and metrics["nonfinite"] == 1
     chex.assert_trees_all_equal(bad.model_state, good.model_state)
     chex.assert_trees_all_equal(bad.opt_state, good.opt_state)
-    # Afterwards "skip" goes on with the next batch and "stop" stays where it is.
+    # Afterwards "skip" continues with the next batch and "stop" keeps the state.
     assert bad.step == (2 if nonfinite == "skip" else 1)
     healed, _ = step(bad.replace(params=good.params), batch(2))
     moved = not np.array_equal(healed.params["head"]["kernel"], good.params["head"]["kernel"])
     assert moved == (nonfinite == "skip")
 
 
-def test_the_key_of_a_step_is_its_number():
-    """Two steps from one state draw the same dropout; the next step draws another."""
+def test_random_key_depends_on_the_step():
+    """Two steps from the same state have the same dropout mask, the next step has another."""
 
     class Noisy(nn.Module):
         num_classes: int = 3

@@ -1,4 +1,4 @@
-"""Clips of two streams from the videos to the report: trained, evaluated, predicted, fused."""
+"""End-to-end test of a two-stream model: training, evaluation, prediction and fusion."""
 
 import json
 
@@ -46,7 +46,7 @@ def at(cache, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
-    """The workdir of a short training, accumulated and on four devices."""
+    """Returns the workdir of a short training on four devices with gradient accumulation."""
     folder = tmp_path_factory.mktemp("streams")
     (folder / "config.py").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as e:
@@ -56,7 +56,7 @@ def run(tmp_path_factory, cache):
     return folder / "run"
 
 
-def test_training_saves_what_it_says(run):
+def test_training_writes_its_results(run):
     rows = read_metrics(run)
     assert [r["step"] for r in rows if r["split"] == "train"] == [1, 2]
     assert all(np.isfinite(r["loss"]) for r in rows)
@@ -82,12 +82,12 @@ def test_evaluation_of_either_split_and_their_fusion(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("change", ["data.flow.frames=6", "data.modality=rgb"])
-def test_evaluation_with_other_streams_is_one_line(run, tmp_path, capsys, change):
+def test_evaluation_with_other_streams_is_rejected(run, tmp_path, capsys, change):
     code, _, err = vidjax(capsys, "eval", "--checkpoint", run, "--out", tmp_path, f"--config.{change}")
     assert code == 2 and err.count("\n") == 1 and ("flow_frames is 4" in err or "takes rgb+flow" in err)
 
 
-def test_prediction_draws_the_pictures(run, tmp_path, capsys):
+def test_prediction_writes_strips(run, tmp_path, capsys):
     video = tmp_path / "a.mp4"
     video.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].video)
     line = ["predict", video, "--checkpoint", run, "--json", "--strip", tmp_path / "strip.png"]
@@ -99,7 +99,7 @@ def test_prediction_draws_the_pictures(run, tmp_path, capsys):
     assert (tmp_path / "strip.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_loss_that_is_not_finite_names_its_stream(run, tmp_path, capsys):
+def test_nonfinite_loss_reports_its_stream(run, tmp_path, capsys):
     config = run.parent / "config.py"
     line = ["train", "--config", config, "--workdir", tmp_path, "--config.optimizer.lr=1e38"]
     code, _, err = vidjax(capsys, *line)
