@@ -64,11 +64,11 @@ def read_pyav(path: str, indices: np.ndarray) -> np.ndarray:
         stream.codec_context.thread_count = 1
         ticks = 1 / (stream.average_rate * stream.time_base)
         start = stream.start_time or 0
-        wanted, clip = set(indices.tolist()), []
+        requested, clip = set(indices.tolist()), []
         container.seek(start + int(indices[0] * ticks), stream=stream)
         for frame in container.decode(stream):
             index = round((frame.pts - start) / ticks)
-            if index in wanted:
+            if index in requested:
                 clip.append(frame.to_ndarray(format="rgb24"))
             if index >= indices[-1]:
                 return np.stack(clip)
@@ -77,10 +77,10 @@ def read_pyav(path: str, indices: np.ndarray) -> np.ndarray:
 def read_opencv(path: str, indices: np.ndarray) -> np.ndarray:
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     capture.set(cv2.CAP_PROP_POS_FRAMES, int(indices[0]))
-    wanted, clip = set(indices.tolist()), []
+    requested, clip = set(indices.tolist()), []
     for index in range(indices[0], indices[-1] + 1):
         capture.grab()
-        if index in wanted:
+        if index in requested:
             clip.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
     capture.release()
     return np.stack(clip)

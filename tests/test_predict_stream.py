@@ -73,11 +73,11 @@ class Data:
 
 def test_running_predictions_equal_those_of_the_clip_so_far(movinet, video):
     model, variables, folder = movinet
-    answers = list(predict_stream([video], folder, every=1.0, top=5))
-    assert [a.frames for a in answers] == [10, 18, 26, 27]  # the first from 1, 2 and 3 s on, and the last
-    assert [a.final for a in answers] == [False, False, False, True]
-    assert answers[0].seconds == pytest.approx(27 / 25)
-    for a in (answers[0], answers[-1]):
+    predictions = list(predict_stream([video], folder, every=1.0, top=5))
+    assert [a.frames for a in predictions] == [10, 18, 26, 27]  # at 1, 2 and 3 s, and at the end
+    assert [a.final for a in predictions] == [False, False, False, True]
+    assert predictions[0].seconds == pytest.approx(27 / 25)
+    for a in (predictions[0], predictions[-1]):
         expected = whole_clip(model, variables, video, range(0, 3 * a.frames, 3), Data)
         assert [n for n, _ in a.top] == [NAMES[i] for i in np.argsort(-expected)]
         np.testing.assert_allclose([p for _, p in a.top], np.sort(expected)[::-1], rtol=1e-4)
@@ -132,10 +132,10 @@ def test_model_without_streaming_is_rejected(tmp_path, video):
 def test_bad_video_is_reported_and_state_is_reset(tmp_path, movinet, video):
     (tmp_path / "text.mp4").write_text("no video")
     paths = [str(tmp_path / "text.mp4"), str(tmp_path / "none.mp4"), video, video]
-    answers = list(predict_stream(paths, movinet[2], every=9))
-    assert all(a.final for a in answers) and [a.path for a in answers] == paths
-    assert "text.mp4" in answers[0].error and "No such file" in answers[1].error
-    assert answers[2] == answers[3] and answers[2].error is None
+    predictions = list(predict_stream(paths, movinet[2], every=9))
+    assert all(a.final for a in predictions) and [a.path for a in predictions] == paths
+    assert "text.mp4" in predictions[0].error and "No such file" in predictions[1].error
+    assert predictions[2] == predictions[3] and predictions[2].error is None
 
 
 def test_play_yields_every_frame_and_time(video):

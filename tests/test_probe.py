@@ -97,8 +97,8 @@ def test_linear_probe_trains_only_its_head():
     mean = 0.1 * np.asarray(x[:, 0]).mean(0)
     var = 0.9 + 0.1 * np.asarray(x[:, 0]).var(0)
     _, seen = model.apply({**variables, **moved}, x)
-    want = (np.asarray(x[:, 0]) - mean) / np.sqrt(var + 1e-6)
-    np.testing.assert_allclose(seen["pre_logits"], want, rtol=1e-4, atol=1e-5)
+    expected = (np.asarray(x[:, 0]) - mean) / np.sqrt(var + 1e-6)
+    np.testing.assert_allclose(seen["pre_logits"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_attentive_probe_equals_numpy():
@@ -114,18 +114,18 @@ def test_attentive_probe_equals_numpy():
     def dense(name, y, p=p):
         return y @ p[name]["kernel"] + p[name]["bias"]
 
-    want = []
+    expected = []
     for clip in np.asarray(x, np.float64):
-        kv, q, answer = dense("kv", norm(clip)), dense("q", p["query"][0, 0]), []
+        kv, q, heads = dense("kv", norm(clip)), dense("q", p["query"][0, 0]), []
         for h in (slice(0, 4), slice(4, 8)):
             weights = np.exp(kv[:, :8][:, h] @ q[h] / 2)
-            answer.append(weights / weights.sum() @ kv[:, 8:][:, h])
-        y = p["query"][0, 0] + dense("proj", np.concatenate(answer))
+            heads.append(weights / weights.sum() @ kv[:, 8:][:, h])
+        y = p["query"][0, 0] + dense("proj", np.concatenate(heads))
         hidden = dense("fc1", norm(y), p["mlp"])
         gelu = np.asarray(jax.nn.gelu(jnp.asarray(hidden), approximate=False), np.float64)
-        want.append(dense("head", y + dense("fc2", gelu, p["mlp"])))
+        expected.append(dense("head", y + dense("fc2", gelu, p["mlp"])))
     got, _ = jax.jit(model.apply)({"params": jax.tree.map(jnp.float32, p)}, x)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_every_gradient_is_finite_and_nonzero():

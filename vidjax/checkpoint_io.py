@@ -34,18 +34,22 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
         raise UserError(f"no checkpoint at {path}: no such folder")
     if (path / "state").is_dir() and (path / "meta").is_dir():
         if which not in ("last", path.name):
-            raise UserError(f"{path} is one checkpoint: give its workdir to choose '{which}'")
+            raise UserError(f"{path} is one checkpoint: pass its workdir to choose '{which}'")
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / "state").is_dir()), key=_number)
     if not steps:
-        raise UserError(f"no checkpoint in {path}: give a workdir of `vidjax train`, or one step inside it")
+        raise UserError(
+            f"no checkpoint in {path}: pass a workdir of `vidjax train`, or one of its checkpoints"
+        )
     if which == "last":
         return steps[-1]
     if which == "best":
         scores = {p: s for p in steps if (s := _metric(p)) is not None}
         if not scores:
-            raise UserError(f"no checkpoint in {path} was evaluated, so none is the best: use the last one")
+            raise UserError(
+                f"no checkpoint in {path} was evaluated, so there is no best one: use the last one"
+            )
         return max(scores, key=lambda p: (scores[p], _number(p)))
     if not (chosen := [p for p in steps if _number(p) == int(which)]):
         have = ", ".join(p.name for p in steps)

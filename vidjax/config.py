@@ -475,9 +475,9 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"init.skip: {pattern!r} is not a regular expression: {e}") from None
     for rule in flat["parallel.rules"]:
         if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
-            raise UserError(f"parallel.rules has pairs of a regular expression and a spec, not {rule!r}")
+            raise UserError(f"parallel.rules must contain (regex, spec) pairs, got {rule!r}")
     if bool(config.epochs > 0) == bool(config.steps > 0):
-        raise UserError(f"set one of epochs and steps; they are {config.epochs} and {config.steps}")
+        raise UserError(f"set one of epochs and steps, got epochs={config.epochs:g}, steps={config.steps}")
     if "flow" in config.data.modality and config.data.sampling != "window":
         raise UserError("optical flow requires adjacent frames: set data.sampling=window")
     if (config.data.mean is None) != (config.data.std is None):

@@ -24,10 +24,10 @@ def main() -> None:
                 case.model or name, reference.state_dict(), **case.options
             )
             x = draw_input(shape, seed)
-            want = run(case, reference, x)
+            expected = run(case, reference, x)
             logits, endpoints = jax.jit(model.apply)(variables, x)
             got = {k: np.asarray(v) for k, v in {**endpoints, "logits": logits}.items()}
-            errors = {s: relative_error(got[s], w.reshape(got[s].shape)) for s, w in want.items()}
+            errors = {s: relative_error(got[s], w.reshape(got[s].shape)) for s, w in expected.items()}
             where = max(errors, key=errors.get)
             print(
                 f"{name:16} {classes:5} classes {shape!s:24} worst {errors[where]:.1e} at {where:10}", end=""

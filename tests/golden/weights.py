@@ -40,6 +40,6 @@ def sample(x: np.ndarray, count: int = 1024) -> np.ndarray:
     return flat[np.linspace(0, flat.size - 1, min(count, flat.size)).astype(int)]
 
 
-def relative_error(got: np.ndarray, want: np.ndarray) -> float:
-    """Returns the largest absolute difference divided by the largest absolute value of `want`."""
-    return float(np.max(np.abs(got - want)) / np.max(np.abs(want)))
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest absolute difference divided by the largest absolute value of `expected`."""
+    return float(np.max(np.abs(got - expected)) / np.max(np.abs(expected)))

@@ -81,7 +81,7 @@ def test_probe_videos_are_balanced_over_classes(limit):
         (
             ["batch=64", "data.repeats=4", "parallel.accumulation=2", "optimizer.lr_batch=256"],
             "batch 64 clips = 4 devices x 2 videos x 4 clips of each x 2 accumulation steps; "
-            "peak learning rate 0.025; 2 updates, 3 an epoch",
+            "peak learning rate 0.025; 2 updates, 3 per epoch",
         ),
         (
             ["parallel.mode=pmap", "data.repeats=2"],

@@ -85,10 +85,10 @@ def test_fine_tunes_to_twelve_classes_then_to_three(place, capsys, name):
     for path, x in jax.tree_util.tree_leaves_with_path(state.params):
         key = [k.key for k in path]
         if key[0] != "head":
-            want = before["params"]
+            expected = before["params"]
             for k in key:
-                want = want[k]
-            np.testing.assert_array_equal(x, want, err_msg="/".join(key))
+                expected = expected[k]
+            np.testing.assert_array_equal(x, expected, err_msg="/".join(key))
     with pytest.raises(UserError, match=r"params/head/kernel: \(16, 12\) in the checkpoint, \(16, 3\)"):
         initial_state(build(config(name, size, dict(path=str(runs[1])), folder)))
     assert train(tuned, runs[2]).logits.shape[-1] == 3
@@ -117,8 +117,8 @@ def test_config_matches_the_videomae_recipe():
         "repeated augmentation": c.data.repeats,
         "label smoothing": c.objective.label_smoothing,
         "head": c.model.options.head_scale,
-        "warm-up, cosine": (c.schedule.name, c.schedule.warmup_epochs),
-        "rate": c.optimizer.lr * (c.batch / c.data.repeats) / 256,
+        "warmup, cosine": (c.schedule.name, c.schedule.warmup_epochs),
+        "learning rate": c.optimizer.lr * (c.batch / c.data.repeats) / 256,
         "views": (c.evals.clips, c.evals.crops),
     }
     assert got == {
@@ -130,7 +130,7 @@ def test_config_matches_the_videomae_recipe():
         "repeated augmentation": 2,
         "label smoothing": 0.1,
         "head": 0.001,
-        "warm-up, cosine": ("cosine", 5.0),
-        "rate": 7.5e-4,
+        "warmup, cosine": ("cosine", 5.0),
+        "learning rate": 7.5e-4,
         "views": (5, 3),
     }

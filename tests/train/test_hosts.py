@@ -123,9 +123,9 @@ def test_two_hosts_evaluate_as_one(place, tuned):
     assert [code for code, *_ in results] == [0, 0], results
     (_, out, _), (_, silent, _) = results
     got = dict(line.split() for line in out.splitlines() if line.startswith(("video_top1", "loss")))
-    want = read_metrics(tuned[0])[-1]
-    assert float(got["loss"]) == pytest.approx(want["loss"], abs=1e-4)
-    assert float(got["video_top1"]) == pytest.approx(want["video_top1"], abs=1e-4)
+    expected = read_metrics(tuned[0])[-1]
+    assert float(got["loss"]) == pytest.approx(expected["loss"], abs=1e-4)
+    assert float(got["video_top1"]) == pytest.approx(expected["video_top1"], abs=1e-4)
     assert not silent.strip() and (place / "evaluated" / "result.npz").is_file()
 
 

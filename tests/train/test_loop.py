@@ -116,8 +116,8 @@ def test_resume_is_bit_identical_after_sigkill(place, whole):
     assert code == 0, err
     assert rows(place / "killed") == rows(whole)
     last = pathlib.Path("checkpoints", "12")
-    got, want = (load_variables(place / run / last)[0] for run in ("killed", "whole"))
-    chex.assert_trees_all_equal(got, want)
+    got, expected = (load_variables(place / run / last)[0] for run in ("killed", "whole"))
+    chex.assert_trees_all_equal(got, expected)
 
 
 def test_pretraining_resumes_bit_identically_and_is_fine_tuned(place):
@@ -132,8 +132,8 @@ def test_pretraining_resumes_bit_identically_and_is_fine_tuned(place):
     code, _, err = finish(command(place, killed.name, config="mae.py"))
     assert code == 0, err
     assert rows(killed) == rows(whole)
-    got, want = (load_variables(run / "checkpoints" / "12")[0] for run in (killed, whole))
-    chex.assert_trees_all_equal(got, want)
+    got, expected = (load_variables(run / "checkpoints" / "12")[0] for run in (killed, whole))
+    chex.assert_trees_all_equal(got, expected)
 
     tune = ["--config.model.name=videomae_s", f"--config.init.path={whole}", "--config.steps=2"]
     tune += ["--config.objective.name=classify"]
@@ -159,9 +159,9 @@ def test_two_hosts_train_as_one(place, whole):
     hosts = [command(place, "two_hosts", *cluster, "--process", str(i)) for i in range(2)]
     for code, _, err in map(finish, hosts):
         assert code == 0, err
-    got, want = rows(place / "two_hosts"), rows(whole)
-    assert [(r["step"], r["split"]) for r in got] == [(r["step"], r["split"]) for r in want]
-    np.testing.assert_allclose([r["loss"] for r in got], [r["loss"] for r in want], rtol=1e-3)
+    got, expected = rows(place / "two_hosts"), rows(whole)
+    assert [(r["step"], r["split"]) for r in got] == [(r["step"], r["split"]) for r in expected]
+    np.testing.assert_allclose([r["loss"] for r in got], [r["loss"] for r in expected], rtol=1e-3)
 
 
 def vidjax_main(capsys, *line):
@@ -194,11 +194,11 @@ def test_predict_on_video_files(place, whole, capsys, monkeypatch):
     line = ["predict", place / "a.mp4", place / "b.webm", "--checkpoint", whole / "checkpoints" / "12"]
     code, out, err = vidjax_main(capsys, *line, "--json", "--strip", place / "strip.png")
     good, bad = (json.loads(row) for row in out.splitlines())
-    want = json.loads((whole / "predictions.jsonl").read_text().splitlines()[5])
-    assert want["id"] == record.id
-    assert [t["name"] for t in good["top"]] == [name for name, _ in want["top5"]]
+    expected = json.loads((whole / "predictions.jsonl").read_text().splitlines()[5])
+    assert expected["id"] == record.id
+    assert [t["name"] for t in good["top"]] == [name for name, _ in expected["top5"]]
     np.testing.assert_allclose(
-        [t["probability"] for t in good["top"]], [p for _, p in want["top5"]], atol=1e-4
+        [t["probability"] for t in good["top"]], [p for _, p in expected["top5"]], atol=1e-4
     )
     assert 0 <= good["clips"][0]["start"] < good["clips"][0]["end"] <= 8 / 25
     assert code == 2 and bad["error"] and "b.webm" in err and err.count("\n") == 1

@@ -124,8 +124,8 @@ def test_layer_decay_equals_its_formula():
         assert got[f"block{i}"] == pytest.approx(0.1 * 0.75 ** (12 - i))
     stacked = {"pos_embed": leaf, "blocks": {"fc1": jnp.ones((12, 3, 2))}, "head": {"kernel": leaf}}
     updates, _ = tx.update(stacked, tx.init(stacked), stacked)
-    want = [-got[f"block{i}"] for i in range(12)]
-    np.testing.assert_allclose(updates["blocks"]["fc1"][:, 0, 0], want, rtol=1e-6)
+    expected = [-got[f"block{i}"] for i in range(12)]
+    np.testing.assert_allclose(updates["blocks"]["fc1"][:, 0, 0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -162,8 +162,8 @@ def test_stacked_blocks_get_the_update_of_separate_blocks(options):
         tx = create_optimizer(c, lambda _: 0.1)
         return jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])(grads, params)
 
-    want, got = update(params, grads), update(stack_blocks(params), stack_blocks(grads))
-    chex.assert_trees_all_close(unstack_blocks(got), want, rtol=1e-6, atol=1e-8)
+    expected, got = update(params, grads), update(stack_blocks(params), stack_blocks(grads))
+    chex.assert_trees_all_close(unstack_blocks(got), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_groups_set_weight_decay_learning_rate_and_freezing():
@@ -193,9 +193,9 @@ def test_groups_text_counts_parameters_with_weight_decay():
     sizes = [x.size for x in jax.tree.leaves(params)]
     kernels = [x.size for x in jax.tree.leaves(params) if x.ndim > 1]
     stacked = jax.eval_shape(stack_blocks, params)
-    want = f"parameters: {sum(kernels):,} decayed, {sum(sizes) - sum(kernels):,} not decayed"
+    expected = f"parameters: {sum(kernels):,} decayed, {sum(sizes) - sum(kernels):,} not decayed"
     c = config("optimizer.weight_decay=0.5")
-    assert groups_text(c, params) == groups_text(c, stacked) == want
+    assert groups_text(c, params) == groups_text(c, stacked) == expected
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_optimizer_state_has_the_structure_of_saved_checkpoints():
             *(empty, empty, (adam, masked), empty, count),
         ),
     }
-    for overrides, want in cases.items():
+    for overrides, expected in cases.items():
         for frozen, last in ((None, ()), ("^stem/", (masked,))):
             state = create_optimizer(config(*overrides), lambda _: 0.1, frozen).init(params)
-            chex.assert_trees_all_equal_structs(state, (*want, *last))
+            chex.assert_trees_all_equal_structs(state, (*expected, *last))

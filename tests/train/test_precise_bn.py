@@ -58,9 +58,9 @@ def test_statistics_equal_those_of_the_concatenated_batches():
         _, state = model.clone(bn_groups=3).apply(
             variables, clips.reshape(-1, *clips.shape[2:]), train=True, mutable=["batch_stats"]
         )
-    want = flat(state["batch_stats"])
-    assert got.keys() == want.keys()
-    for k, x in want.items():
+    expected = flat(state["batch_stats"])
+    assert got.keys() == expected.keys()
+    for k, x in expected.items():
         np.testing.assert_allclose(got[k], x, rtol=2e-5, atol=1e-6, err_msg=k)
 
     # The statistics of the first layer are those of its convolution, independent of normalization.
@@ -94,9 +94,9 @@ def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
     batches = train_batches(again.train_source, again.config.data, 4, again.config.seed + 1)
     clips = [normalize(jnp.asarray(next(batches)["video"]), spec.mean, spec.std) for _ in range(3)]
     batches.close()
-    want = flat(make_precise_bn(again.model)(jax.tree.map(jnp.asarray, running), clips)["batch_stats"])
+    expected = flat(make_precise_bn(again.model)(jax.tree.map(jnp.asarray, running), clips)["batch_stats"])
     for k, x in flat(precise["batch_stats"]).items():
-        np.testing.assert_allclose(x, want[k], rtol=1e-4, atol=1e-5, err_msg=k)
+        np.testing.assert_allclose(x, expected[k], rtol=1e-4, atol=1e-5, err_msg=k)
         assert not np.allclose(flat(running["batch_stats"])[k], x, rtol=1e-2)
 
 

@@ -17,7 +17,7 @@ from vidjax.train.report import report_runs
 CONFIG = dict(steps=10, data=dict(name="features", modality="features", feature_width=4))
 
 
-def picture(kind, value):
+def image(kind, value):
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(file, kind)
     return file.getvalue()
@@ -42,7 +42,7 @@ def pretrained(tmp_path):
     (folder / "reconstructions").mkdir()
     for step in (9, 10):  # sorted by number, not by name
         for kind in ("png", "gif"):
-            (folder / "reconstructions" / f"step_{step}.{kind}").write_bytes(picture(kind, 20 * step))
+            (folder / "reconstructions" / f"step_{step}.{kind}").write_bytes(image(kind, 20 * step))
     return folder
 
 
@@ -64,7 +64,7 @@ def test_pretraining_report_has_curves_and_latest_reconstructions(pretrained, tm
         "mae, step 10",
     ):
         assert text in html
-    assert images(html) == [("gif", picture("gif", 200)), ("png", picture("png", 200))]
+    assert images(html) == [("gif", image("gif", 200)), ("png", image("png", 200))]
     assert html.index("<b>leak-free</b>") < html.index("<b>true statistics</b>")
     assert "Accuracy" not in html and "Confusions" not in html
 
@@ -77,7 +77,7 @@ def test_fine_tuning_report_shows_the_pretraining_run(pretrained, tmp_path):
     report_runs(out, "tuned", {"tuned": tuned}, ListSource((), ("a", "b")), data)
     html = out.read_text()
     assert f"the start, {pretrained}, step 10" in html and "Accuracy" in html
-    assert ("png", picture("png", 200)) in images(html)
+    assert ("png", image("png", 200)) in images(html)
     both = tmp_path / "both.html"
     report_runs(both, "both", {"mae": pretrained, "tuned": tuned}, ListSource((), ("a", "b")), data)
     assert "mae, step 10" in both.read_text() and "Neighbour probe" in both.read_text()

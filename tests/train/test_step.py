@@ -54,12 +54,12 @@ def jit_runner(init, make, rules=(), **mesh):
 def test_pmap_equals_jit():
     """BatchNorm statistics are per device under pmap, as under jit with one group per device."""
     init, make = setup(bn_groups=4)
-    want, want_metrics = run(*jit_runner(init, make))
+    expected, expected_metrics = run(*jit_runner(init, make))
     init, make = setup()
     runner = PmapRunner(make(axis_name=PmapRunner.AXIS), create_mesh(), jax.eval_shape(init))
     got, got_metrics = run(runner, jax.jit(init)())
-    chex.assert_trees_all_close(want.replace(rng=None), got.replace(rng=None), rtol=2e-5, atol=2e-6)
-    np.testing.assert_allclose(want_metrics["loss"], got_metrics["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(expected.replace(rng=None), got.replace(rng=None), rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(expected_metrics["loss"], got_metrics["loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_pmap_equals_jit():
 )
 def test_any_mesh_equals_one_device(rules, mesh):
     init, make = setup(ema=0.9)
-    want, _ = run(*jit_runner(init, make, data=1, devices=jax.devices()[:1]))
+    expected, _ = run(*jit_runner(init, make, data=1, devices=jax.devices()[:1]))
     runner, state = jit_runner(init, make, rules, **mesh)
     got, _ = run(runner, state)
-    chex.assert_trees_all_close(jax.device_get(want), jax.device_get(got), rtol=2e-5, atol=2e-6)
+    chex.assert_trees_all_close(jax.device_get(expected), jax.device_get(got), rtol=2e-5, atol=2e-6)
     if rules:  # parameters and their momentum are sharded
         kernel = got.params["conv2"]["kernel"]
         assert kernel.addressable_shards[0].data.size < kernel.size
@@ -122,8 +122,8 @@ def test_ema_follows_the_parameters():
     old = init()
     new, _ = jax.jit(make())(old, batch())
     decay = min(0.5, 1 / 10)
-    want = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, old.ema, new.params)
-    chex.assert_trees_all_close(new.ema, want, rtol=1e-6)
+    expected = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, old.ema, new.params)
+    chex.assert_trees_all_close(new.ema, expected, rtol=1e-6)
     assert new.eval_variables["params"] is new.ema
 
 

@@ -93,9 +93,9 @@ def test_prediction_writes_strips(run, tmp_path, capsys):
     line = ["predict", video, "--checkpoint", run, "--json", "--strip", tmp_path / "strip.png"]
     code, out, err = vidjax(capsys, *line)
     assert code == 0, err
-    wanted = ClassificationResult.load(run / "result.npz").top(3)
+    expected = ClassificationResult.load(run / "result.npz").top(3)
     top = json.loads(out)["top"]
-    np.testing.assert_allclose([t["probability"] for t in top], [p for _, p in wanted], atol=1e-4)
+    np.testing.assert_allclose([t["probability"] for t in top], [p for _, p in expected], atol=1e-4)
     assert (tmp_path / "strip.png").read_bytes().startswith(b"\x89PNG")
 
 

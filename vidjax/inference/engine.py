@@ -38,10 +38,10 @@ class Engine:
         self._sharding = NamedSharding(mesh, BATCH)
         self._apply = jax.jit(in_mesh(mesh, apply), out_shardings=self._sharding)
 
-    def batch_size(self, wanted: int) -> int:
-        """Returns the smallest global batch size of at least `wanted` that is divisible over the mesh."""
+    def batch_size(self, minimum: int) -> int:
+        """Returns the smallest global batch size of at least `minimum` that is divisible over the mesh."""
         multiple = batch_multiple(self.mesh, self.hosts)
-        return -(-wanted // multiple) * multiple
+        return -(-minimum // multiple) * multiple
 
     def replicate(self, variables: Any) -> Any:
         """Replicates host arrays, equal on all hosts, over the mesh."""

@@ -33,7 +33,7 @@ def explain_nonfinite(exp: Experiment, state: State, batch: dict[str, Any]) -> s
     if not jnp.isfinite(metrics["loss"]):
         return "loss is not finite, but the output of every layer is"
     if bad := _first_bad(grads):
-        return f"gradient of {bad} is not finite, but the loss is ({metrics['loss']:.4g})"
+        return f"gradient of {bad} is not finite, but the loss is finite ({metrics['loss']:.4g})"
     return "the gradient norm overflows, but every gradient is finite"
 
 

@@ -185,7 +185,7 @@ def batch_text(exp: Experiment) -> str:
         share = f"{clips / repeats:g} videos x {repeats} clips of each"
     return (
         f"batch {c.batch} clips = {devices} devices x {share} x {c.parallel.accumulation} accumulation "
-        f"steps; peak learning rate {peak_lr(c):.4g}; {exp.steps} updates, {exp.steps_per_epoch:g} an epoch"
+        f"steps; peak learning rate {peak_lr(c):.4g}; {exp.steps} updates, {exp.steps_per_epoch:g} per epoch"
     )
 
 

@@ -75,14 +75,13 @@ def create_optimizer(
     if c.layer_decay is not None or c.trunk_lr is not None or any("lr" in s for s in settings):
         chain.append(_scale_by_group(config))
     chain.append(optax.scale_by_learning_rate(schedule))
-    if frozen or any(
-        s.get("frozen") for _, _, s in c.groups
-    ):  # last: weight decay moves them without gradient
+    # Last, because weight decay also changes parameters without gradient.
+    if frozen or any(s.get("frozen") for _, _, s in c.groups):
         chain.append(optax.masked(optax.set_to_zero(), lambda params: frozen_params(config, params, frozen)))
     tx = optax.chain(*chain)
 
     def init(params: Any) -> Any:
-        param_groups(config, params, frozen)  # raises for a pattern that fits nothing
+        param_groups(config, params, frozen)  # raises if a pattern matches no parameter
         return tx.init(params)
 
     return optax.GradientTransformationExtraArgs(init, tx.update)

@@ -78,10 +78,10 @@ def _draw(exp: Experiment, variables: Any, source: Source, folder: epath.Path, s
     clips = [{n: panels[n][i] for n in PANELS if n in panels} for i in np.flatnonzero(good)]
     folder.mkdir(parents=True, exist_ok=True)
     sheets = [sheet(clip) for clip in clips]
-    picture = Image.new("RGB", (sheets[0].width, sum(s.height + 8 for s in sheets)), "white")
+    image = Image.new("RGB", (sheets[0].width, sum(s.height + 8 for s in sheets)), "white")
     for i, one in enumerate(sheets):
-        picture.paste(one, (0, i * (one.height + 8)))
-    _write(picture, folder / f"step_{step}.png")
+        image.paste(one, (0, i * (one.height + 8)))
+    _write(image, folder / f"step_{step}.png")
     first, *rest = animation(clips[0])
     _write(first, folder / f"step_{step}.gif", save_all=True, append_images=rest, duration=200, loop=0)
 
@@ -108,7 +108,7 @@ def _reconstruct(exp: Experiment) -> Any:
     return exp.compiled["reconstruct"]
 
 
-def _write(picture: Image.Image, path: epath.Path, **options: Any) -> None:
+def _write(image: Image.Image, path: epath.Path, **options: Any) -> None:
     encoded = io.BytesIO()
-    picture.save(encoded, path.suffix[1:], **options)
+    image.save(encoded, path.suffix[1:], **options)
     path.write_bytes(encoded.getvalue())

@@ -127,7 +127,7 @@ def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> P:
     for size, s in zip(shape, spec, strict=False):
         n = math.prod(mesh.shape[a] for a in (s if isinstance(s, tuple) else (s,)) if a is not None)
         if size % n:
-            raise UserError(f"parallel.rules: '{name}' of shape {shape} cannot be cut {n} ways along {s}")
+            raise UserError(f"parallel.rules: '{name}' of shape {shape} is not divisible by {n} along {s}")
     return P(*spec)
 
 
