@@ -23,7 +23,7 @@ CNN = dict(
     data=DATA,
     model=dict(name="slow_fusion_conv4", tiny=True),
     optimizer=dict(name="adamw", weight_decay=0.1, ema=0.9, clip_norm=1.0),
-    evals=dict(every_epochs=0.34, precise_bn_batches=2, report=False),  # 6 steps an epoch
+    evals=dict(every_epochs=0.34, precise_bn_batches=2, report=False),  # 6 steps per epoch
     log_every=1,
 )
 MAE = dict(
