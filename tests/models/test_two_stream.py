@@ -129,7 +129,7 @@ def cache(tmp_path, monkeypatch):
 OTHER_KINDS = {
     "temporal of rgb": ("takes flow, but data.modality is rgb: set data.modality=flow", {}),
     "image of flow": ("takes rgb, but data.modality is flow", dict(modality="flow")),
-    "joint of flow": ("takes rgb.flow and data.modality is flow", dict(modality="flow")),
+    "joint of flow": ("takes rgb.flow, but data.modality is flow", dict(modality="flow")),
     "temporal of 8": ("the input has 8 flow fields, but flow_frames is 4", dict(modality="flow", frames=8)),
     "joint of 10": ("the input has 10 flow fields", dict(modality="rgb+flow", frames=1)),
 }
