@@ -68,7 +68,7 @@ def test_the_model_has_the_classes_and_weights_of_the_source(name):
 def test_other_classes_start_a_fresh_head_and_nothing_else(image_weights):
     model, variables, weights = load("resnet18", image_weights, num_classes=3, tiny=True)
     assert model.num_classes == 3
-    assert weights.notes == ("3 classes, 7 in the source: the head is freshly initialised",)
+    assert weights.notes == ("3 classes, 7 in the source: the head is freshly initialized",)
     again = load("resnet18", image_weights, num_classes=3, tiny=True)[1]
     chex.assert_trees_all_equal(variables, again)
     head = variables["params"].pop("head")

@@ -79,7 +79,7 @@ def describe(
     check_endpoints(refusal, {k: g.shape(k) for k in g.endpoints})
     cost, params = jaxpr_cost(g.jaxpr), g.variables["params"]
     modules, by_module = cost.by_module(depth), params_by_module(params, depth)
-    # A model on tokens says so by an endpoint "tokens", [B, N, D]; its stages may have had more.
+    # A model on tokens has an endpoint "tokens", [B, N, D]; its stages may have had more.
     tokens = None
     if "tokens" in g.endpoints:
         sequences = [g.shape(k) for k in g.endpoints if k.startswith("stage") or k == "tokens"]
@@ -187,7 +187,7 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
 
 
 def _field_note(row: dict[str, Any]) -> str:
-    """What the table of receptive fields does not say."""
+    """Returns the remarks below the table of receptive fields."""
     if isinstance(row["input_shape"], Mapping):
         return "every stream has its own: describe the model of that stream alone"
     if row["tokens"]:

@@ -107,7 +107,7 @@ def linear(source: str, ours: str, bias: bool = True) -> Rules:
 
 
 def batch_norm(source: str, ours: str) -> Rules:
-    """PyTorch's BatchNorm. Its count of batches serves no one at a fixed momentum; exports say 0."""
+    """PyTorch's BatchNorm. The count of batches is unused at a fixed momentum and exported as 0."""
     return (
         rule(f"{source}.weight", f"params/{ours}/scale"),
         rule(f"{source}.bias", f"params/{ours}/bias"),

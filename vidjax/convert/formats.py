@@ -1,6 +1,6 @@
 """Files of weights, whoever wrote them, as a flat mapping of names to numpy arrays.
 
-No file is trusted: nothing read here can run code. What is cut off or is something else is told in a line.
+No file is trusted: reading one cannot run code. A truncated or foreign file raises a one-line `UserError`.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """From images to video: 2D weights for 3D networks, and image positions for space-time tokens.
 
-Pure functions of arrays; each says how its result equals what it was made from.
+Pure functions of arrays; each docstring states in which sense the result equals the source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def inflate_kernel(kernel: np.ndarray, frames: int, mode: str = "average") -> np
 
     "average" repeats it over time and divides by `frames` (Carreira & Zisserman, arXiv:1705.07750, section
     2.4; "filter inflation" in ViViT, arXiv:2103.15691, section 3.4). "centre" puts it at frame `frames // 2`
-    among zeros (ViViT's "central frame initialisation", ibid.). On a clip of one repeated frame both answer
+    among zeros (ViViT's "central frame initialization", ibid.). On a clip of one repeated frame both answer
     as the 2D kernel does, wherever the window lies inside the clip; "centre" answers for each frame apart,
     padding included. A tubelet embedding is inflated in the same way as any other kernel.
     """
@@ -110,7 +110,7 @@ def interpolate_positions(
       grid: sizes such as (H, W) or (T, H, W).
       new_grid: the sizes wanted, of as many axes.
       prefix: embeddings of class tokens in front, which stay.
-      method: "cubic" or "linear", sampled at the centres of the cells, without smoothing.
+      method: "cubic" or "linear", sampled at the centers of the cells, without smoothing.
 
     Returns:
       [prefix + N', D]. Equal grids give back `positions`; growing an axis by an odd factor and shrinking it

@@ -38,7 +38,7 @@ def inflate_vit(
     Raises:
       UserError: listing every path without a source, and every shape that does not follow.
     """
-    out, told, problems = {}, {}, []
+    out, notes, problems = {}, {}, []
     for path, shape in ((k, tuple(x.shape)) for k, x in target.items()):
         if re.search(FRESH, path):
             continue
@@ -48,33 +48,33 @@ def inflate_vit(
         if path == "params/time_embed" or (found and (found[3] == "fc" or (not last and "proj/" in path))):
             x = np.zeros(shape, np.float32)
             name = "/".join(path.split("/")[2 if found else 1 : -1 if found else None])
-            told[f"{name} is zero"] = None
+            notes[f"{name} is zero"] = None
         elif origin not in image:
             problems.append(f"{path} {shape}: nothing in the image model fills it")
             continue
         else:
             x = np.asarray(image[origin])
             if found:
-                told[f"{found[2]}_{found[3]} is a copy of {_OWN[found[3]]}"] = None
+                notes[f"{found[2]}_{found[3]} is a copy of {_OWN[found[3]]}"] = None
         if path == "params/patch_embed/kernel":
             if shape[0] > 1:
-                told[f"patches are inflated to {shape[0]} frames ({mode})"] = None
+                notes[f"patches are inflated to {shape[0]} frames ({mode})"] = None
             x = inflate_kernel(x, shape[0], mode)
         elif path == "params/pos_embed":
             slices, first = divmod(shape[1], math.prod(grid))
             x = _positions(x[0], grid, slices, first)[None]
             if slices > 1:
-                told[f"positions are repeated over {slices} slices"] = None
+                notes[f"positions are repeated over {slices} slices"] = None
         if x.shape != shape:
             problems.append(f"{origin}: {np.shape(image.get(origin))} cannot become {path} {shape}")
         out[path] = x
     if problems:
         raise UserError(f"cannot inflate ({len(problems)} problems): " + "; ".join(problems))
     if "params/cls_token" not in target:
-        told["the class token is left out"] = None
+        notes["the class token is left out"] = None
     if fresh := {re.sub(r"[0-9]+$", "s", k.split("/")[1]): None for k in target if re.search(FRESH, k)}:
-        told[f"{', '.join(fresh)} start afresh"] = None
-    return out, list(told)
+        notes[f"{', '.join(fresh)} are newly initialized"] = None
+    return out, list(notes)
 
 
 def _positions(positions: np.ndarray, grid: tuple[int, int], slices: int, first: int) -> np.ndarray:

@@ -148,7 +148,7 @@ def read_weights(
       name: the registered model.
       source: a file (see `formats.read`), a checkpoint folder of vidjax, or a mapping of the source's own
         names to numpy arrays or PyTorch tensors.
-      origin: whose naming it is; recognised from the names where None.
+      origin: whose naming it is; recognized from the names where None.
       inflation: how image kernels become those of clips, "average" or "centre", see `inflate_kernel`; where
         None the average for convolutions and the centre for tubelets.
       tiny: of the model's tiny preset.
@@ -214,7 +214,7 @@ def read_weights(
             stem = target["params"]["stem_conv"]
             shape = (*stem["kernel"].shape[:-2], *flat[FIRST].shape[-2:])
             stem["kernel"] = jax.ShapeDtypeStruct(shape, stem["kernel"].dtype)
-        # Non-local blocks start as the identity: the image net has nothing to say about them.
+        # Non-local blocks start as the identity; the image model has no counterpart.
         own = [k for k in flatten_dict(target, sep="/") if re.search(_NON_LOCAL, k)]
         skip = ("params/head", *own)
         flat = flatten_dict(
@@ -222,7 +222,7 @@ def read_weights(
         )
         classes, fresh = None, (HEAD, *((_NON_LOCAL,) if own else ()))
         rest = "head and non-local blocks" if own else "head"
-        notes = (f"the weights of {owner} are inflated; {rest} of {name} start afresh",)
+        notes = (f"the weights of {owner} are inflated; {rest} of {name} are newly initialized",)
     elif owner != name:
         # The image classifier is for image classes; the video model has its own.
         flat = {
@@ -232,9 +232,9 @@ def read_weights(
             if not re.match(HEAD, k)
         }
         classes, fresh = None, (_NOT_TRUNK,)
-        notes = (f"the weights of {owner} go into the trunk; all else of {name} is freshly initialised",)
+        notes = (f"the weights of {owner} go into the trunk; all else of {name} is freshly initialized",)
     elif classes is None:
-        fresh, notes = (HEAD,), ("the source has no classifier; the head is freshly initialised",)
+        fresh, notes = (HEAD,), ("the source has no classifier; the head is freshly initialized",)
     declared = preprocessing(origin, owner)
     return Weights(
         what=what,
@@ -268,7 +268,7 @@ def load(
     skip = ()
     if have is not None and num_classes != have:
         skip = (HEAD,)
-        note = f"{num_classes} classes, {have} in the source: the head is freshly initialised"
+        note = f"{num_classes} classes, {have} in the source: the head is freshly initialized"
         weights = dataclasses.replace(weights, notes=(*weights.notes, note))
     model = create_model(name, num_classes, **overrides)
     shape = _input_shape(name, overrides.get("tiny", False))
@@ -300,8 +300,8 @@ def load_pretrained(
       source: a file (.safetensors, .pth, .npz, ...), a checkpoint folder, or a mapping of the source's own
         names to numpy arrays or PyTorch tensors.
       num_classes: size of the classifier; the source's where None. Where they differ the head is freshly
-        initialised, from a fixed seed, and that is logged.
-      origin: whose naming it is, "torchvision" or "timm" say; recognised from the names where None.
+        initialized, from a fixed seed, and that is logged.
+      origin: the project whose parameter names these are, e.g. "timm"; detected from the names if None.
       inflation: of an image model's weights, see `read_weights`.
       **overrides: fields of the linen class, and `tiny`, see `create_model`.
 
@@ -359,7 +359,7 @@ def _recognise(
             f"of its {len(arrays)} arrays, such as {', '.join(unmatched(arrays, rules)[:3])}"
         )
     if odd := [o for o, _, r in fits if r is not rules]:
-        raise UserError(f"{what} fits the naming of {fits[0][0]} and of {odd[0]}: say which, with origin")
+        raise UserError(f"{what} fits the naming of {fits[0][0]} and of {odd[0]}: choose one with origin")
     return " or ".join(o for o, m, _ in fits if m == owner), owner, rules
 
 

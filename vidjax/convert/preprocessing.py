@@ -100,7 +100,7 @@ class Preprocessing:
         }
 
     def differences(self, model: nn.Module, mean: Any, std: Any) -> tuple[str, ...]:
-        """What a model does otherwise than the weights expect, in sentences that say what to set."""
+        """Returns a sentence for each setting of a model that differs from what the weights expect."""
         found = []
         for key, value in self.options.items():
             if (ours := getattr(model, key)) != value:

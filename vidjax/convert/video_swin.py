@@ -1,7 +1,7 @@
 """Names of Video Swin Transformers: torchvision's, those of the authors (github.com/SwinTransformer/
 Video-Swin-Transformer), and of the image models that the authors start from (microsoft/Swin-Transformer).
 
-An image model is inflated as the paper says (section 3.3): each kernel of the patches is spread over its two
+An image model is inflated as in section 3.3 of the paper: each kernel of the patches is spread over its two
 frames, and a table of biases serves every distance in time. So a still clip is answered as an image of it,
 and the classifier is that of images.
 """
@@ -34,7 +34,7 @@ def _norm(source: str, ours: str) -> Rules:
 
 
 def _index(window: tuple[int, int, int]) -> np.ndarray:
-    """Row of the table of biases for each pair of tokens, a buffer of the source that says nothing new."""
+    """Row of the table of biases for each pair of tokens, a redundant buffer of the source."""
     places = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij")).reshape(3, -1)
     offsets = places[:, :, None] - places[:, None] + np.reshape(window, (3, 1, 1)) - 1
     return np.ravel_multi_index(tuple(offsets), [2 * w - 1 for w in window])

@@ -272,10 +272,10 @@ class Video:
             stamp = frame.dts if self._container.format.name == "avi" else frame.pts
             now = 0.0 if seconds is None else seconds + 1 / self._rate
             if stamp is not None:
-                told = float(stamp * self._stream.time_base)
-                origin = told - now if origin is None else origin
-                if seconds is None or told - origin > seconds:
-                    now = told - origin
+                stamped = float(stamp * self._stream.time_base)
+                origin = stamped - now if origin is None else origin
+                if seconds is None or stamped - origin > seconds:
+                    now = stamped - origin
             seconds = now
             yield seconds, frame
 
@@ -400,7 +400,7 @@ class Video:
 
 
 def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
-    """Whether a packet holds the one frame that is shown of it (True), none (False), or cannot say (None)."""
+    """Whether a packet holds the one frame that is shown of it (True), none (False), or neither is certain (None)."""
     if packet.is_discard:  # outside the container's edit list
         return False
     codec = context.codec.canonical_name
@@ -423,7 +423,7 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
-    """Steps of 1 or -1 through rows and columns that make a frame upright, once transposed where told."""
+    """Steps of 1 or -1 through rows and columns that make a frame upright, after an optional transposition."""
     # PyAV ties side data to its frame in a cycle, which lives until the garbage collector runs: a small one
     tiny = VideoReformatter().reformat(frame, 16, 16, "gray", interpolation="POINT", threads=1)
     data = tiny.side_data.get(SideData.DISPLAYMATRIX)

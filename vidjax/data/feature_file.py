@@ -3,7 +3,7 @@
 .npz           arrays features_000000 [N, ...] and times_000000 [N, 2] for each video, and `meta`.
 .array_record  a record for each video, an .npz of its `features` and `times`; `meta` is the last record.
 
-`meta` is JSON: what the writer says of the features, and the ids, labels, lengths N and fps (rows a second)
+`meta` is JSON: the writer's description, and the ids, labels, lengths N and fps (rows per second)
 of the videos. Times are seconds of the first and last frame behind a row. Either file appears under its name
 only when it is complete.
 """
@@ -47,7 +47,7 @@ class FeatureWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.suffix == ".npz":
                 self._file = zipfile.ZipFile(self._part, "w")
-            else:  # so small a group that one video is read without its neighbours
+            else:  # so small a group that one video is read without its neighbors
                 self._file = ArrayRecordWriter(os.fspath(self._part), "group_size:1")
         except (OSError, ValueError, RuntimeError) as e:
             raise UserError(f"cannot write features to {path}: {e}") from None

@@ -6,7 +6,7 @@ Clips are the same with and without the cache.
 
 A file holds one video as stored: its rate, the times of its frames, and all of them, uint8 [N, H, W, C]. Its
 name is a digest of what was decoded: the encoded bytes, or the path, size and time of change of a file.
-It costs a byte for each pixel and colour: 1 GB for some 200 videos of 100 frames of 180x90.
+It costs a byte for each pixel and color: 1 GB for some 200 videos of 100 frames of 180x90.
 """
 
 import dataclasses
@@ -165,7 +165,7 @@ class CachedVideo:
 
     def frames(self, indices: np.ndarray, grey: bool = False) -> np.ndarray:
         if grey and self._frames.shape[-1] != 1:
-            raise ValueError("these frames were cached in colour")
+            raise ValueError("these frames were cached in color")
         return self._frames[np.asarray(indices, np.int64)]
 
 

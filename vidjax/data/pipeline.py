@@ -8,7 +8,7 @@ A sample is `data.repeats` clips of the same frames, augmented apart (Hoffer et 
 by side in the batch; with `data.repeats_apart` each is from a moment of its own (Feichtenhofer et al.,
 arXiv:2205.09113, section 3.3).
 
-`data.modality` says what a clip, the `video` of a batch, is made of; S is `data.size`:
+`data.modality` defines a clip, the `video` of a batch; S is `data.size`:
   rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
   flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, coded by `vidjax.flow.quantise`.
   rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, about the same moment.
@@ -67,7 +67,7 @@ def train_batches(
     Args:
       source: the training split.
       cfg: the config's data section.
-      batch_size: of the global batch; this host makes `batch_size / hosts` neighbouring rows of it.
+      batch_size: of the global batch; this host makes `batch_size / hosts` neighboring rows of it.
       seed: of order, clips and augmentation.
       start_batch: the first batch, to go on where a run stopped.
       host, hosts: which of how many equal shares to make.
@@ -154,7 +154,7 @@ def eval_views(
         if cfg.sampling == "window":
             times = clock(video, first, total, cfg)
             index = sampling.spread(total, clip_moments(cfg), clips, cfg.short, where=cfg.starts, **times)
-        else:  # each clip spans the whole video; neighbouring clips take neighbouring frames
+        else:  # each clip spans the whole video; neighboring clips take neighboring frames
             spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
             index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
         unique, index_in = np.unique(index, return_inverse=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-GREY = (124, 116, 104)  # ImageNet's mean colour, what comes in from outside the frame
+GREY = (124, 116, 104)  # ImageNet's mean color, what comes in from outside the frame
 
 
 def rand_augment(

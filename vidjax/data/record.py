@@ -1,4 +1,4 @@
-"""What a dataset hands to the pipeline: one labelled video, or a stretch of one."""
+"""What a dataset hands to the pipeline: one labeled video, or a stretch of one."""
 
 import math
 from dataclasses import dataclass

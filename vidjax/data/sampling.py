@@ -50,11 +50,11 @@ def segments(total: int, segments: int, rng: np.random.Generator | None = None) 
 def window(
     total: int, frames: int, stride: float, rng: np.random.Generator | None = None, short: str = "loop"
 ) -> np.ndarray:
-    """`frames` frames `stride` apart, at a start drawn evenly from all that fit, or centred without `rng`.
+    """`frames` frames `stride` apart, at a start drawn evenly from all that fit, or centered without `rng`.
 
     SlowFast (arXiv:1812.03982, section 3.2: a clip of T frames with a temporal stride tau). Frame i is
     start + floor(i stride), so a stride that is not whole is met on average. Where the window does not fit
-    it begins at frame 0 and `short` ("loop" or "hold") says how it goes on.
+    it begins at frame 0 and `short` ("loop" or "hold") defines how it continues.
 
     Returns:
       int64 [frames].
@@ -66,7 +66,7 @@ def window(
 
 
 def test_clips(total: int, frames: int, stride: float, clips: int, short: str = "loop") -> np.ndarray:
-    """`clips` windows with starts spread evenly from the video's begin to its end; one clip is centred.
+    """`clips` windows with starts spread evenly from the video's begin to its end; one clip is centered.
 
     SlowFast (arXiv:1812.03982, section 3.4: "uniformly sample 10 clips ... along its temporal axis"). All
     clips differ where total >= span + clips - 1, the span being floor((frames - 1) stride) + 1 frames. Where

@@ -1,4 +1,4 @@
-"""What happens to a clip between its decoder and the batch: crops, sizes, mirror, colour.
+"""What happens to a clip between its decoder and the batch: crops, sizes, mirror, color.
 
 Clips are uint8 [T, H, W, C] with C = 1 or 3. Every draw is made once for a clip, so that all its frames move
 together, and only from the `rng` given. Random crops cut first and resize what is left, which gives the
@@ -129,7 +129,7 @@ def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> 
     """`crops` squares [T, size, size, C], evenly from end to end of the longer side, middle of the shorter.
 
     One is the centre crop, three are SlowFast's test crops (arXiv:1812.03982, section 3.4). `rule`, one of
-    `RESIZES`, says how the place of a centered crop is rounded.
+    `RESIZES`, defines how the place of a centered crop is rounded.
     Raises UserError where the frame is smaller than `size`.
     """
     h, w = video.shape[1:3]
@@ -257,7 +257,7 @@ def _rows(video: np.ndarray) -> np.ndarray:
 
 
 def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> np.ndarray:
-    """A training clip [T, S, S, C] of `video` [T, H, W, C] as `cfg` (the data section) says.
+    """A training clip [T, S, S, C] of `video` [T, H, W, C], augmented as set in `cfg` (the data section).
 
     `cfg.crop` is "random_resized", "multi_scale", "short_side" or "center"; `cfg.color_jitter` is the
     strength for brightness, contrast and saturation, and a quarter of it for hue (the proportions of SimCLR,

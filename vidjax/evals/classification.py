@@ -20,7 +20,7 @@ class ClassificationResult:
     """What a model said about every view of every video, and the metrics that follow from it.
 
     The score of a video is the mean over its views of the softmax. Equal scores rank by class index, the
-    lower first, as `argmax` does, so a model that says nothing scores chance and not one.
+    lower first, as `argmax` does, so a constant prediction scores chance, not one.
 
     Attributes:
       ids: the name of each video, N of them.

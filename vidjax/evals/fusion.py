@@ -1,7 +1,7 @@
 """Late fusion: one decision from the scores of several models, each evaluated on its own.
 
 Simonyan & Zisserman, arXiv:1406.2199, section 2: the streams' softmax scores are averaged, or a linear SVM is
-put on them, L2-normalised and stacked.
+put on them, L2-normalized and stacked.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def average(
 def svm(
     train: Sequence[ClassificationResult], test: Sequence[ClassificationResult], c: float = 1.0
 ) -> ClassificationResult:
-    """A linear SVM, one class against the rest, on the models' L2-normalised scores, stacked.
+    """A linear SVM, one class against the rest, on the models' L2-normalized scores, stacked.
 
     Args:
       train: of the models on videos to fit the SVM to, one result per model.

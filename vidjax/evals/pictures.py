@@ -11,7 +11,7 @@ from vidjax.flow import picture
 
 INK, MUTED, ACCENT, TRACK = "#1c2430", "#5d6878", "#2f6fdf", "#e6eaf0"
 
-# Colours, share of the size and of the frames (one in n) that a GIF is tried with, until it is small enough.
+# Colors, share of the size and of the frames (one in n) that a GIF is tried with, until it is small enough.
 LADDER = (128, 1, 1), (64, 1, 1), (64, 0.8, 1), (48, 0.65, 1), (32, 0.5, 1), (32, 0.5, 2), (16, 0.5, 8)
 
 
@@ -24,10 +24,10 @@ def gif(frames: np.ndarray, fps: float = 8.0, size: int = 192, limit: int | None
     """An endlessly looping GIF of a clip.
 
     Args:
-      frames: uint8 [T, H, W, C], C = 1 (grey), 2 (flow, drawn in colours) or 3.
+      frames: uint8 [T, H, W, C], C = 1 (grey), 2 (flow, drawn in colors) or 3.
       fps: playing speed in frames per second.
       size: longer side in pixels; small clips are enlarged to it by a whole factor.
-      limit: bytes to stay under, paid for with colours, pixels and at last frames. An eighth of the frames
+      limit: bytes to stay under, paid for with colors, pixels and at last frames. An eighth of the frames
         at half the size is the last resort, whatever it weighs.
 
     Raises:

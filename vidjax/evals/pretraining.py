@@ -32,14 +32,14 @@ def knn_predict(
     k: int = 20,
     temperature: float = 0.07,
 ) -> np.ndarray:
-    """Weighted k-nearest-neighbour scores (Wu et al., arXiv:1805.01978, section 3.4).
+    """Weighted k-nearest-neighbor scores (Wu et al., arXiv:1805.01978, section 3.4).
 
     Args:
-      bank: features [M, D] of labelled clips.
+      bank: features [M, D] of labeled clips.
       labels: int [M].
       queries: features [N, D].
       classes: K.
-      k: neighbours by cosine similarity s, or M where that is less; each votes with exp(s / temperature).
+      k: neighbors by cosine similarity s, or M where that is less; each votes with exp(s / temperature).
 
     Returns:
       Scores float64 [N, K].
@@ -54,7 +54,7 @@ def knn_predict(
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """exp of the entropy of the centred features' normalised singular values (Roy & Vetterli, EUSIPCO 2007):
+    """exp of the entropy of the centered features' normalized singular values (Roy & Vetterli, EUSIPCO 2007):
     1 where all lie on a line, D where they spread evenly. Features [N, D]."""
     values = np.linalg.svd(features - features.mean(0), compute_uv=False)
     if values.sum() == 0:

@@ -1,6 +1,6 @@
 """Pictures of what a masked autoencoder makes of a clip: original, masked, and reconstructed in two ways.
 
-Where its targets are normalised token by token, a prediction lacks the mean and deviation of its pixels.
+Where its targets are normalized token by token, a prediction lacks the mean and deviation of its pixels.
 "Leak-free" gives every predicted token those of the clip's visible pixels. "True statistics" is the form
 usually shown: each token's own, which the model never had to predict, so it looks better than the model is.
 Where the targets are plain pixels a prediction is shown as it is, "leak-free" by nature.
@@ -86,7 +86,7 @@ def reconstruct(
 
 
 def sheet(panels: Mapping[str, np.ndarray], frames: int = 8, side: int = 96) -> Image.Image:
-    """The panels of one clip, [T, H, W, C] in [0, 1] each, as labelled rows of frames."""
+    """The panels of one clip, [T, H, W, C] in [0, 1] each, as labeled rows of frames."""
     return _rows(panels, np.linspace(0, len(panels[PANELS[0]]) - 1, frames).astype(int), side)
 
 

@@ -25,7 +25,7 @@ from vidjax import files
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import gif, strip
 
-# Readable on white and on near-black, and told apart by colour-blind readers; markers tell them apart too.
+# Readable on white and on near-black and safe for color-blind readers; markers differ too.
 COLOURS = "#2f7ed8", "#d97706", "#0f9d76", "#c2479b", "#8467d7", "#80868f"
 MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}
 # Stand-ins that become CSS variables, so that figures follow the page's light or dark theme.
@@ -35,7 +35,7 @@ THEME = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
 PANELS = (
     ("Loss", "loss", "loss", False),
     ("Accuracy (top-1)", "top1", "video_top1", True),
-    ("Neighbour probe (top-1)", None, "knn_top1", True),
+    ("Neighbor probe (top-1)", None, "knn_top1", True),
     ("Spread of features: 0 where they collapsed", "feature_std", "feature_std", False),
     ("Effective rank of features", None, "effective_rank", False),
     ("Learning rate", "lr", None, False),
@@ -178,7 +178,7 @@ def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def _style(i: int) -> tuple[str, str, str]:
-    """Colour, marker and the marker as text of the i-th model."""
+    """Color, marker and the marker as text of the i-th model."""
     marker = list(MARKERS)[i % len(MARKERS)]
     return COLOURS[i % len(COLOURS)], marker, MARKERS[marker]
 
@@ -195,7 +195,7 @@ def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence
                 x, y = _series(metrics.get(name, ()), split, key)
                 if len(x):
                     train = split == "train"
-                    # A lone point has no line, and several models need more than colour to be told apart.
+                    # A lone point has no line, and several models must differ in more than color.
                     few = not train or len(x) == 1
                     every = 1 if few else max(1, len(x) // 6)
                     shape = marker if few or len(models) > 1 else ""
@@ -235,7 +235,7 @@ def _confusion(name: str, result: ClassificationResult, class_names: Sequence[st
     """The confusion matrix as a figure, rows scaled to one, and the most frequent confusions."""
     counts = result.confusion
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    # Of many classes, neighbours share a cell: one of their own would be about a pixel.
+    # Of many classes, neighbors share a cell: one of their own would be about a pixel.
     group = math.ceil(len(counts) / CELLS)
     drawn = shares
     if group > 1:

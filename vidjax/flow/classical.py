@@ -37,7 +37,7 @@ def flow(clip: np.ndarray, method: str = "dis") -> np.ndarray:
     """
     frames, height, width, channels = clip.shape
     if min(height, width) < SMALLEST:
-        raise UserError(f"optical flow wants frames of {SMALLEST} pixels or more, got {height}x{width}")
+        raise UserError(f"optical flow needs frames of at least {SMALLEST} pixels, got {height}x{width}")
     if channels == 3:
         grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in clip]
     else:

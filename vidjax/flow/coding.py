@@ -1,4 +1,4 @@
-"""Flow as bytes, for the way to the device, and as colours, for people.
+"""Flow as bytes, for the way to the device, and as colors, for people.
 
 A byte q stands for (q - 128) * bound / 127 pixels, so 128 is exactly no motion, 1 and 255 are the bounds, and
 a mirrored field has 256 - q. With a bound of 20 pixels, the usual one, a step is 0.16 pixels.
@@ -22,7 +22,7 @@ def dequantise(coded: np.ndarray, bound: float) -> np.ndarray:
 
 
 def picture(coded: np.ndarray) -> np.ndarray:
-    """Coded flow uint8 [..., H, W, 2] in colours, uint8 [..., H, W, 3]: hue is the direction (red to the
+    """Coded flow uint8 [..., H, W, 2] in colors, uint8 [..., H, W, 3]: hue is the direction (red to the
     right, then clockwise), and the fastest pixel is the most colourful; white is no motion."""
     x, y = np.moveaxis(coded.astype(np.float32) - ZERO, -1, 0)
     length, angle = cv2.cartToPolar(x.reshape(-1, 1), y.reshape(-1, 1), angleInDegrees=True)

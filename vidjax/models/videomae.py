@@ -179,7 +179,7 @@ _PAPERS = {
 
 for _name, _preset in PRESETS.items():
     _second = _name == "videomae_v2_g"
-    _source = "VideoMAE V2, labelled Kinetics-710 between" if _second else "VideoMAE, 1600 epochs"
+    _source = "VideoMAE V2, labeled Kinetics-710 between" if _second else "VideoMAE, 1600 epochs"
     register_model(
         ModelSpec(
             name=_name,

@@ -1,4 +1,4 @@
-"""Mixing and erasing of normalised clips, on the device: mixup, cutmix, random erasing.
+"""Mixing and erasing of normalized clips, on the device: mixup, cutmix, random erasing.
 
 All three take static shapes and a key, so they sit inside the jitted step.
 """
@@ -32,7 +32,7 @@ def mix(
 
     Args:
       rng: key.
-      video: [B, ..., H, W, C], normalised.
+      video: [B, ..., H, W, C], normalized.
       targets: [B, K].
       mixup, cutmix: the two alphas; 0 leaves one out.
       switch: probability of CutMix where both are given.
@@ -73,7 +73,7 @@ def random_erasing(
 
     Args:
       rng: key.
-      video: [B, T, H, W, C], normalised.
+      video: [B, T, H, W, C], normalized.
       probability: that a clip has a box.
       area: range of its share of the frame. A box that reaches over the edge is cut there.
       aspect: range of height / width, drawn evenly on a log scale.

@@ -17,7 +17,7 @@ _MODULES = {name: f"{__name__}.{name}" for name in ("features", "synthetic_motio
 
 
 class Source(Protocol):
-    """Random access to the labelled videos of one split; the same order in every process.
+    """Random access to the labeled videos of one split; the same order in every process.
 
     Attributes:
       class_names: name of each label.

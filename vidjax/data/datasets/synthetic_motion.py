@@ -36,7 +36,7 @@ from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 
 # Turns of the torus per frame. The three speeds of translation are at least 2.4 times apart, so a direction
-# near an axis does not confuse "speed" with "move". The hue cycle gives each of its three colours 4 frames.
+# near an axis does not confuse "speed" with "move". The hue cycle gives each of its three colors 4 frames.
 SLOW, MEDIUM, FAST = 1 / 96, 1 / 40, 1 / 16
 SPIN, HUE, SCALE = 1 / 32, 1 / 12, 1 / 16
 
