@@ -400,7 +400,7 @@ class Video:
 
 
 def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
-    """Whether a packet holds the one frame that is shown of it (True), none (False), or neither is certain (None)."""
+    """Whether a packet holds exactly one shown frame (True), none (False), or neither is certain (None)."""
     if packet.is_discard:  # outside the container's edit list
         return False
     codec = context.codec.canonical_name
@@ -423,7 +423,7 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
-    """Steps of 1 or -1 through rows and columns that make a frame upright, after an optional transposition."""
+    """Steps of 1 or -1 through rows and columns that make a frame upright, after an optional transpose."""
     # PyAV ties side data to its frame in a cycle, which lives until the garbage collector runs: a small one
     tiny = VideoReformatter().reformat(frame, 16, 16, "gray", interpolation="POINT", threads=1)
     data = tiny.side_data.get(SideData.DISPLAYMATRIX)
