@@ -114,7 +114,7 @@ def test_two_namings_that_fit_are_not_guessed_between(image_weights, monkeypatch
     monkeypatch.setitem(ORIGINS, "timm", {"resnet18": tuple(ORIGINS["timm"]["resnet18"])[:-2]})
     assert read_weights("resnet18", image_weights, tiny=True).origin == "torchvision"
     monkeypatch.setitem(ORIGINS, "timm", {"resnet18": [*ORIGINS["torchvision"]["resnet18"]]})
-    with pytest.raises(UserError, match="naming of torchvision and of timm: say which"):
+    with pytest.raises(UserError, match="naming of torchvision and of timm: choose one"):
         read_weights("resnet18", image_weights, tiny=True)
 
 
