@@ -197,7 +197,9 @@ def _parser() -> argparse.ArgumentParser:
         "--config.optimizer.lr=1e-3"
     )
 
-    p = command("configs", _configs, "List the experiment configs that come with vidjax.")
+    p = command(
+        "configs", _configs, "List the shipped configs with their model, dataset and expected top-1 accuracy."
+    )
     p.add_argument("pattern", nargs="?", default="*", help='shell pattern of names, such as "kinetics400/*"')
     _add_json_argument(p)
 
@@ -208,7 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_json_argument(p)
     p.epilog = "Override any config value with --config.KEY=VALUE, for example --config.optimizer.lr=1e-3"
 
-    p = command("models", _models, "List the registered models.")
+    p = command(
+        "models", _models, "List the registered models with their input shape, year and temporal modeling."
+    )
     p.add_argument("pattern", nargs="?", default="*", help='shell pattern of names, such as "r*_18"')
     _add_json_argument(p)
 
@@ -256,7 +260,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_config_argument(p: argparse.ArgumentParser, name: str, **options: Any) -> None:
-    text = "config file, or the name of a shipped config (see `vidjax configs`); ARG as in :smoke"
+    text = (
+        "config file or name of a shipped config (see `vidjax configs`); ARG is its argument, such as smoke"
+    )
     p.add_argument(name, metavar="FILE.py[:ARG]", help=text, **options)
 
 
@@ -274,8 +280,8 @@ def _add_which(p: argparse.ArgumentParser) -> None:
         "--which",
         default="last",
         metavar="last|best|STEP",
-        help="checkpoint of a workdir: the last one (default), the one with the best accuracy on the split "
-        "evaluated during training, or the one of a step",
+        help="which checkpoint of a workdir: last (default), best (highest accuracy on the split evaluated "
+        "during training), or a step number",
     )
 
 

@@ -50,7 +50,7 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True)
-class Running:
+class StreamPrediction:
     """The prediction for a video up to the current frame.
 
     Attributes:
@@ -131,7 +131,7 @@ def predict_stream(
     every_frames: int | None = None,
     fps: float | None = None,
     top: int = 5,
-) -> Iterator[Running]:
+) -> Iterator[StreamPrediction]:
     """Classifies videos frame by frame while decoding, with memory independent of their length.
 
     As in training, the model processes a center crop of every `data.stride`-th frame or, if `data.target_fps`
@@ -193,11 +193,11 @@ def predict_stream(
                     due = math.floor((processed if every_frames else now) / pace + 1e-6)
                     if due > reported:
                         reported = due
-                        yield Running(path, seconds, processed, predict(logits))
+                        yield StreamPrediction(path, seconds, processed, predict(logits))
         except DecodeError as e:
-            yield Running(path, seconds, processed, final=True, error=str(e))
+            yield StreamPrediction(path, seconds, processed, final=True, error=str(e))
         else:
-            yield Running(path, seconds, processed, predict(logits), final=True)
+            yield StreamPrediction(path, seconds, processed, predict(logits), final=True)
 
 
 def streams(module: type[nn.Module]) -> bool:
