@@ -76,7 +76,7 @@ def test_old_statistics_are_ignored_and_parameters_unchanged():
     a, b = (flat(make_precise_bn(model)(v, clips)["batch_stats"]) for v in (variables, other))
     for k, x in a.items():
         np.testing.assert_allclose(b[k], x, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="needs at least one batch"):
         make_precise_bn(model)(variables, [])
 
 
