@@ -49,7 +49,7 @@ def test_nothing_moves_in_a_still_clip(method):
 def test_what_cannot_be_computed():
     with pytest.raises(UserError, match="unknown flow method 'farnback': did you mean farneback"):
         flow(moving(1, 1), "farnback")
-    with pytest.raises(UserError, match="16 pixels or more, got 12x96"):
+    with pytest.raises(UserError, match="at least 16 pixels, got 12x96"):
         flow(moving(1, 1)[:, :12])
     if "tvl1" not in RUNNABLE:
         with pytest.raises(UserError, match="install opencv-contrib-python-headless"):
