@@ -154,7 +154,7 @@ def run(capsys, *argv):
 def test_the_command(capsys, tmp_path, movinet, video):
     folder = movinet[2]
     code, out, _ = run(capsys, video, "--checkpoint", folder, "--stream", "--every", "2", "--top", "2")
-    assert code == 0 and "2.04 s  class" in out and "27 frames to 3.12 s" in out and out.count("%") == 3
+    assert code == 0 and "2.04 s  class" in out and "27 frames, 3.12 s" in out and out.count("%") == 3
     code, out, _ = run(capsys, video, "--checkpoint", folder, "--stream", "--json", "--every", "9f")
     rows = [json.loads(line) for line in out.splitlines()]
     assert [r["frames"] for r in rows] == [9, 18, 27, 27] and rows[-1]["final"] and len(rows[0]["top"]) == 5

@@ -439,7 +439,7 @@ def _stream(args: argparse.Namespace) -> int:
             if now.path != path:
                 print(path := now.path)
             if now.final:
-                print(f"  {now.frames} frames to {now.seconds:.2f} s")
+                print(f"  {now.frames} frames, {now.seconds:.2f} s")
                 for n, q in now.top:
                     print(f"  {q:6.1%}  {n}")
             else:

@@ -27,7 +27,8 @@ class Engine:
     """
 
     def __init__(self, mesh: Mesh, apply: Callable[[Any, Batch], Any], hosts: int | None = None):
-        """
+        """Creates an engine; `apply` is compiled on its first use.
+
         Args:
           mesh: a mesh over the devices of all hosts, or of this host only.
           apply: a pure function (variables, batch of `video` and `index`) -> tree of arrays [B, ...].
