@@ -1,4 +1,4 @@
-"""Files of weights to checkpoints of vidjax, and back."""
+"""Conversion of weight files to vidjax checkpoints, and back."""
 
 import dataclasses
 import os

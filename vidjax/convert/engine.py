@@ -1,4 +1,4 @@
-"""Weights from one naming to another by declarative rules that run in both directions.
+"""Conversion of weights between parameter names, by declarative rules that run in both directions.
 
 A rule pairs a pattern of source names with a pattern of our paths, and a transform with its inverse, so the
 same rules import and export. In a pattern, `{field}` stands for digits and `{field:regex}` for what the regex
@@ -33,7 +33,7 @@ def per_array(forward: Callable[[np.ndarray], np.ndarray], inverse: Callable) ->
 
 
 def chain(*transforms: Transform) -> Transform:
-    """One transform after the other, in the order given."""
+    """Composes transforms in the given order."""
 
     def run(direction: str, steps: Iterable[Transform], xs: Arrays) -> Arrays:
         return functools.reduce(lambda ys, t: getattr(t, direction)(ys), steps, xs)
@@ -118,7 +118,7 @@ def batch_norm(source: str, ours: str) -> Rules:
 
 
 def unmatched(names: Iterable[str], rules: Rules) -> list[str]:
-    """The source names that no rule takes."""
+    """Returns the source names that no rule matches."""
     patterns = [p for r in rules for p in _sources(r)]
     return [n for n in names if all(_match(p, n) is None for p in patterns)]
 
@@ -157,7 +157,7 @@ def convert(
 
 
 def export(variables: Mapping[str, np.ndarray], rules: Rules, what: str = "the weights") -> dict[str, Any]:
-    """Undoes `convert`: our paths and arrays to the source's; what was dropped comes back as declared.
+    """Inverts `convert`: maps our paths and arrays to the source's, and restores dropped arrays as declared.
 
     Raises:
       UserError: listing every path that no rule takes back, or that lacks the others of its rule.

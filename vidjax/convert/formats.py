@@ -1,4 +1,4 @@
-"""Files of weights, whoever wrote them, as a flat mapping of names to numpy arrays.
+"""Readers of weight files of several formats, as a flat mapping of names to numpy arrays.
 
 No file is trusted: reading one cannot run code. A truncated or foreign file raises a one-line `UserError`.
 """
@@ -53,7 +53,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def state_dict(tree: Any, what: str) -> dict[str, np.ndarray]:
-    """The weights within what a training script saved, without the prefix of PyTorch's data parallelism.
+    """Returns the weights in a training script's file, without the prefix of PyTorch's data parallelism.
 
     Args:
       tree: nested mappings of numpy arrays or PyTorch tensors.

@@ -16,7 +16,7 @@ MODES = ("average", "centre")
 
 
 def inflate_kernel(kernel: np.ndarray, frames: int, mode: str = "average") -> np.ndarray:
-    """A kernel [..., Cin, Cout] of images as one [frames, ..., Cin, Cout] of clips.
+    """Inflates an image kernel [..., Cin, Cout] to a clip kernel [frames, ..., Cin, Cout].
 
     "average" repeats it over time and divides by `frames` (Carreira & Zisserman, arXiv:1705.07750, section
     2.4; "filter inflation" in ViViT, arXiv:2103.15691, section 3.4). "centre" puts it at frame `frames // 2`
@@ -36,7 +36,7 @@ def inflate_kernel(kernel: np.ndarray, frames: int, mode: str = "average") -> np
 def inflate(
     variables: Mapping[str, Any], target: Mapping[str, Any], mode: str = "average", skip: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Variables of a 2D network for the 3D network of the same submodule names.
+    """Inflates the variables of a 2D network for the 3D network with the same submodule names.
 
     Args:
       variables: of the image network: nested, "params" and "batch_stats".
@@ -73,7 +73,7 @@ def inflate(
 
 
 def adapt_channels(kernel: np.ndarray, channels: int, mode: str = "average") -> np.ndarray:
-    """The first kernel [..., Cin, Cout] for inputs of another number of channels.
+    """Adapts the first kernel [..., Cin, Cout] to another number of input channels.
 
     "average": every channel gets the average over Cin, for flow or grey pictures (Wang et al.,
     arXiv:1608.00859, section 3.2). "tile": the kernel repeated, for frames stacked in the channels. Both are
@@ -103,7 +103,7 @@ def interpolate_positions(
     prefix: int = 0,
     method: str = "cubic",
 ) -> np.ndarray:
-    """Position embeddings of another size of input, in one, two or three dimensions.
+    """Interpolates position embeddings to another input size, in one, two or three dimensions.
 
     Args:
       positions: [prefix + N, D], N = product of `grid`, the last axis of the grid fastest.

@@ -20,7 +20,7 @@ _OWN = {"norm": "norm1", "attn": "attn"}
 def inflate_vit(
     image: Mapping[str, np.ndarray], target: Mapping[str, Any], grid: tuple[int, int], mode: str = "centre"
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Parameters of an image ViT for a video transformer of the same width and depth.
+    """Converts the parameters of an image ViT to a video transformer of the same width and depth.
 
     The patch embedding is inflated in time, positions are resized and repeated in time. Attentions that the
     image model does not have are copies of its own, but for their last layer, which is zero, so that they add

@@ -1,4 +1,4 @@
-"""Finding out whose weights a source holds, and giving them to one of our models."""
+"""Detection of the origin of weights, and their conversion to a registered model."""
 
 import dataclasses
 import math
@@ -83,7 +83,7 @@ _STEM = re.compile("^params/(([a-z_]+/)?trunk/)?stem_conv/kernel$")
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What a source holds for a model.
+    """The weights that a source provides for a model.
 
     Attributes:
       what: the source, for messages.
@@ -128,7 +128,7 @@ class Weights:
         return merge_variables(fresh, unflatten_dict(theirs, sep="/"), (*skip, *self.fresh), self.what)
 
     def report(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
-        """What `merge_into` does, see `merge_report`."""
+        """Describes the effect of `merge_into`, see `merge_report`."""
         return merge_report(fresh, self.variables, (*skip, *self.fresh))
 
 
@@ -258,7 +258,7 @@ def load(
     inflation: str | None = None,
     **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any], Weights]:
-    """`load_pretrained`, with what was found out about the source."""
+    """Like `load_pretrained`, and also returns the `Weights`."""
     weights = read_weights(name, source, origin, inflation=inflation, **overrides)
     if weights.owner == name:
         overrides = weights.options | overrides
@@ -293,7 +293,7 @@ def load_pretrained(
     inflation: str | None = None,
     **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A registered model with the weights of a file, of a vidjax checkpoint, or of another project.
+    """Creates a registered model with the weights of a file, a vidjax checkpoint or another project.
 
     Args:
       name: a registered name. For a model on an image trunk the weights may be the trunk's.
@@ -318,7 +318,7 @@ def load_pretrained(
 
 
 def rules_for(name: str, origin: str) -> Rules:
-    """The rules between a model and an origin. Raises `UserError` where there are none."""
+    """Returns the rules between a model and an origin. Raises `UserError` if there are none."""
     if origin not in ORIGINS:
         raise unknown("origin of weights", origin, ORIGINS)
     if name not in ORIGINS[origin]:
@@ -343,7 +343,7 @@ def _to_channels(kernel: Any, channels: int, path: str) -> Any:
 def _recognise(
     arrays: Mapping[str, Any], owners: Sequence[str], origin: str | None, what: str
 ) -> tuple[str, str, Rules]:
-    """The origin, the model and the rules that leave the fewest names over."""
+    """Returns the origin, model and rules that leave the fewest names unmatched."""
     origins = ORIGINS if origin is None else {origin: ORIGINS[origin]}
     found = [(o, m, models[m]) for o, models in origins.items() for m in owners if m in models]
     if not found:

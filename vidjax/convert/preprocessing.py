@@ -1,4 +1,4 @@
-"""The frames, sizes and statistics that the published accuracy of a source's weights was measured with.
+"""The frames, sizes and statistics with which the published accuracy of a source's weights was measured.
 
 The rules of each source declare it beside their names, by `declare`; `vidjax convert` writes it into the
 checkpoint, so that evaluation and prediction follow it. `python -m vidjax.convert.table` writes the
@@ -18,7 +18,7 @@ SSV2_CLASSES = 174  # of Something-Something V2, whose clips span the video
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a source's weights were evaluated. What is None is as the model's spec has it.
+    """How a source's weights were evaluated; None takes the value of the model's spec.
 
     Attributes:
       source: file, paper or page that states it.

@@ -1,4 +1,4 @@
-"""Exact frames of a video file, by index or by time, in memory bounded by what is asked for."""
+"""Exact frames of a video file, by index or by time, in memory bounded by the requested frames."""
 
 import io
 import os
@@ -26,15 +26,15 @@ MPEG4_B = 2  # vop_coding_type of a B-frame
 
 
 class DecodeError(Exception):
-    """A video that cannot be read, or a frame that it does not have. The message names the file."""
+    """Raised for a video that cannot be read or a frame that it does not have; the message names the file."""
 
 
 class _Lost(Exception):
-    """The decoder's frames are not those that the packets announced."""
+    """Raised if the decoder's frames are not those that the packets announced."""
 
 
 class Video:
-    """A video file that gives frames by their index in display order.
+    """A video file with random access to frames by their index in display order.
 
     Opening reads the packets' headers but not their frames where each packet is known to hold one frame, so
     that `num_frames` and `times` are those of the stream whatever the container's header states. Elsewhere
@@ -102,7 +102,7 @@ class Video:
         return self._size[1]
 
     def frames(self, indices: Sequence[int] | np.ndarray, grey: bool = False) -> np.ndarray:
-        """Frames by index in display order; indices may repeat and come in any order.
+        """Returns frames by index in display order; indices may repeat and come in any order.
 
         Args:
           indices: integers [n] in [0, num_frames).
@@ -131,7 +131,7 @@ class Video:
         return self._collect(self._count_frames(np.unique(indices)), indices, grey)
 
     def frames_at(self, seconds: Sequence[float] | np.ndarray, grey: bool = False) -> np.ndarray:
-        """Frames shown at the given times from the first frame; like `frames`.
+        """Returns the frames shown at the given times, in seconds from the first frame; see `frames`.
 
         Before the first frame that is the first, and after the last the last. A time within half a tick of
         the container's clock before a frame counts as that frame's.
@@ -139,7 +139,7 @@ class Video:
         return self.frames(self.indices_at(seconds), grey)
 
     def indices_at(self, seconds: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Indices int64 [n] of the frames shown at `seconds` [n]."""
+        """Returns the indices int64 [n] of the frames shown at `seconds` [n]."""
         moments = np.asarray(seconds, np.float64).reshape(-1)
         return sampling.shown(self.times, moments, self.tolerance)
 
@@ -149,7 +149,7 @@ class Video:
         return min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
 
     def play(self, grey: bool = False) -> Iterator[tuple[float, np.ndarray]]:
-        """Every frame in turn, decoded when it is asked for: seconds from the first, and uint8 [H, W, C].
+        """Yields every frame in turn: its time in seconds from the first, and uint8 [H, W, C].
 
         Raises:
           DecodeError: where there is no frame or one cannot be decoded.
@@ -209,7 +209,7 @@ class Video:
                 return
 
     def _index(self) -> None:
-        """Finds when each frame is shown and where decoding can start: from the packets, or by decoding."""
+        """Finds the time of each frame and where decoding can start, from the packets or by decoding."""
         context = self._stream.codec_context
         packets = [(p.pts, p.is_keyframe, _shown(p, context)) for p in self._packets()]
         pts, key, shown = ([p[i] for p in packets] for i in range(3))

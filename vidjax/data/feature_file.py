@@ -31,7 +31,7 @@ _PARSING = threading.Lock()
 
 
 class FeatureWriter:
-    """Writes a file of features; a context manager, and nothing is left of a file that was not finished.
+    """Context manager that writes a file of features; an unfinished file is removed.
 
     Raises:
       UserError: a name that ends in neither suffix, or a file that cannot be written.
@@ -53,7 +53,7 @@ class FeatureWriter:
             raise UserError(f"cannot write features to {path}: {e}") from None
 
     def add(self, id: str, label: int, features: np.ndarray, times: np.ndarray, fps: float) -> None:
-        """One video: features [N, ...] and times [N, 2]."""
+        """Adds one video: features [N, ...] and times [N, 2]."""
         i = len(self._rows)
         self._rows.append((id, int(label), len(features), float(fps)))
         if self.path.suffix == ".npz":
@@ -65,7 +65,7 @@ class FeatureWriter:
             self._file.write(record.getvalue())
 
     def finish(self, meta: Mapping[str, Any]) -> None:
-        """Adds `meta` and gives the file its name."""
+        """Adds `meta` and moves the file to its final name."""
         columns = zip(("ids", "labels", "lengths", "fps"), zip(*self._rows))
         text = json.dumps({**meta, **dict(columns)})
         if self.path.suffix == ".npz":
@@ -131,7 +131,7 @@ class FeatureFile:
 
 
 def open_file(path: str) -> FeatureFile:
-    """The file, opened once for as long as it stays the same."""
+    """Returns the file, reopened only if it has changed."""
     stat = os.stat(path) if os.path.isfile(path) else None
     return _open_file(path, stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
@@ -143,13 +143,13 @@ def _open_file(path: str, version: tuple | None) -> FeatureFile:
 
 @dataclasses.dataclass(frozen=True)
 class StoredFeatures:
-    """Where the features of one video are; small enough to send to a worker."""
+    """A reference to the features of one video, small enough to send to a worker."""
 
     path: str
     index: int
 
     def open(self) -> "FeatureSequence":
-        """Reads them."""
+        """Reads the features."""
         file = open_file(self.path)
         features, _ = file.read(self.index)
         return FeatureSequence(file.meta["ids"][self.index], features, file.meta["fps"][self.index])
@@ -157,7 +157,7 @@ class StoredFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSequence:
-    """The rows of one video, read as the frames of a `Video` are.
+    """The rows of one video, with the interface of `Video`.
 
     Attributes:
       id: of the video.

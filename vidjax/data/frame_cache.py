@@ -35,7 +35,7 @@ _SPARE = 2 * 10**9  # bytes of the disk that "auto" leaves free
 
 
 def cache_dir() -> Path:
-    """Where vidjax keeps what it made: $VIDJAX_CACHE, or ~/.cache/vidjax."""
+    """Returns the cache folder of vidjax: $VIDJAX_CACHE, or ~/.cache/vidjax."""
     try:
         return Path(os.environ.get("VIDJAX_CACHE") or "~/.cache/vidjax").expanduser()
     except RuntimeError:
@@ -43,12 +43,12 @@ def cache_dir() -> Path:
 
 
 class CacheError(UserError):
-    """The cache cannot be written."""
+    """Raised if the cache cannot be written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CachePlan:
-    """Whether the videos of a split are cached.
+    """The decision whether the videos of a split are cached.
 
     Attributes:
       use: the decision.
@@ -61,7 +61,7 @@ class CachePlan:
     gigabytes: float = 0.0
 
     def open(self, source: str | os.PathLike | bytes, grey: bool) -> "CachedVideo | Video":
-        """Opens a video, of the cache or else decoded where it lies."""
+        """Opens a video from the cache, or for decoding if it is not cached."""
         if not self.use:
             return Video(source)
         try:
@@ -79,7 +79,7 @@ NO_CACHE = CachePlan(False)
 
 
 def plan(source: Any, cfg: Any, grey: bool) -> CachePlan:
-    """The decision for the videos of a `Source` under a config's data section."""
+    """Returns the decision for the videos of a `Source` under a config's data section."""
     if cfg.modality == "features" or not cfg.cache:
         return NO_CACHE
     if cfg.cache != "auto":
@@ -106,7 +106,7 @@ class _Videos:
 
 @functools.lru_cache(maxsize=8)
 def _decoded_gigabytes(videos: _Videos, grey: bool) -> float:
-    """Estimate of all decoded frames from a few videos; 0 where none of those can be read."""
+    """Estimates the size of all decoded frames from a few videos; 0 if none of them can be read."""
     sizes = []
     for i in np.linspace(0, len(videos.paths) - 1, min(_PROBES, len(videos.paths))).astype(int):
         try:
@@ -127,7 +127,7 @@ def _warn_once(text: str) -> None:
 
 
 class CachedVideo:
-    """The frames of a video, read from the cache; decoded into it the first time.
+    """The frames of a video, read from the cache and decoded into it the first time.
 
     Stands in for `Video` where clips are read: its attributes and methods are as there.
 
@@ -193,7 +193,7 @@ def _check_room(folder: Path, size: int) -> None:
 
 @functools.cache
 def _remove_parts(folder: Path) -> None:
-    """Removes what processes of this machine left that were killed while they wrote."""
+    """Removes the partial files of killed processes of this machine."""
     for part in folder.glob(f".*.{platform.node()}.*.*.part"):
         try:
             os.kill(int(part.name.split(".")[-3]), 0)

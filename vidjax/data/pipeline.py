@@ -1,4 +1,4 @@
-"""From records to batches: what is sample number g, and how batches reach the devices.
+"""From records to batches: the definition of sample number g, and how batches reach the devices.
 
 Sample g of a run belongs to epoch g // N, position g % N. Its record is that position of the epoch's seeded
 permutation, and its augmentation is drawn from (seed, epoch, position). Nothing else enters, so the stream is
@@ -62,7 +62,7 @@ def train_batches(
     hosts: int = 1,
     report_dir: str | Path | None = None,
 ) -> "BatchIterator":
-    """Shuffled, augmented batches for ever; global batch k holds samples k * batch_size and on.
+    """Iterates endlessly over shuffled, augmented batches; batch k starts at sample k * batch_size.
 
     Args:
       source: the training split.
@@ -102,7 +102,7 @@ def eval_batches(
     hosts: int = 1,
     report_dir: str | Path | None = None,
 ) -> "EvalBatches":
-    """Every record once, in order, as `clips` x `crops` views, clip by clip.
+    """Returns batches of every record once, in order, as `clips` x `crops` views, clip by clip.
 
     The last batch is padded, so that every host makes the same number of batches of the same size.
 
@@ -121,7 +121,7 @@ def eval_batches(
 
 
 def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
-    """(T, S, S, C) of a clip, or of each of its streams."""
+    """Returns the shape (T, S, S, C) of a clip, or of each of its streams."""
     size = cfg.size
     if cfg.modality == "features":
         return cfg.frames * cfg.feature_tokens, cfg.feature_width
@@ -134,7 +134,7 @@ def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
 def eval_views(
     record: Record, cfg: Any, clips: int, crops: int, cache: CachePlan = NO_CACHE
 ) -> tuple[Clip, np.ndarray]:
-    """The test protocol's views of one video.
+    """Returns the views of one video that the test protocol evaluates.
 
     Args:
       record: the video.
@@ -193,7 +193,7 @@ def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -
 
 
 class BatchIterator(Iterator[Batch]):
-    """Batches with a position that can be saved. `close` ends worker processes early.
+    """Iterator of batches whose position can be saved. `close` ends worker processes early.
 
     Attributes:
       cpu_seconds: processor time spent on making the batches that were taken, in threads and processes.
@@ -213,7 +213,7 @@ class BatchIterator(Iterator[Batch]):
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """What `set_state` needs to go on with the next batch: its number, and the ids known to be bad."""
+        """Returns the state from which `set_state` continues: the next batch and the ids of bad videos."""
         return {"next_batch": self._next, "bad": sorted(self._bad.ids)}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -227,7 +227,7 @@ class BatchIterator(Iterator[Batch]):
 
     @property
     def note(self) -> str | None:
-        """A line about what is kept on disk without being asked for."""
+        """Returns a line about frames that are cached automatically, or None."""
         cache = self._loader.sample.cache
         if cache.use and cache.optional:
             return (
@@ -236,7 +236,7 @@ class BatchIterator(Iterator[Batch]):
         return None
 
     def advice(self) -> str | None:
-        """What lowers the processor time; None where nothing is known to, or it is too early to tell."""
+        """Returns a setting that lowers the processor time, or None if there is none or it is too early."""
         cfg, sample = self._loader.cfg, self._loader.sample
         if not sample.cache.use:
             if not (sample.cache.gigabytes or cfg.cache is False):
@@ -266,7 +266,7 @@ class EvalBatches:
 
 
 class BadVideos:
-    """Tells of each bad video once, lists it, and ends the run where there are too many.
+    """Reports each bad video once, lists it, and ends the run if there are too many.
 
     Attributes:
       ids: the bad videos met so far.
@@ -281,7 +281,7 @@ class BadVideos:
             self._listed = {json.loads(line)["id"] for line in self._file.read_text().splitlines()}
 
     def tell(self, found: list[BadVideo]) -> None:
-        """Takes in what a batch met. Raises UserError where that is more than the limit allows."""
+        """Adds the bad videos of a batch. Raises `UserError` above the limit."""
         for id, path, error in found:
             if id in self.ids:
                 continue
@@ -308,7 +308,7 @@ def _allowed(limit: float, total: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """This host's share of the global batches of samples; `batch_size` counts samples."""
+    """Loads this host's share of the global batches of samples; `batch_size` counts samples."""
 
     sample: Callable[[int], Batch]
     cfg: Any
@@ -386,7 +386,7 @@ class _TrainSample:
         return {"video": None, "bad": bad}
 
     def _candidates(self, epoch: int, position: int) -> Iterator[int]:
-        """The record of a position, then the others in an order of this position's own."""
+        """Yields the record of a position, then the others in an order that depends on the position."""
         first = int(_permutation(self.seed, epoch, len(self.source))[position])
         yield first
         rng = np.random.default_rng([_REPLACEMENT, self.seed, epoch, position])

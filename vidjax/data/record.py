@@ -1,4 +1,4 @@
-"""What a dataset hands to the pipeline: one labeled video, or a stretch of one."""
+"""Records, which a dataset provides to the pipeline: one labeled video, or a segment of one."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip. Pure numpy: counts or times in, int64 frame indices in [0, total) out.
+"""Selection of a clip's frames. Pure numpy: from counts or times to int64 frame indices in [0, total).
 
 A video too short for a window follows one of two rules. `loop`: the video starts again after its last frame,
 as often as needed (I3D, arXiv:1705.07750, section 3.1). `hold`: its last frame stays.
@@ -66,7 +66,7 @@ def window(
 
 
 def test_clips(total: int, frames: int, stride: float, clips: int, short: str = "loop") -> np.ndarray:
-    """`clips` windows with starts spread evenly from the video's begin to its end; one clip is centered.
+    """`clips` windows with starts spread evenly from the start of the video to its end; one clip is centered.
 
     SlowFast (arXiv:1812.03982, section 3.4: "uniformly sample 10 clips ... along its temporal axis"). All
     clips differ where total >= span + clips - 1, the span being floor((frames - 1) stride) + 1 frames. Where

@@ -1,4 +1,4 @@
-"""What happens to a clip between its decoder and the batch: crops, sizes, mirror, color.
+"""Transforms of a clip between decoding and batching: crop, resize, flip and color.
 
 Clips are uint8 [T, H, W, C] with C = 1 or 3. Every draw is made once for a clip, so that all its frames move
 together, and only from the `rng` given. Random crops cut first and resize what is left, which gives the
@@ -44,7 +44,7 @@ def resize(video: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeRule:
-    """How a library resizes a test clip and cuts a crop out of its middle.
+    """The way in which a library resizes a test clip and crops its center.
 
     Attributes:
       frames: (uint8 [T, H, W, C], height, width) -> uint8 [T, height, width, C].
@@ -116,7 +116,7 @@ def resize_short_side(video: np.ndarray, side: int, rule: str = "area") -> np.nd
 
 
 def crop(video: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """A view of the box; it must lie within the frame."""
+    """Returns a view of the box, which must lie within the frame."""
     return video[:, top : top + height, left : left + width]
 
 
@@ -216,7 +216,7 @@ def short_side_jitter(
 
 
 def flip(video: np.ndarray) -> np.ndarray:
-    """The clip mirrored left to right."""
+    """Returns the clip mirrored left to right."""
     return cv2.flip(_rows(video), 1).reshape(video.shape)
 
 
@@ -251,7 +251,7 @@ def color_jitter(
 
 
 def _rows(video: np.ndarray) -> np.ndarray:
-    """The clip as one tall picture [T H, W, C] for OpenCV."""
+    """Returns the clip as one tall image [T H, W, C] for OpenCV."""
     frames, h, w, channels = video.shape
     return np.ascontiguousarray(video).reshape(frames * h, w, channels)
 

@@ -1,4 +1,4 @@
-"""Worker processes that make numbered items, received in order.
+"""Worker processes that compute numbered items, which are received in order.
 
 They are connected to this process by sockets alone, and arrays travel in memory files without a name: there
 is no semaphore or shared memory object that a killed run could leave behind. A worker ignores Ctrl-C and

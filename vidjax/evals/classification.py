@@ -17,7 +17,7 @@ from vidjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationResult:
-    """What a model said about every view of every video, and the metrics that follow from it.
+    """The logits of every view of every video, and the metrics derived from them.
 
     The score of a video is the mean over its views of the softmax. Equal scores rank by class index, the
     lower first, as `argmax` does, so a constant prediction scores chance, not one.
@@ -36,7 +36,7 @@ class ClassificationResult:
 
     @functools.cached_property
     def log_probs(self) -> np.ndarray:
-        """Log of each video's score, float64 [N, K]; logarithms, so that nothing underflows to a tie."""
+        """Log of each video's score, float64 [N, K]; logarithms avoid ties by underflow."""
         views = self.logits.shape[1]
         return np.stack([_logsumexp(_log_softmax(x), 0)[0] for x in self.logits]) - np.log(views)
 
@@ -66,7 +66,7 @@ class ClassificationResult:
 
     @property
     def headline(self) -> float:
-        """What checkpoints are ranked by."""
+        """The metric by which checkpoints are ranked."""
         return self.metrics["video_top1"]
 
     @functools.cached_property
@@ -77,12 +77,12 @@ class ClassificationResult:
 
     @property
     def per_class(self) -> np.ndarray:
-        """Share of each class's videos that are right, float [K]; nan where a class has no video."""
+        """Per-class accuracy, float [K]; NaN for classes without a video."""
         count = self.confusion.sum(1)
         return np.where(count > 0, np.diag(self.confusion) / np.maximum(count, 1), np.nan)
 
     def top(self, i: int, n: int = 5) -> list[tuple[str, float]]:
-        """The n likeliest (class name, probability) of the i-th video, best first."""
+        """Returns the n most probable (class name, probability) of the i-th video, best first."""
         order = np.argsort(-self.log_probs[i], kind="stable")[:n]
         return [(self.class_names[k], float(np.exp(self.log_probs[i, k]))) for k in order]
 
@@ -92,7 +92,7 @@ class ClassificationResult:
         self.write_predictions(epath.Path(workdir) / "predictions.jsonl")
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes every array to one npz file; an older file stays whole until the new one is complete."""
+        """Writes every array to one npz file, replacing an older file atomically."""
         encoded = io.BytesIO()
         np.savez_compressed(
             encoded,
@@ -105,7 +105,7 @@ class ClassificationResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ClassificationResult":
-        """Reads what `save` wrote. Raises `UserError` where the file is absent or something else."""
+        """Reads a file written by `save`. Raises `UserError` if there is none or it is of another kind."""
         try:
             with epath.Path(path).open("rb") as file, np.load(file) as f:
                 return cls(f["ids"].tolist(), f["labels"], f["logits"], tuple(f["class_names"].tolist()))
@@ -115,7 +115,7 @@ class ClassificationResult:
             raise UserError(f"{path} is not a saved classification result: {e}") from None
 
     def write_predictions(self, path: str | os.PathLike) -> None:
-        """One JSON line per video: id, true, predicted, top5 as [name, probability] pairs, best first."""
+        """Writes one JSON line per video: id, true, predicted, and top5 as [name, probability] pairs."""
         rows = []
         for i, (name, label) in enumerate(zip(self.ids, self.labels)):
             top = [[c, round(p, 6)] for c, p in self.top(i)]
@@ -127,7 +127,7 @@ class ClassificationResult:
 def collect(
     batches: Iterable[Mapping[str, np.ndarray]], class_names: Sequence[str], ids: Sequence[str]
 ) -> ClassificationResult:
-    """The result of an evaluation, from the batches that came out of it.
+    """Collects the batches of an evaluation into its result.
 
     Args:
       batches: dicts of outputs (logits float32 [B, V, K]), label int [B], index int [B] (the record) and mask

@@ -1,4 +1,4 @@
-"""Late fusion: one decision from the scores of several models, each evaluated on its own.
+"""Late fusion: combines the predictions of several models, each evaluated separately.
 
 Simonyan & Zisserman, arXiv:1406.2199, section 2: the streams' softmax scores are averaged, or a linear SVM is
 put on them, L2-normalized and stacked.
@@ -15,7 +15,7 @@ from vidjax.evals.classification import ClassificationResult
 def average(
     results: Sequence[ClassificationResult], weights: Sequence[float] | None = None
 ) -> ClassificationResult:
-    """The weighted mean of the models' scores, where a video's score is the mean softmax over its views.
+    """Returns the weighted mean of the models' scores; a video's score is the mean softmax over its views.
 
     Args:
       results: two or more of the same videos and classes, in any order of the videos.
@@ -76,7 +76,7 @@ def svm(
 
 
 def align(results: Sequence[ClassificationResult]) -> list[ClassificationResult]:
-    """The results with their videos in the first one's order.
+    """Returns the results with their videos in the order of the first one.
 
     Raises:
       UserError: fewer than two, or they are not of the same videos, labels and classes.

@@ -1,4 +1,4 @@
-"""Pictures of clips: an animated GIF that plays, and a strip of frames that prints."""
+"""Pictures of clips: an animated GIF, and a strip of frames."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ LADDER = (128, 1, 1), (64, 1, 1), (64, 0.8, 1), (48, 0.65, 1), (32, 0.5, 1), (32
 
 
 def watchable(video: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
-    """What of a clip is shown: the pictures, where it has several streams."""
+    """Returns the stream of a clip that is shown: the RGB frames if it has several."""
     return video["rgb"] if isinstance(video, Mapping) else video
 
 
 def gif(frames: np.ndarray, fps: float = 8.0, size: int = 192, limit: int | None = None) -> bytes:
-    """An endlessly looping GIF of a clip.
+    """Encodes a clip as an endlessly looping GIF.
 
     Args:
       frames: uint8 [T, H, W, C], C = 1 (grey), 2 (flow, drawn in colors) or 3.
@@ -49,7 +49,7 @@ def strip(
     columns: int = 8,
     tile: int = 160,
 ) -> Image.Image:
-    """Frames side by side on white, to be saved as PNG: `strip(...).save("out.png")`.
+    """Draws frames side by side on white; save it with `strip(...).save("out.png")`.
 
     Args:
       frames: uint8 [T, H, W, C] as for `gif`; all of them are shown, so sample them first.

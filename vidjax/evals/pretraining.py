@@ -1,4 +1,4 @@
-"""What is measured of a model that learns without labels: what its features tell, whether they collapse."""
+"""Metrics of pretraining without labels: kNN accuracy of the features, and whether they collapse."""
 
 import dataclasses
 import json

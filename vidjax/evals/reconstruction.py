@@ -1,4 +1,4 @@
-"""Pictures of what a masked autoencoder makes of a clip: original, masked, and reconstructed in two ways.
+"""Pictures of a masked autoencoder's reconstructions: original, masked, and reconstructed in two ways.
 
 Where its targets are normalized token by token, a prediction lacks the mean and deviation of its pixels.
 "Leak-free" gives every predicted token those of the clip's visible pixels. "True statistics" is the form

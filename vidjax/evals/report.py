@@ -51,7 +51,7 @@ GIF_BYTES = 100_000  # of one example
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A clip and what the model made of it.
+    """A clip and its prediction.
 
     Attributes:
       id: name of the video.
@@ -71,7 +71,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """Pictures of what a masked autoencoder made of clips, as `vidjax.evals.reconstruction` draws them.
+    """Pictures of a masked autoencoder's reconstructions, drawn by `vidjax.evals.reconstruction`.
 
     Attributes:
       name: of the run.
@@ -100,7 +100,7 @@ def write_report(
     note: str = "",
     reconstructions: Sequence[Reconstruction] = (),
 ) -> None:
-    """Writes a self-contained HTML file, about 150 kB an example at the most; whatever is empty is left out.
+    """Writes a self-contained HTML file, at most about 150 kB per example; empty sections are left out.
 
     Args:
       path: the file; missing folders are made.

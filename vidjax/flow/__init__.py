@@ -1,4 +1,4 @@
-"""Classical optical flow on the host, how it is stored in bytes, and how it is drawn. Knows no model."""
+"""Classical optical flow on the host: estimation, encoding as bytes, and drawing."""
 
 from vidjax.flow.classical import METHODS, estimator, flow
 from vidjax.flow.coding import dequantise, picture, quantise

@@ -22,7 +22,7 @@ Estimator = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def flow(clip: np.ndarray, method: str = "dis") -> np.ndarray:
-    """The displacement of every pixel from each frame to the next.
+    """Returns the displacement of every pixel from each frame to the next.
 
     Args:
       clip: uint8 [T + 1, H, W, C], C = 1 (gray) or 3 (RGB, reduced to its BT.601 luma).

@@ -1,4 +1,4 @@
-"""Flow as bytes, for the way to the device, and as colors, for people.
+"""Encoding of flow as bytes, for the transfer to the device, and as colors, for display.
 
 A byte q stands for (q - 128) * bound / 127 pixels, so 128 is exactly no motion, 1 and 255 are the bounds, and
 a mirrored field has 256 - q. With a bound of 20 pixels, the usual one, a step is 0.16 pixels.

@@ -1,4 +1,4 @@
-"""Datasets by name. Each is a module with `load(split, **options) -> Source`, imported when asked for."""
+"""Datasets by name. Each is a module with `load(split, **options) -> Source`, imported on first use."""
 
 import dataclasses
 import hashlib
@@ -54,7 +54,7 @@ class ListSource:
 
 
 def fingerprint(ids_and_labels: Iterable[tuple[str, int]]) -> str:
-    """Sixteen hex digits that change with any id, label or their order."""
+    """Returns sixteen hex digits that change with any id, label or their order."""
     digest = hashlib.sha256()
     for id, label in ids_and_labels:
         digest.update(f"{label}\t{id}\n".encode())
@@ -62,12 +62,12 @@ def fingerprint(ids_and_labels: Iterable[tuple[str, int]]) -> str:
 
 
 def dataset_names() -> list[str]:
-    """Names that `load_source` knows."""
+    """Returns the names that `load_source` accepts."""
     return sorted(_MODULES)
 
 
 def load_source(name: str, split: str, **options: Any) -> Source:
-    """Opens one split of a dataset, which is made first where it is a generated one.
+    """Opens one split of a dataset; a generated dataset is written first.
 
     Args:
       name: one of `dataset_names()`.
@@ -101,7 +101,7 @@ _MISFIT = object()
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    """`value` where it is of a type, a number as the text where that is asked for, or else `_MISFIT`."""
+    """Returns `value` if it has one of the types (a number as text if text is expected), else `_MISFIT`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return next((v for k in arguments if (v := _typed(value, k)) is not _MISFIT), _MISFIT)

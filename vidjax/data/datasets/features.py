@@ -45,7 +45,7 @@ class FeatureSource:
 
     @property
     def lengths(self) -> list[int]:
-        """Rows of each video."""
+        """Number of rows of each video."""
         return self._meta["lengths"]
 
     @property
@@ -63,11 +63,11 @@ class FeatureSource:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The trunk, its layer and weights, and the dataset, that the features are of."""
+        """The trunk, layer, weights and dataset that the features were extracted from."""
         return {key: self._meta[key] for key in ORIGIN}
 
     def check(self, cfg: Any) -> None:
-        """Raises UserError where the config's data section does not fit."""
+        """Raises `UserError` if the config's data section does not fit the features."""
         if cfg.modality != "features":
             raise UserError(f"{self.path} holds features: set data.modality=features")
         if self.width != cfg.feature_width:
@@ -126,7 +126,7 @@ def load(split: str, path: str | os.PathLike, weights: str | None = None) -> Fea
 
 
 def check_origin(a: Mapping[str, Any], b: Mapping[str, Any], what: str) -> None:
-    """Raises UserError where features are of different trunks, layers or datasets, naming each difference."""
+    """Raises `UserError`, listing the differences, if features have different trunks, layers or datasets."""
     odd = [f"{key} {a.get(key)} and {b.get(key)}" for key in ORIGIN if a.get(key) != b.get(key)]
     if odd:
         raise UserError(f"the features of {what} are not of one origin: {'; '.join(odd)}")

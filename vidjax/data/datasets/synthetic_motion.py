@@ -1,4 +1,4 @@
-"""Motion that no single frame tells: twelve classes that differ only in how one state variable moves.
+"""Twelve classes of motion that differ only in how one state variable changes, so one frame is not enough.
 
 The state of a clip is a point on a five-dimensional torus, u = (x, y, angle, hue, scale) in [0, 1)^5. It is
 drawn uniformly for every class, and the class gives a velocity:
@@ -152,7 +152,7 @@ def make_clip(label: int, split: str, i: int, size: int, frames: int, seed: int 
 
 @dataclasses.dataclass(kw_only=True)
 class MotionConfig(tfds.core.BuilderConfig):
-    """Everything that changes a byte; its name, which is made from it, is the folder's."""
+    """Everything that the data depends on; its name is the name of the folder."""
 
     size: int
     frames: int
@@ -167,7 +167,7 @@ class _Info(tfds.core.DatasetInfo):
 
 
 class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
-    """Writes the clips; see the module's text."""
+    """Writes the clips; see the module docstring."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # nothing is downloaded
@@ -284,7 +284,7 @@ def load(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps tensorflow-datasets from announcing a download that is none."""
+    """Silences tensorflow-datasets, which would announce a download."""
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -297,7 +297,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which the system releases when the process ends, however it ends."""
+    """Holds a file lock, which the system releases however the process ends."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

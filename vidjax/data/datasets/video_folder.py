@@ -1,4 +1,4 @@
-"""Your own videos: a CSV list, or a folder for each class, perhaps inside train/, val/ and test/.
+"""Your own videos: a CSV list, or one folder per class, optionally inside train/, val/ and test/.
 
 load("train", path="weizmann10", csv="clips.csv", test_groups=["shahar", "moshe", "lyova"])
 load("val", path="kinetics400", csv="{split}.csv")
@@ -108,7 +108,7 @@ class _Row(NamedTuple):
 
 
 def _text(name: str) -> str:
-    """The name of a file, with escapes for bytes that are not UTF-8, which could not be written."""
+    """Returns the name of a file with escapes for bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -122,7 +122,7 @@ def _split_of(name: str) -> str | None:
 
 
 def _read_folders(root: Path) -> dict[str, list[_Row]]:
-    """Rows of each split that is a folder, or of "all" where there is none."""
+    """Returns the rows of each split that has a folder, or of "all" without split folders."""
     folders = _folders(root)
     found = [f for f in folders if _split_of(f.name)]
     if not any(f.name in SPLITS for f in found):  # "Test" or "training" beside other folders are classes
@@ -165,7 +165,7 @@ def _hidden(name: str) -> bool:
 
 
 def _videos(folder: Path) -> Iterator[Path]:
-    """Video files at any depth, also behind symbolic links, but for hidden ones."""
+    """Returns the video files at any depth, following symbolic links and skipping what is hidden."""
     suffixes = tuple(f".{extension}" for extension in EXTENSIONS.split())
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -181,7 +181,7 @@ def _videos(folder: Path) -> Iterator[Path]:
 
 
 def _read_lists(root: Path, csv: str) -> dict[str, list[_Row]]:
-    """Rows of each split's list, or of "all" where one list holds everything."""
+    """Returns the rows of each split's list, or of "all" if there is one list."""
     if "{split}" not in csv:
         return {"all": _read_list(root, root / csv)}
     splits = {}
@@ -265,7 +265,7 @@ def _read_table(file: Path, required: Sequence[str]) -> Iterator[tuple[int, dict
 
 
 def _existing(root: Path, path: str) -> str:
-    """The path as the disk spells it: some systems compose accented letters, others decompose them."""
+    """Returns the path as spelled on disk; some systems compose accented letters, others decompose them."""
     if not (root / path).exists():
         for form in ("NFC", "NFD"):
             if (root / unicodedata.normalize(form, path)).exists():
@@ -287,7 +287,7 @@ def _seconds(cell: str | None, where: str) -> float | None:
 
 @functools.lru_cache(maxsize=1)  # said once, though each split is loaded by itself
 def _warn_of_shared_files(root: Path, splits: tuple[tuple[str, tuple[_Row, ...]], ...]) -> None:
-    """Warns of files that are in two splits, as they are or as links or copies."""
+    """Warns about files that are in two splits, also as links or copies."""
     for (a, first), (b, second) in itertools.combinations(splits, 2):
         shared = _shared_files(root, {r.path for r in first}, {r.path for r in second})
         if shared:
