@@ -59,7 +59,7 @@ def test_pretraining_report_has_curves_and_latest_reconstructions(pretrained, tm
     for text in (
         "knn top1",
         "0.4321",
-        "Neighbour probe (top-1)",
+        "Neighbor probe (top-1)",
         "Effective rank of features",
         "mae, step 10",
     ):
@@ -80,4 +80,4 @@ def test_fine_tuning_report_shows_the_pretraining_run(pretrained, tmp_path):
     assert ("png", image("png", 200)) in images(html)
     both = tmp_path / "both.html"
     report_runs(both, "both", {"mae": pretrained, "tuned": tuned}, ListSource((), ("a", "b")), data)
-    assert "mae, step 10" in both.read_text() and "Neighbour probe" in both.read_text()
+    assert "mae, step 10" in both.read_text() and "Neighbor probe" in both.read_text()

@@ -121,9 +121,13 @@ def _shape(video: Video, grey: bool) -> tuple[int, ...]:
     return video.num_frames, video.height, video.width, 1 if grey else 3
 
 
-@functools.cache
+_warnings: dict[str, object] = {}
+
+
 def _warn_once(text: str) -> None:
-    logging.warning("%s", text)
+    mine = object()
+    if _warnings.setdefault(text, mine) is mine:  # atomic: several threads can come at the same time
+        logging.warning("%s", text)
 
 
 class CachedVideo:
