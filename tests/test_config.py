@@ -1,7 +1,11 @@
 """Config files load and dry-run, and invalid values are reported."""
 
 import json
+import os
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -245,3 +249,21 @@ def test_a_config_must_be_a_python_file(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"must end in \.py"):
         load(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("root", ["vidjax", "project/vidjax"])
+def test_shipped_configs_are_found_in_a_clone_and_in_a_wheel(root, tmp_path):
+    """A clone is usually a folder called vidjax too; a wheel has the configs inside of the package."""
+    package = tmp_path / root
+    shutil.copytree(ROOT / "configs", package / "configs")
+    if root == "vidjax":  # as installed
+        shutil.copytree(ROOT / "vidjax", package, dirs_exist_ok=True)
+        path = tmp_path
+    else:
+        shutil.copytree(ROOT / "vidjax", package / "vidjax")
+        path = package
+    code = "import vidjax.config as c; print(c.__file__, c.load('weizmann/videomae_finetune').model.name)"
+    env = {**os.environ, "PYTHONPATH": str(path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.split()[0].startswith(str(path)), done.stderr
+    assert done.stdout.split()[1] == "videomae_s", done.stderr

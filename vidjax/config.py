@@ -218,7 +218,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     root = file.resolve().parent
     while (root / "__init__.py").is_file():
         root = root.parent
-    if file.is_relative_to(shipped()) and shipped().parent.name == "vidjax":
+    if file.is_relative_to(shipped()) and shipped().parent == pathlib.Path(__file__).parent:
         sys.modules.setdefault("configs", importlib.import_module("vidjax.configs"))
     elif str(root) not in sys.path:
         sys.path.append(str(root))
