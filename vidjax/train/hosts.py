@@ -7,6 +7,7 @@ collective that can never complete, so a thread prints the reason and exits the 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -59,6 +60,9 @@ def join(
       UserError: invalid arguments, or the coordinator cannot be reached in time.
     """
     global _watch
+    port = re.fullmatch(r"\S+:(\d{1,5})", coordinator or "none:1")
+    if not port or not 1 <= int(port[1]) < 2**16:
+        raise UserError(f"--coordinator must be HOST:PORT, such as 10.0.0.2:8476, got {coordinator}")
     # The SIGTERM handler of JAX would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     services: list[_Service] = []
@@ -67,8 +71,20 @@ def join(
         services.append(_Service(address, count, timeout))
         return services[0]
 
+    make_client = _jax.get_distributed_runtime_client
+
+    def connect(*args, **options) -> Any:
+        # Without a callback, the client aborts with a stack dump if it cannot connect. With one, `connect`
+        # raises RuntimeError("std::bad_cast"), because the status cannot be passed to Python.
+        global _connecting
+        _connecting = True
+        return make_client(*args, **options, missed_heartbeat_callback=lambda status: None)
+
     try:
-        with mock.patch.object(_jax, "get_distributed_runtime_service", start):
+        with (
+            mock.patch.object(_jax, "get_distributed_runtime_service", start),
+            mock.patch.object(_jax, "get_distributed_runtime_client", connect),
+        ):
             jax.distributed.initialize(
                 coordinator,
                 processes,
@@ -100,8 +116,8 @@ def explain(error: BaseException) -> BaseException:
 
 
 def joined() -> bool:
-    """Returns whether this process has joined a multi-host run."""
-    return _watch is not None
+    """Returns whether this process has joined a multi-host run, or tried to: JAX would wait at exit."""
+    return _connecting
 
 
 class SharedFlag:
@@ -123,7 +139,7 @@ class SharedFlag:
 
 def _why_not_joined(error: Exception, coordinator: Any, processes: Any, process: Any, timeout: float) -> str:
     text = str(error).strip().splitlines()[0]
-    if "DEADLINE_EXCEEDED" in text or "UNAVAILABLE" in text:
+    if any(s in text for s in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "bad_cast")):
         return (
             f"process {process} could not join the run at {coordinator} within {timeout:g} s: check that "
             f"process 0 runs there, that the port is open, and that all {processes} processes were started"
@@ -146,6 +162,7 @@ class _Service:
             [sys.executable, "-m", "vidjax.train.coordinator", address, *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # it logs each process that did not come; `join` says so in one line
             text=True,
             start_new_session=True,  # not stopped by Ctrl-C: the other processes need it to shut down
         )
@@ -242,3 +259,4 @@ class _Watch:
 
 
 _watch: _Watch | None = None
+_connecting = False
