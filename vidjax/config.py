@@ -5,6 +5,7 @@ A config file defines `get_config(arg="")`, which returns a ConfigDict of the va
 """
 
 import ast
+import contextlib
 import fnmatch
 import importlib
 import importlib.util
@@ -12,7 +13,8 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -195,7 +197,9 @@ def find(path: str) -> pathlib.Path:
         if candidate.is_file():
             return candidate
     siblings = (
-        [str(p) for p in file.parent.glob("*.py") if p.name != "__init__.py"] if file.parent.is_dir() else []
+        [str(p) for p in file.parent.glob("*.py") if p.is_file() and p.name != "__init__.py"]
+        if file.parent.is_dir()
+        else []
     )
     raise unknown("config file", path, siblings or shipped_names())
 
@@ -226,13 +230,28 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not module_spec or not module_spec.loader:
         raise UserError(f"config file {path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(module_spec)
-    try:
+    with _executing(path, file):
         module_spec.loader.exec_module(module)
-    except SyntaxError as e:
-        raise UserError(f"config file {path}, line {e.lineno}: {e.msg}") from None
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file {path} has no get_config(arg)")
-    return resolve(module.get_config(arg), overrides)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config file {path} has no get_config(arg)")
+        config = module.get_config(arg)
+    if not isinstance(config, Mapping | ConfigDict):
+        raise UserError(f"get_config of config file {path} must return a ConfigDict, got {config!r}")
+    return resolve(config, overrides)
+
+
+@contextlib.contextmanager
+def _executing(path: str, file: pathlib.Path) -> Iterator[None]:
+    """Turns what the code of a config file raises into a one-line `UserError` with the line in that file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(file)]
+        line = e.lineno if isinstance(e, SyntaxError) else (lines or [None])[-1]
+        reason = e.msg if isinstance(e, SyntaxError) else f"{type(e).__name__}: {e}".partition("\n")[0]
+        raise UserError(f"config file {path}{f', line {line}' if line else ''}: {reason}") from e
 
 
 def resolve(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
@@ -383,6 +402,9 @@ _RANGES = {
     "data.stride": (1e-3, 1e6),
     "data.target_fps": (1e-3, 1e4),
     "data.size": _SIZE,
+    "data.resize_to": _SIZE,
+    "data.mean": (-1e3, 1e3),
+    "data.std": (1e-6, 1e3),
     "data.short_side": _SIZE,
     "data.scale": (1e-6, 1.0),
     "data.ratio": (1e-3, 1e3),
@@ -440,10 +462,20 @@ _RANGES = {
     "expected.top1": (0.0, 100.0),
 }
 
+# Tuples whose default is None.
+_TUPLES = ("data.resize_to", "data.mean", "data.std")
+# Arguments of `create_model` that have a key or a source of their own.
+_NOT_OPTIONS = {
+    "name": "set model.name",
+    "tiny": "set model.tiny",
+    "dtype": "set model.dtype",
+    "num_classes": "it is the number of classes of the dataset",
+}
+
 
 def _check_range(key: str, value: Any, default: Any) -> None:
     low, high = _RANGES[key]
-    numbers = value if isinstance(default, list) else [value]
+    numbers = value if isinstance(default, list) or (key in _TUPLES and isinstance(value, list)) else [value]
     if isinstance(default, list) and default and len(numbers) != len(default):
         raise UserError(f"config key '{key}' must have {len(default)} numbers, got {value}")
     for x in numbers:
@@ -468,6 +500,8 @@ def _check(config: ConfigDict) -> None:
     for key in ("data.scale", "data.ratio", "data.short_side_range"):
         if flat[key][0] > flat[key][1]:
             raise UserError(f"config key '{key}' must be (low, high), got {tuple(flat[key])}")
+    for key in _NOT_OPTIONS.keys() & config.model.options.keys():
+        raise UserError(f"model.options.{key} cannot be set: {_NOT_OPTIONS[key]}")
     for pattern in flat["init.skip"]:
         try:
             re.compile(pattern)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -133,6 +134,9 @@ def _defaults(module: type[nn.Module]) -> dict[str, Any]:
     return {f.name: f.default for f in dataclasses.fields(module)}
 
 
+MOST_CLASSES = 2**24
+# Closed ranges of the options whose name has this word in it, in every model.
+_OPTION_RANGES = {"drop": (0.0, 0.999), "bn_groups": (1, 2**20)}
 _KINDS = (bool, (int, float), str, (tuple, list))  # an option must be of the same kind as its default
 
 
@@ -194,6 +198,8 @@ def create_model(
         num_classes = s.num_classes
     if num_classes < 0:
         raise UserError(f"num_classes cannot be negative, got {num_classes}")
+    if num_classes > MOST_CLASSES:
+        raise UserError(f"num_classes must be at most {MOST_CLASSES:,}, got {num_classes}")
     for key in overrides:
         if key not in fields(s.module):
             raise unknown(f"option of {name}", key, fields(s.module))
@@ -203,5 +209,8 @@ def create_model(
             raise UserError(
                 f"option {key} of {name} must have the type of {default!r}, got {overrides[key]!r}"
             )
+        low, high = next((r for word, r in _OPTION_RANGES.items() if word in key), (-math.inf, math.inf))
+        if isinstance(overrides[key], int | float) and not low <= overrides[key] <= high:
+            raise UserError(f"option {key} of {name} must be from {low} to {high}, got {overrides[key]}")
     preset = {**s.preset, **(s.tiny if tiny else {}), **overrides}
     return s.module(num_classes=num_classes, **preset)

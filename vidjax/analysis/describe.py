@@ -17,6 +17,7 @@ from vidjax.analysis.receptive_field import receptive_fields
 from vidjax.errors import UserError
 from vidjax.registry import InputShape, ModelSpec, create_model, shape_text, spec
 
+LARGEST = 2**13  # frames, size and depth
 CONVENTION = "1 MAC = 1 multiply-add of a convolution, matrix product or attention; FLOPs = 2 x MACs"
 NOT_ASKED = "not asked for: --memory compiles a training step (seconds to minutes)"
 
@@ -68,8 +69,9 @@ def describe(
       UserError: unknown name, an input that the model cannot take.
     """
     s = spec(name)
-    if any(n is not None and n < 1 for n in (frames, size, depth)):
-        raise UserError("frames, size and depth must be at least 1")
+    for what, n in (("frames", frames), ("size", size), ("depth", depth)):
+        if n is not None and not 1 <= n <= LARGEST:
+            raise UserError(f"{what} must be at least 1 and at most {LARGEST:,}, got {n}")
     shape = _input_shape(s, frames, size)
     model = create_model(name, num_classes)
     check_patches(name, model, shape)

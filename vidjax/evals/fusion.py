@@ -62,8 +62,8 @@ def svm(
         raise _other_classes("the training results", train[0], test[0])
     if len(np.unique(train[0].labels)) < 2:
         raise UserError("the videos to fit the SVM to are all of one class")
-    if not c > 0:
-        raise UserError(f"the SVM's c must be positive, got {c}")
+    if not 0 < c < np.inf:
+        raise UserError(f"the SVM's c must be positive and finite, got {c}")
     from sklearn.svm import LinearSVC  # here: it is slow to import
 
     machine = LinearSVC(C=c, random_state=0, max_iter=10_000).fit(_stacked(train), train[0].labels)

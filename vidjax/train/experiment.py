@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vidjax import files, registry
 from vidjax.analysis.clips import check_endpoints, check_patches, refusing
 from vidjax.analysis.params import abstract_variables
-from vidjax.checkpoint_io import find_checkpoint
+from vidjax.checkpoint_io import choice_text, find_checkpoint
 from vidjax.convert import read_weights
 from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.datasets.features import FeatureSource, check_origin
@@ -124,6 +124,7 @@ def build(config: ConfigDict) -> Experiment:
     devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
     mesh = create_mesh(**parallel.mesh, devices=devices)
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
+    _check_bn_groups(config, model, mesh)
     check_patches(config.model.name, model, clip_shape(config.data), "data.")
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
@@ -196,6 +197,18 @@ def memory_hint(config: ConfigDict) -> str:
         now = config.model.options.get("remat", "none")
         hint += f", or set model.options.remat=full (now {now})"
     return f"{hint}; for an evaluation, lower evals.batch"
+
+
+def _check_bn_groups(config: ConfigDict, model: nn.Module, mesh: Mesh) -> None:
+    """Raises `UserError` if the clips of a forward pass are not divisible into the groups of BatchNorm."""
+    groups = getattr(model, "bn_groups", 1)
+    devices = mesh.size * jax.process_count() if config.parallel.mode == "pmap" else 1
+    clips = config.batch // (devices * config.parallel.accumulation)
+    if clips % groups:
+        raise UserError(
+            f"model.options.bn_groups={groups} does not divide the {clips} clips of a forward pass (batch "
+            f"{config.batch} / {config.parallel.accumulation} accumulation steps): use a divisor of {clips}"
+        )
 
 
 def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
@@ -328,7 +341,8 @@ def initial_state(exp: Experiment) -> State:
         fresh = {"params": state.params, **state.model_state}
         merged = weights.merge_into(fresh, init.skip)
         if jax.process_index() == 0:
-            print(f"{path}: {weights.report(fresh, init.skip)}", file=sys.stderr)
+            chosen = choice_text(path, init.which, weights.meta)
+            print(f"{chosen}: {weights.report(fresh, init.skip)}", file=sys.stderr)
         params = merged.pop("params")
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         state = state.replace(params=params, model_state=merged, ema=ema)

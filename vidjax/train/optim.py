@@ -189,6 +189,8 @@ def _entries(config: ConfigDict) -> list[tuple[str, str, dict[str, Any]]]:
             if not isinstance(value, _SETTINGS[key]) or (key != "frozen" and isinstance(value, bool)):
                 kind = "True or False" if key == "frozen" else "a number"
                 raise UserError(f"optimizer.groups: {key} of '{name}' is {value!r}; use {kind}")
+            if not 0 <= value < math.inf:
+                raise UserError(f"optimizer.groups: {key} of '{name}' is {value!r}; use a number from 0 up")
         try:
             re.compile(pattern)
         except re.error as e:

@@ -260,8 +260,8 @@ def load(
     counts = {"train": train, "val": val, "test": test}
     if split not in counts:
         raise unknown("split of synthetic_motion", split, counts)
-    if size < 32 or size % 2:
-        raise UserError(f"synthetic_motion: size must be even and at least 32, got {size}")
+    if not 32 <= size <= 1024 or size % 2:
+        raise UserError(f"synthetic_motion: size must be even and from 32 to 1024, got {size}")
     if frames < 2 or fps < 1 or seed < 0 or not 1 <= min(counts.values()) <= max(counts.values()) <= MOST:
         raise UserError(
             f"synthetic_motion: needs frames >= 2, fps >= 1, seed >= 0 and 1 to {MOST:,} clips in each split"
