@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ from vidjax import files
 from vidjax.checkpoint_io import find_checkpoint, save_variables
 from vidjax.config import resolve
 from vidjax.data.datasets import load_source
+from vidjax.data.pipeline import BadVideos
 from vidjax.errors import UserError
 from vidjax.train.loop import train
 from vidjax.train.metrics import MetricsWriter, read_metrics
@@ -56,7 +59,36 @@ def place(tmp_path_factory):
             variables = jax.jit(model.init)(jax.random.PRNGKey(0), np.zeros(shape, np.float32))
             meta = {"config": settings, "class_names": names if name == "classifier" else list(names)}
             save_variables(folder / name, jax.device_get(variables), meta)
+        damage(folder)
         yield folder
+
+
+def damage(folder):
+    """Adds files and workdirs that are empty, damaged or of another kind."""
+    for name in ("empty.npz", "empty.array_record"):
+        (folder / name).write_bytes(b"")
+    (folder / "folder.npz").mkdir()
+    for name, lines in (
+        ("raises", "def get_config(arg):\n    {}['x']"),
+        ("imports", "import no_such_module"),
+        ("noarg", "def get_config():\n    return {}"),
+        ("nothing", "def get_config(arg):\n    return None"),
+        ("good", f"def get_config(arg):\n    return {config('slow_fusion_conv4')}"),
+    ):
+        (folder / f"{name}.py").write_text(lines + "\n")
+    damaged = folder / "damaged"
+    shutil.copytree(folder / "classifier", damaged / "meta")
+    (damaged / "meta" / "meta" / "metadata").write_text("[]")
+    shutil.copytree(folder / "classifier", damaged / "keys")
+    (damaged / "keys" / "meta" / "metadata").write_text("{}")
+    shutil.copytree(folder / "classifier", damaged / "metric" / "checkpoints" / "1")
+    (damaged / "metric" / "checkpoints" / "1" / "metrics").mkdir()
+    (damaged / "metric" / "checkpoints" / "1" / "metrics" / "metrics").write_text("{")
+    (damaged / "config").mkdir()
+    (damaged / "config" / "config.json").write_text("[]")
+    (damaged / "rows" / "metrics.jsonl").mkdir(parents=True)
+    (damaged / "file").mkdir()
+    (damaged / "file" / "checkpoints").write_bytes(b"")
 
 
 def run(capsys, *line):
@@ -102,12 +134,39 @@ def run(capsys, *line):
         ("describe r3d_18 --frames 0", "frames"),
         ("describe r3d_18 --size -3", "size"),
         ("models nothing_*", "no model matches"),
+        ("describe r3d_18 --size 99999999999999999999", "size must be at least 1 and at most 8,192"),
+        ("describe r3d_18 --classes 99999999999999999999", "num_classes must be at most"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --which ²", "choose last, best or a step"),
+        ("predict {p}/a.mp4 --checkpoint {p}/damaged/meta", "its metadata is not a JSON object"),
+        ("predict {p}/a.mp4 --checkpoint {p}/damaged/keys", "lacks config, class_names"),
+        ("features {p}/a.mp4 --checkpoint {p}/damaged/keys --out {p}/f.npz", "lacks config, class_names"),
+        ("eval --checkpoint {p}/damaged/keys", "lacks config, class_names"),
+        ("export {p}/damaged/keys --to timm --out {p}/x.safetensors", "lacks config"),
+        ("predict {p}/a.mp4 --checkpoint {p}/damaged/metric --which best", "cannot read the checkpoint"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/x.h5", "unknown image format"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip /proc/x.png", "/proc/x.png"),
+        ("predict {p}/a.mp4 --checkpoint {empty}", "the argument 'checkpoint' is empty"),
+        ("eval --checkpoint {p}/classifier --coordinator localhost:1", "are for --distributed"),
+        ("eval --checkpoint {p}/classifier --distributed --coordinator nohost", "must be HOST:PORT"),
+        ("features {p}/a.mp4 --checkpoint {p}/classifier --out {p}/folder.npz", "cannot write features"),
+        ("features {p}/a.mp4 --checkpoint {p}/classifier --out gs://b/f.npz", "name a local file"),
+        ("predict {p}/a.mp4 --checkpoint gz://b/run", "gz://b/run: unknown storage"),
+        ("probe {p}/empty.npz --workdir {p}/w", "is not a file of features"),
+        ("probe {p}/empty.array_record --workdir {p}/w", "is not a file of features"),
+        ("train --config {p}/raises.py --workdir {p}/w", "raises.py, line 2: KeyError: 'x'"),
+        ("train --config {p}/imports.py --workdir {p}/w", "line 1: ModuleNotFoundError"),
+        ("train --config {p}/noarg.py --workdir {p}/w", "takes 0 positional arguments"),
+        ("train --config {p}/nothing.py --workdir {p}/w", "must return a ConfigDict, got None"),
+        ("train --config {p}/good.py --workdir {p}/damaged/config", "it holds no config"),
+        ("train --config {p}/good.py --workdir {p}/damaged/rows", "Is a directory"),
+        ("train --config {p}/good.py --workdir {p}/damaged/file", "checkpoints: Not a directory"),
+        ("train --config {p}/good.py --workdir {p}/w --config.batch=16777216", "GiB at a time"),
         ("convert {p}/none.pth --model r3d_18 --out {p}/c", "no checkpoint at"),
         ("convert {p}/a.mp4 --model r3d_18 --out {p}/c", "cannot tell the kind of file"),
     ],
 )
 def test_user_errors_are_one_line(place, capsys, line, message):
-    code, _, err = run(capsys, *line.format(p=place).split())
+    code, _, err = run(capsys, *(x.format(p=place, empty="") for x in line.split()))
     assert code == 2 and message in err and err.count("\n") == 1, err
 
 
@@ -130,8 +189,8 @@ def test_metrics_survive_a_kill_during_rewriting(tmp_path, monkeypatch):
     for step in (1, 2, 3):
         writer.write(step, "train", {"loss": 1.0}, 0.0)
     writer.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')  # killed while writing
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'null\n{"split": "val"}\n\x00\xff\n{"step": 4, "lo')  # killed while writing, or damaged
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -144,6 +203,52 @@ def test_metrics_survive_a_kill_during_rewriting(tmp_path, monkeypatch):
     MetricsWriter(tmp_path, 2).close()
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_truncated_list_of_bad_videos_does_not_block_a_resume(tmp_path):
+    (tmp_path / "bad_videos.jsonl").write_text('{"id": "a"}\n{"id": "b')
+    with pytest.raises(UserError, match="2 of 3 videos"):
+        BadVideos(3, 0.5, tmp_path).tell([("a", None, "?"), ("b", None, "?")])
+    assert [row["id"] for row in files.read_rows(tmp_path / "bad_videos.jsonl")] == ["a"]
+
+
+def test_a_damaged_checkpoint_is_named_at_resume(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
+    small, run_ = resolve(config("slow_fusion_conv4")), tmp_path / "run"
+    train(small, run_)
+    checkpoint = run_ / "checkpoints" / "1"
+    for damage in (
+        lambda: (checkpoint / "meta" / "metadata").write_text("[]"),
+        lambda: shutil.rmtree(checkpoint / "state" / "d"),
+        lambda: (checkpoint / "metrics" / "metrics").write_text("x"),
+    ):
+        damage()
+        with pytest.raises(UserError, match=r"cannot read the checkpoint .*: remove the damaged one") as e:
+            train(small, run_)
+        assert "\n" not in str(e.value)
+
+
+def test_a_result_states_its_checkpoint_and_split(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
+    train(resolve(config("slow_fusion_conv4")), tmp_path / "run")
+    code, out, _ = run(capsys, "eval", "--checkpoint", tmp_path / "run", "--which", "best")
+    about = json.loads((tmp_path / "run" / "eval" / "evaluation.json").read_text())
+    assert code == 0 and about["checkpoint"] in out and about["split"] == "test"
+    assert about["checkpoint"].endswith("checkpoints/1 (best of its run on the split 'test')")
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_never_comes_is_one_line(place, process):
+    """JAX's client would abort with a stack dump."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        address = f"localhost:{s.getsockname()[1]}"
+    line = ["-m", "vidjax", "train", "--config", place / "good.py", "--workdir", place / "hosts"]
+    line += ["--config.parallel.host_timeout=1", "--distributed", "--coordinator", address]
+    done = python(*line, "--processes", 2, "--process", process, JAX_PLATFORMS="cpu")
+    err = done.stderr.decode()
+    assert done.returncode == 2 and err.count("\n") == 1, err
+    assert f"process {process} could not join the run at {address} within 1 s" in err
 
 
 def test_object_store_paths_are_unchanged(monkeypatch):

@@ -1,8 +1,9 @@
 """Reads and writes checkpoints for use outside training."""
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
       UserError: the folder does not exist or has no complete checkpoint that matches `which`.
     """
     path, which = files.absolute(path), str(which)
-    if which not in ("last", "best") and not which.isdigit():
+    if which not in ("last", "best") and not _is_step(which):
         raise UserError(f"no checkpoint '{which}': choose last, best or a step such as 1000")
     if not path.is_dir():
         raise UserError(f"no checkpoint at {path}: no such folder")
@@ -37,7 +38,7 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
             raise UserError(f"{path} is one checkpoint: pass its workdir to choose '{which}'")
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / "state").is_dir()), key=_number)
+    steps = sorted((p for p in folder.iterdir() if _is_step(p.name) and (p / "state").is_dir()), key=_number)
     if not steps:
         raise UserError(
             f"no checkpoint in {path}: pass a workdir of `vidjax train`, or one of its checkpoints"
@@ -79,8 +80,9 @@ def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str,
       UserError: the checkpoint does not exist or cannot be read.
     """
     folder = find_checkpoint(path, which)
-    try:
+    with reading(folder):
         meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
+        check_object(meta)
         reader = ocp.PyTreeCheckpointHandler()
         tree = reader.metadata(folder / "state").tree
         params = "ema" if tree.get("ema") else "params"
@@ -93,9 +95,29 @@ def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str,
                 partial_restore=True,
             ),
         )
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"cannot read the checkpoint {folder}: {str(e).splitlines()[0]}") from None
-    return {"params": saved[params], **saved["model_state"]}, meta
+        return {"params": saved[params], **saved["model_state"]}, meta
+
+
+@contextlib.contextmanager
+def reading(folder: epath.PathLike, hint: str = "use another one") -> Iterator[None]:
+    """Turns the errors of reading a damaged checkpoint into a one-line `UserError` that ends with `hint`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        reason = str(e).partition("\n")[0] or type(e).__name__
+        raise UserError(f"cannot read the checkpoint {folder} ({reason}): {hint}") from e
+
+
+def check_object(meta: Any) -> None:
+    """Raises `ValueError` unless the metadata of a checkpoint is a JSON object."""
+    if not isinstance(meta, Mapping):
+        raise ValueError("its metadata is not a JSON object")
+
+
+def check_meta(meta: Mapping[str, Any], folder: epath.PathLike, *keys: str) -> None:
+    """Raises `UserError` unless the metadata of a checkpoint has `keys`."""
+    if missing := [key for key in keys if key not in meta]:
+        raise UserError(f"the metadata of checkpoint {folder} lacks {', '.join(missing)}: use another one")
 
 
 def save_variables(path: epath.PathLike, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -186,10 +208,15 @@ def _modules(keys: Iterable[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
 def _number(path: epath.Path) -> int:
     return int(path.name)
 
 
 def _metric(path: epath.Path) -> float | None:
     file = path / "metrics" / "metrics"
-    return json.loads(file.read_text())["metric"] if file.is_file() else None
+    with reading(path, "choose the last one or a step"):
+        return float(json.loads(file.read_text())["metric"]) if file.is_file() else None

@@ -7,7 +7,6 @@ import fnmatch
 import json
 import logging
 import os
-import pathlib
 import sys
 import traceback
 from typing import Any
@@ -15,10 +14,12 @@ from typing import Any
 from absl import logging as absl_logging
 from etils import epath
 
-from vidjax import interrupts
+from vidjax import files, interrupts
 from vidjax.errors import DiskFull, MemoryErrors, UserError
 
 HOST_TIMEOUT = 60.0  # seconds, for commands without a config; see parallel.host_timeout
+# Suffixes of --strip, and what Pillow calls the format.
+_PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".pdf": "PDF"}
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from <malloc.h>
 
 
@@ -28,7 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     _keep_freed_memory()
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(_should_log)
-    logging.getLogger("jax").setLevel(logging.ERROR)
+    for name in ("jax", "matplotlib"):  # matplotlib warns where there is no home folder
+        logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("asyncio", "concurrent.futures"):  # a failed save is also raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for stream in (sys.stdout, sys.stderr):  # class names may not be encodable
@@ -39,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with interrupts.handled():
             args.overrides = _overrides(rest)
+            _check_empty(args)
             with MemoryErrors():
                 code = args.run(args)
     except interrupts.Interrupted as e:
@@ -51,6 +54,10 @@ def main(argv: list[str] | None = None) -> None:
 def _report(error: BaseException) -> int:
     """Prints the error that ended the command and returns the exit code; re-raises unexpected errors."""
     hosts = sys.modules.get("vidjax.train.hosts")
+    if isinstance(error, OSError) and error.filename:  # a missing, forbidden or misplaced file
+        error = UserError(f"{error.strerror}: {error.filename}; use another path, or change its permissions")
+    if isinstance(error, ImportError) and "install" in str(error).lower():  # of gcsfs, for gs://
+        error = UserError(str(error).partition("\n")[0])
     cause = hosts.explain(error) if hosts else error
     if isinstance(cause, BrokenPipeError):  # `vidjax models | head`
         sys.stderr.close()
@@ -308,6 +315,8 @@ def _join_hosts(args: argparse.Namespace, timeout: float) -> None:
         from vidjax.train import hosts
 
         hosts.join(args.coordinator, args.processes, args.process, timeout)
+    elif any(x is not None for x in (args.coordinator, args.processes, args.process)):
+        raise UserError("--coordinator, --processes and --process are for --distributed: add it")
 
 
 def _should_log(record: logging.LogRecord) -> bool:
@@ -328,6 +337,13 @@ def _overrides(rest: list[str]) -> list[str]:
             text += "=" + rest.pop(0)
         found.append(text)
     return found
+
+
+def _check_empty(args: argparse.Namespace) -> None:
+    """Raises `UserError` for an empty argument, which as a path would be the current folder."""
+    for name, value in vars(args).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise UserError(f"the argument '{name.replace('_', '-')}' is empty: is a shell variable unset?")
 
 
 def _no_overrides(args: argparse.Namespace) -> None:
@@ -358,7 +374,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from vidjax.checkpoint_io import choice_text, find_checkpoint, load_variables, merge_variables
+    from vidjax.checkpoint_io import check_meta, choice_text, find_checkpoint, load_variables, merge_variables
     from vidjax.config import resolve
     from vidjax.data.datasets.features import check_origin
     from vidjax.registry import spec
@@ -369,6 +385,7 @@ def _eval(args: argparse.Namespace) -> int:
     _join_hosts(args, HOST_TIMEOUT)
     checkpoint = find_checkpoint(args.checkpoint, args.which)
     variables, meta = load_variables(checkpoint)
+    check_meta(meta, checkpoint, "config", "class_names")
     exp = build(resolve(meta["config"], args.overrides))
     pretrained = spec(exp.config.model.name).task == "pretrain"  # these models have no classes
     if not pretrained and exp.eval_source.class_names != tuple(meta["class_names"]):
@@ -386,8 +403,11 @@ def _eval(args: argparse.Namespace) -> int:
     if _lead():
         result.write(out)
         _print_metrics(result.metrics)
-        print(f"checkpoint: {choice_text(checkpoint, args.which, meta)}")
-        print(f"split: {exp.config.data.eval_split}\n{written.partition('.')[0]}: {out / written}")
+        chosen, split = choice_text(checkpoint, args.which, meta), exp.config.data.eval_split
+        about = {"checkpoint": chosen, "split": split, "metrics": result.metrics}
+        files.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+        print(f"checkpoint: {chosen}")
+        print(f"split: {split}\n{written.partition('.')[0]}: {out / written}")
     return 0
 
 
@@ -400,8 +420,8 @@ def _fuse(args: argparse.Namespace) -> int:
         raise UserError("--weights applies to the average only: leave it out with --svm")
 
     def read(paths: list[str]) -> list[ClassificationResult]:
-        files = (epath.Path(p) for p in paths)
-        return [ClassificationResult.load(f / "result.npz" if f.is_dir() else f) for f in files]
+        found = (epath.Path(p) for p in paths)
+        return [ClassificationResult.load(f / "result.npz" if f.is_dir() else f) for f in found]
 
     results = read(args.results)
     fused = svm(read(args.svm), results, args.c) if args.svm else average(results, args.weights)
@@ -453,10 +473,7 @@ def _named(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
 
 def _check_image_path(path: str) -> None:
     """Raises `UserError` early if an image cannot be written to `path`."""
-    from PIL import Image
-
-    known = Image.registered_extensions()
-    if epath.Path(path).suffix.lower() not in known:
+    if epath.Path(path).suffix.lower() not in _PICTURES:
         raise UserError(f"--strip {path}: unknown image format; use a file name such as frames.png")
     if not epath.Path(path).parent.is_dir():
         raise UserError(f"--strip {path}: the folder {epath.Path(path).parent} does not exist")
@@ -497,10 +514,11 @@ def _predict(args: argparse.Namespace) -> int:
             for start, end, n, q in p.clips:
                 print(f"  {start:7.2f}–{end:.2f} s  {n} {q:.1%}")
         if args.strip and not p.error:
-            path = pathlib.Path(args.strip)
+            path = epath.Path(args.strip)
             if len(args.videos) > 1:
                 path = path.with_stem(f"{path.stem}_{i}")
-            strip(p.frames, title=p.path, probs=p.top).save(path)
+            with path.open("wb") as file:
+                strip(p.frames, title=p.path, probs=p.top).save(file, _PICTURES[path.suffix.lower()])
     return 2 if failed else 0
 
 
@@ -629,7 +647,7 @@ def _convert(args: argparse.Namespace) -> int:
     names = None
     if args.class_names:
         try:
-            names = pathlib.Path(args.class_names).read_text("utf-8").splitlines()
+            names = epath.Path(args.class_names).read_bytes().decode().splitlines()
         except (OSError, UnicodeDecodeError) as e:
             raise UserError(f"cannot read the class names in {args.class_names}: {e}") from None
     weights = convert_file(args.source, args.model, args.out, args.origin, args.num_classes, names)
@@ -653,7 +671,7 @@ def _demo(args: argparse.Namespace) -> int:
     _no_overrides(args)
     from vidjax.demo import run_demo
 
-    run_demo(pathlib.Path(args.workdir))
+    run_demo(epath.Path(args.workdir))
     return 0
 
 

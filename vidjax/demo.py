@@ -1,11 +1,11 @@
 """The demo: masked pretraining without labels, then classifiers trained on few labels."""
 
 import json
-import pathlib
 import time
 
 import rich.console
 import rich.table
+from etils import epath
 from ml_collections import ConfigDict
 
 from vidjax.config import load, shipped
@@ -34,7 +34,7 @@ NOTE = (
 )
 
 
-def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
+def run_demo(workdir: epath.Path) -> list[dict[str, object]]:
     """Pretrains a masked autoencoder, trains three classifiers, and prints their accuracies and chance.
 
     Args:
@@ -48,7 +48,7 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
     """
     folder = shipped() / "synthetic_motion"
 
-    def run(name: str, config: str, *overrides: str) -> tuple[ConfigDict, pathlib.Path, int]:
+    def run(name: str, config: str, *overrides: str) -> tuple[ConfigDict, epath.Path, int]:
         loaded, start = load(str(folder / config), ["evals.report=False", *overrides]), time.perf_counter()
         where = workdir / name.replace(",", "").replace(" ", "_")
         if train(loaded, where) is None:
@@ -59,7 +59,7 @@ def run_demo(workdir: pathlib.Path) -> list[dict[str, object]]:
     loss = json.loads((pretrained / "pretraining.json").read_text())["loss"]
     print(f"pretrained without labels in {seconds} s: loss {loss:.4f}")
     rows: list[dict[str, object]] = []
-    workdirs: dict[str, pathlib.Path] = {}
+    workdirs: dict[str, epath.Path] = {}
     for name, (file, changes) in RUNS.items():
         overrides = [c.format(pretrained=pretrained) for c in changes]
         config, workdirs[name], seconds = run(name, file, *overrides)

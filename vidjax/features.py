@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from jax.extend.core import Var
 
 from vidjax import registry
-from vidjax.checkpoint_io import load_variables
+from vidjax.checkpoint_io import check_meta, load_variables
 from vidjax.config import ConfigDict, resolve
 from vidjax.data import sampling, transforms
 from vidjax.data.datasets import ListSource, Source, load_source
@@ -92,6 +92,7 @@ def cache_features(
     if not 0 <= overlap < 1:
         raise UserError(f"overlap must be at least 0 and below 1, got {overlap}")
     variables, saved = load_variables(checkpoint)
+    check_meta(saved, checkpoint, "config", "class_names")
     config = resolve(saved["config"], overrides)
     extractor = _Extractor(config, variables, len(saved["class_names"]), layer, dense, frames)
     source, split = _open(videos, config)

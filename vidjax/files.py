@@ -1,19 +1,43 @@
 """Paths on local disks or object stores ("gs://bucket/run"), and atomic file writes."""
 
+import contextlib
+import json
 import os
+from typing import Any
 
 from etils import epath
 
+from vidjax.errors import UserError
+
+STORES = "gs://", "s3://", "az://"
+
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Returns an absolute path. Leaves URIs alone, which `resolve` would turn into local paths."""
-    path = epath.Path(path)
-    return path if is_remote(path) else epath.Path(os.path.abspath(path))
+    """Returns an absolute path. Leaves URIs alone, which `resolve` would turn into local paths.
+
+    Raises:
+      UserError: a URI of an unknown kind.
+    """
+    if not is_remote(path):
+        return epath.Path(os.path.abspath(path))
+    if not os.fspath(path).startswith(STORES):
+        raise UserError(f"{path}: unknown storage; use a local path or one of {', '.join(STORES)}")
+    return epath.Path(path)
 
 
 def is_remote(path: epath.PathLike) -> bool:
     """Returns whether a path is on an object store, where writes are atomic and appending is impossible."""
     return "://" in os.fspath(path)
+
+
+def read_rows(path: epath.PathLike) -> list[dict[str, Any]]:
+    """Reads a file of JSON objects, one a line, without lines that a kill truncated; [] if it is absent."""
+    path, rows = epath.Path(path), []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            rows += [row] if isinstance(row, dict) else []
+    return rows
 
 
 def write(path: epath.PathLike, data: str | bytes) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 from etils import epath
 
 from vidjax import registry
-from vidjax.checkpoint_io import load_variables
+from vidjax.checkpoint_io import check_meta, load_variables
 from vidjax.config import resolve
 from vidjax.data import sampling
 from vidjax.data.decode import DecodeError, Video
-from vidjax.data.pipeline import clip_shape, eval_views
+from vidjax.data.pipeline import check_memory, clip_shape, eval_views
 from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
@@ -88,6 +88,7 @@ def predict_videos(
     engine = Engine(create_mesh(devices=jax.local_devices()), make_apply(config, model, objective), hosts=1)
     variables = engine.replicate(variables)
     clips, data = config.evals.clips, evaluation_data(config)
+    check_memory("--clips", clips * config.evals.crops, data)
     shown: dict[int, tuple[Any, np.ndarray]] = {}  # views and times of the videos being computed
     errors: dict[int, str] = {}
     views_shape = registry.dummy_input(clip_shape(data), clips * config.evals.crops, np.zeros, np.uint8)
@@ -210,6 +211,7 @@ def _load(
 ) -> tuple[Any, tuple[str, ...], nn.Module, Any, Any]:
     """Returns the config, class names, model, objective and variables (on the host) of a checkpoint."""
     variables, meta = load_variables(checkpoint)
+    check_meta(meta, checkpoint, "config", "class_names")
     overrides = [] if clips is None else [f"evals.clips={clips}"]
     config, names = resolve(meta["config"], overrides), tuple(meta["class_names"])
     if config.data.modality == "features":

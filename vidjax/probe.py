@@ -14,11 +14,11 @@ Training uses one random row of each video. Evaluation averages the scores of up
 There is no augmentation, because the features are computed once.
 """
 
-import pathlib
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from etils import epath
 
 from vidjax.config import ConfigDict, resolve
 from vidjax.data.datasets import Source
@@ -34,7 +34,7 @@ VIEWS = 10
 
 
 def probe(
-    path: str, workdir: str | pathlib.Path, kind: str = "linear", k: int = 20, overrides: Sequence[str] = ()
+    path: str, workdir: epath.PathLike, kind: str = "linear", k: int = 20, overrides: Sequence[str] = ()
 ) -> ClassificationResult | None:
     """Fits a probe to the training features and evaluates it on the test features.
 
@@ -65,7 +65,7 @@ def probe(
     # The offset keeps the loss of classes without votes finite.
     logits = np.log(votes + 1e-3).astype(np.float32)[:, None]
     result = ClassificationResult([r.id for r in test], labels, logits, test.class_names)
-    workdir = pathlib.Path(workdir)
+    workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     result.write(workdir)
     return result

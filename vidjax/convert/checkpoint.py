@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 import vidjax
-from vidjax.checkpoint_io import load_variables, save_variables
+from vidjax.checkpoint_io import check_meta, load_variables, save_variables
 from vidjax.convert import formats
 from vidjax.convert.engine import export
 from vidjax.convert.load import Weights, load, rules_for
@@ -74,11 +73,12 @@ def export_file(folder: str | os.PathLike, to: str, out: str | os.PathLike) -> s
       UserError: no checkpoint there, no rules between its model and `to`, or the file cannot be written.
     """
     variables, meta = load_variables(folder)
+    check_meta(meta, folder, "config")
     name = meta["config"]["model"]["name"]
     flat = flatten_dict(unstack_blocks(variables), sep="/")
     arrays = export(flat, rules_for(name, to), f"{folder} ({name}) as {to}")
     about = {"model": name, "origin": to, "licence": meta.get("source", {}).get("licence", "")}
-    formats.write(pathlib.Path(out), arrays, about)
+    formats.write(out, arrays, about)
     return name
 
 

@@ -5,6 +5,7 @@ No file is trusted: reading one cannot run code. A truncated or foreign file rai
 
 import functools
 import hashlib
+import os
 import pathlib
 import pickle
 import re
@@ -17,6 +18,7 @@ import numpy as np
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
+from vidjax import files
 from vidjax.checkpoint_io import load_variables
 from vidjax.errors import UserError
 
@@ -81,20 +83,21 @@ def state_dict(tree: Any, what: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
+def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
     """Writes a .safetensors file, with `about` in its header.
 
     Raises:
       UserError: another suffix, or the file cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if pathlib.Path(path).suffix != ".safetensors":
         raise UserError(f"{path}: weights are exported as .safetensors")
     try:
         # The format stores memory as it lies; a transposed view would be written untransposed.
-        save_file({k: np.ascontiguousarray(x).reshape(np.shape(x)) for k, x in arrays.items()}, path, about)
+        copied = {k: np.ascontiguousarray(x).reshape(np.shape(x)) for k, x in arrays.items()}
+        files.write(path, save(copied, dict(about)))
     except (OSError, SafetensorError) as e:
         raise UserError(f"cannot write {path}: {_reason(e)}") from None
 

@@ -24,6 +24,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from vidjax.data.decode import DecodeError
 from vidjax.errors import UserError
+from vidjax.files import is_remote
 
 SUFFIXES = (".npz", ".array_record")
 # numpy parses headers by `ast`, which Python 3.11 breaks now and then where several threads do.
@@ -41,6 +42,8 @@ class FeatureWriter:
         self.path = Path(path)
         if self.path.suffix not in SUFFIXES:
             raise UserError(f"cannot write features to {path}: name a file {' or '.join(SUFFIXES)}")
+        if is_remote(path):
+            raise UserError(f"cannot write features to {path}: name a local file, and copy it afterwards")
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._rows: list[tuple[str, int, int, float]] = []
         try:
@@ -112,8 +115,18 @@ class FeatureFile:
                 text = self._reader.read([self._reader.num_records() - 1])[0]
             self.meta: dict[str, Any] = json.loads(text)
             self.meta["lengths"], self.meta["layer"]
-        except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, zipfile.BadZipFile) as e:
-            raise UserError(f"{path} is not a file of features ({str(e).splitlines()[0]})") from None
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+            RuntimeError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as e:
+            reason = str(e).partition("\n")[0] or type(e).__name__
+            raise UserError(f"{path} is not a file of features ({reason})") from None
 
     def __len__(self) -> int:
         return len(self.meta["ids"])

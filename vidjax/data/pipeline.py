@@ -24,15 +24,18 @@ of whole frames once and stored it; here what happens outside of the crop is not
 import dataclasses
 import functools
 import json
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 
+from vidjax import files
 from vidjax.data import sampling, transforms
 from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError, Video
@@ -46,7 +49,7 @@ from vidjax.flow import estimator, flow, quantise
 Batch = dict[str, Any]
 Clip = np.ndarray | dict[str, np.ndarray]  # one array, or one for each stream
 BadVideo = tuple[str, str | None, str]  # id, path, error
-_ENDLESS = 1 << 40  # batches; more than any run
+_ENDLESS = 1 << 38  # batches; more than any run, and samples of the largest batch still fit 64 bits
 
 # First word of a random seed: what is drawn from it.
 _ORDER, _CLIP, _REPLACEMENT = range(3)
@@ -60,7 +63,7 @@ def train_batches(
     start_batch: int = 0,
     host: int = 0,
     hosts: int = 1,
-    report_dir: str | Path | None = None,
+    report_dir: epath.PathLike | None = None,
 ) -> "BatchIterator":
     """Iterates endlessly over shuffled, augmented batches; batch k starts at sample k * batch_size.
 
@@ -86,6 +89,7 @@ def train_batches(
         raise UserError(f"seed must be 0 or more, got {seed}")
     if batch_size % cfg.repeats:
         raise UserError(f"batch size {batch_size} does not divide by data.repeats={cfg.repeats}")
+    check_memory("batch", batch_size // hosts, cfg)
     cache = plan(source, cfg, _grey(cfg))
     loader = _Loader(_TrainSample(source, cfg, seed, cache), cfg, batch_size // cfg.repeats, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
@@ -100,7 +104,7 @@ def eval_batches(
     crops: int,
     host: int = 0,
     hosts: int = 1,
-    report_dir: str | Path | None = None,
+    report_dir: epath.PathLike | None = None,
 ) -> "EvalBatches":
     """Returns batches of every record once, in order, as `clips` x `crops` views, clip by clip.
 
@@ -114,10 +118,32 @@ def eval_batches(
     Raises:
       UserError: as `train_batches`.
     """
+    check_memory("evals.batch, evals.clips or evals.crops", batch_size // hosts * clips * crops, cfg)
     cache = plan(source, cfg, _grey(cfg))
     loader = _Loader(_EvalSample(source, cfg, clips, crops, cache), cfg, batch_size, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return EvalBatches(loader, bad, -(-len(source) // batch_size))
+
+
+def check_memory(what: str, clips: int, cfg: Any) -> None:
+    """Checks that decoded clips fit into the memory of this host.
+
+    Args:
+      what: the keys to lower, for the message.
+      clips: how many are in memory at a time.
+      cfg: the config's data section.
+
+    Raises:
+      UserError: the clips alone take more than the host has.
+    """
+    shape = clip_shape(cfg)
+    size = clips * sum(map(math.prod, shape.values() if isinstance(shape, dict) else [shape]))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UserError(
+            f"{clips:,} clips of {shape} take {size / 2**30:,.1f} GiB at a time, and this host has "
+            f"{memory / 2**30:,.1f} GiB: lower {what}"
+        )
 
 
 def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
@@ -272,13 +298,11 @@ class BadVideos:
       ids: the bad videos met so far.
     """
 
-    def __init__(self, total: int, limit: float, report_dir: str | Path | None):
+    def __init__(self, total: int, limit: float, report_dir: epath.PathLike | None):
         self.ids: set[str] = set()
         self._total, self._limit = total, limit
-        self._file = Path(report_dir, "bad_videos.jsonl") if report_dir else None
-        self._listed = set()
-        if self._file and self._file.exists():  # of the run that is being continued
-            self._listed = {json.loads(line)["id"] for line in self._file.read_text().splitlines()}
+        self._file = epath.Path(report_dir) / "bad_videos.jsonl" if report_dir else None
+        self._listed = {row.get("id") for row in files.read_rows(self._file)} if self._file else set()
 
     def tell(self, found: list[BadVideo]) -> None:
         """Adds the bad videos of a batch. Raises `UserError` above the limit."""
@@ -298,6 +322,10 @@ class BadVideos:
         self._listed.add(row["id"])
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
+            if files.is_remote(self._file):
+                rows = [*files.read_rows(self._file), row]
+                files.write(self._file, "".join(json.dumps(r) + "\n" for r in rows))
+                return
             with self._file.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 

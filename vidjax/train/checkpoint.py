@@ -10,8 +10,11 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vidjax import files
+from vidjax.checkpoint_io import check_object, reading
 from vidjax.errors import DiskFull
 from vidjax.train.state import State
+
+_DAMAGED = "remove the damaged one to resume from the one before it, or use another --workdir"
 
 
 class Checkpointer:
@@ -27,15 +30,13 @@ class Checkpointer:
         best = managers.BestN(
             get_metric_fn=lambda m: m["metric"], n=1, keep_checkpoints_without_metrics=False
         )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                best_fn=lambda m: m["metric"],
-                preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
-                cleanup_tmp_directories=True,
-            ),
-            item_names=("state", "meta"),
+        options = ocp.CheckpointManagerOptions(
+            best_fn=lambda m: m["metric"],
+            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
+            cleanup_tmp_directories=True,
         )
+        with reading(self.folder, _DAMAGED), DiskErrors(self.folder):  # it reads the metric of each
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
 
     def latest_step(self) -> int | None:
         """Returns the step of the latest complete checkpoint, or None."""
@@ -70,10 +71,12 @@ class Checkpointer:
         """Restores the latest state with the shapes and shardings of `abstract`, and its metadata."""
         target = flax.serialization.to_state_dict(abstract)
         step = self._manager.latest_step()
-        saved = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()),
-        )
+        with reading(self.folder / str(step), _DAMAGED):
+            saved = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()),
+            )
+            check_object(saved["meta"])
         return flax.serialization.from_state_dict(abstract, saved["state"]), saved["meta"]
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 import vidjax
 from vidjax import files, interrupts, registry
+from vidjax.checkpoint_io import check_meta
 from vidjax.config import differences, resolve
 from vidjax.data.pipeline import prefetch_to_device, train_batches
 from vidjax.environment import git_commit
@@ -69,6 +70,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
         start = checkpoints.latest_step() or 0
         if start:
             state, meta = checkpoints.restore(exp.abstract_state())
+            check_meta(meta, workdir, "fingerprint", "data")
             _check_data(meta, exp)
         else:
             state, meta = initial_state(exp), {}
@@ -280,18 +282,22 @@ def _local(x: jax.Array) -> np.ndarray:
 
 
 def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-    probe = workdir / f".writable.{os.getpid()}"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as e:
-        raise UserError(
-            f"cannot write to the workdir {workdir}: {e.strerror or e}; use another --workdir"
-        ) from None
+    for folder in (workdir, workdir / "checkpoints"):
+        probe = folder / f".writable.{os.getpid()}"
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if folder.exists():
+                probe.touch()
+                probe.unlink()
+        except OSError as e:
+            raise UserError(
+                f"cannot write to the workdir {folder}: {e.strerror or e}; use another --workdir"
+            ) from None
     path = workdir / "config.json"
     try:
         old = json.loads(path.read_text()) if path.exists() else None
+        if not isinstance(old, dict | None):
+            raise ValueError("it holds no config")
     except (OSError, ValueError) as e:
         raise UserError(f"cannot read {path} ({e}): use another --workdir, or remove the file") from None
     # `resolve` adds the defaults of keys that are newer than the config.

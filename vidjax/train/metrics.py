@@ -66,15 +66,9 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """Reads the rows of `metrics.jsonl`, without a truncated last line."""
-    path = epath.Path(workdir) / "metrics.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """Reads the rows of `metrics.jsonl`, without lines that a kill left truncated."""
+    rows = files.read_rows(epath.Path(workdir) / "metrics.jsonl")
+    return [row for row in rows if isinstance(row.get("step"), int)]
 
 
 class Stopwatch:
