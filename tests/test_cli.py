@@ -124,7 +124,7 @@ def run(capsys, *line):
         ("eval --checkpoint {p}", "no checkpoint in"),
         ("export {p}/classifier --to torchvision --out {p}/x.safetensors", "slow_fusion_conv4"),
         ("export {p}/none --to torchvision --out {p}/x.safetensors", "no such folder"),
-        ("probe {p}/none.npz --workdir {p}/w", "no file of features"),
+        ("probe {p}/none.npz --workdir {p}/w", "none.npz does not exist"),
         ("probe {p}/a.mp4 --workdir {p}/w", "a.mp4"),
         ("fuse {p}/none --out {p}/w", "no saved result"),
         ("fuse {p}/a.mp4 --out {p}/w", "not a saved classification result"),

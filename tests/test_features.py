@@ -185,7 +185,7 @@ def test_workers_read_the_same_batches(place):
         ("rnn1", dict(frames=True), "mixes frames"),
         ("pre_logits", dict(frames=True), "without an axis for the 4 frames"),
         ("stage1", dict(overlap=1.0), "overlap"),
-        ("stage1", dict(out="x.pkl"), "name a file"),
+        ("stage1", dict(out="x.pkl"), "the suffix must be"),
         ("stage1", dict(out="start/state/x.npz/y.npz"), "cannot write"),
         ("stage1", dict(videos="dataset:trian"), "unknown split of synthetic_motion 'trian'"),
         ("stage1", dict(videos=["no.mp4"]), "no video could be read"),
@@ -225,11 +225,11 @@ def test_incompatible_features_are_rejected(place):
     changed(place, "odd_test.npz", split="test", dataset={"name": "video_folder"})
     assert "dataset" in refusal(on_features(place, **path("odd_{split}.npz")))
     assert "width 64" in refusal(on_features(place, feature_width=512))
-    assert "has 11 rows, and data.frames asks for 12" in refusal(on_features(place, frames=12))
+    assert "has 11 rows, fewer than data.frames=12" in refusal(on_features(place, frames=12))
     assert "holds the split 'train', not 'test'" in refusal(on_features(place, **path("train.npz")))
-    assert "no file of features" in refusal(on_features(place, **path("none.npz")))
+    assert "none.npz does not exist" in refusal(on_features(place, **path("none.npz")))
     (place / "text.npz").write_text("text")
-    assert "is not a file of features" in refusal(on_features(place, **path("text.npz")))
+    assert "is not a feature file" in refusal(on_features(place, **path("text.npz")))
     other = on_features(place)
     other["data"]["options"]["weights"] = "0123456789abcdef"
     assert "with weights" in refusal(other)

@@ -147,9 +147,9 @@ def test_every_gradient_is_finite_and_nonzero():
         (dict(class_names=["left", "right", "up"]), "the classes of 'train' and 'test' differ"),
         (dict(weights="fedcba9876543210"), "weights 0123456789abcdef and fedcba9876543210"),
         (dict(layer="pre_logits"), "layer tokens and pre_logits"),
-        (dict(split=None), "loose videos"),
+        (dict(split=None), "unlabeled videos"),
         (dict(width=12), "features of width 12"),
-        (dict(tokens=1), "has 1 tokens in a row"),
+        (dict(tokens=1), "has 1 tokens per row"),
     ],
 )
 def test_incompatible_files_are_reported(files, tmp_path, kind, change, message):
@@ -182,7 +182,7 @@ def test_invalid_probes_are_reported(files, tmp_path):
         probe(path, tmp_path, "atentive")
     with pytest.raises(UserError, match="k must be at least 1"):
         probe(path, tmp_path, "knn", k=0)
-    with pytest.raises(UserError, match="no file of features"):
+    with pytest.raises(UserError, match=r"feature file .* does not exist"):
         probe(str(tmp_path / "{split}.npz"), tmp_path, "knn")
     with pytest.raises(UserError, match="16 heads do not divide features of width 8"):
         probe(str(files / "pooled_{split}.npz"), tmp_path, "attentive", overrides=[

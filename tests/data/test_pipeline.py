@@ -349,7 +349,7 @@ def test_batch_that_does_not_divide(good):
         lambda: train_batches(good, config(), 6, 0, hosts=4),
         lambda: eval_batches(good, config(), 6, 1, 1, hosts=4),
     ):
-        with pytest.raises(UserError, match="batch size 6 does not divide by 4 hosts"):
+        with pytest.raises(UserError, match="batch size 6 is not divisible by 4 hosts"):
             make()
     with pytest.raises(UserError, match="seed must be 0 or more"):
         train_batches(good, config(), 4, seed=-1)
@@ -426,7 +426,7 @@ def test_repeats_apart_are_of_moments_of_their_own():
 
 
 def test_repeats_must_divide_the_batch(good):
-    with pytest.raises(UserError, match=r"batch size 5 does not divide by data.repeats=2"):
+    with pytest.raises(UserError, match=r"batch size 5 is not divisible by data.repeats=2"):
         train_batches(good, config(repeats=2), 5, seed=0)
 
 
@@ -568,6 +568,6 @@ def test_processor_time_is_counted_and_what_lowers_it_is_said(files, tmp_path, m
         elapsed = time.perf_counter() - first
         assert 0 < batches.cpu_seconds < 3 * elapsed
         batches.close()
-    assert spent["off"][1] == f"data.cache=True keeps decoded frames in {tmp_path}/cache"
+    assert spent["off"][1] == f"data.cache=True caches decoded frames in {tmp_path}/cache"
     assert "frames, about 0.0013 GB, in" in spent["large"][1]
     assert "data.short_side=20" in spent["fits"][1]

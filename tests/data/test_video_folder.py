@@ -83,7 +83,7 @@ def test_splits_of_its_own(tmp_path, lists):
     assert load(tmp_path, "val", **options).class_names == ("a", "b")
     with pytest.raises(UserError, match=r"unknown split .* 'test'"):
         load(tmp_path, "test", **options)
-    with pytest.raises(UserError, match="comes with its splits"):
+    with pytest.raises(UserError, match="defines its own splits"):
         load(tmp_path, "val", test_fraction=0.5, **options)
 
 
@@ -230,7 +230,7 @@ def test_other_names_of_splits(tmp_path):
     got = {split: [r.id for r in load(tmp_path, split)] for split in ("train", "val", "validation", "test")}
     assert got["val"] == got["validation"] == ["validation/a/3.mp4"] and got["test"] == ["TEST/b/4.mp4"]
     touch(tmp_path, "training/a/1.mp4")
-    with pytest.raises(UserError, match="two folders for the split 'train', Train and training: join them"):
+    with pytest.raises(UserError, match="two folders for the split 'train', Train and training: merge them"):
         load(tmp_path, "train")
 
 
@@ -262,12 +262,12 @@ def test_videos_in_two_splits_are_counted(tmp_path, caplog):
     (tmp_path / "test/a/4.mp4").symlink_to(tmp_path / "train/a/1.mp4")
     (tmp_path / "test/a/5.mp4").write_bytes(b"video 1")
     load(tmp_path, "train"), load(tmp_path, "test")
-    example = "2 of the videos of 'test' are in 'train' too, for example train/a/1.mp4 and test/a/4.mp4"
+    example = "2 of the videos of 'test' are also in 'train', for example train/a/1.mp4 and test/a/4.mp4"
     assert len(caplog.records) == 1 and example in caplog.text
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text("path,label\ntrain/a/1.mp4,a\n")
     load(tmp_path, "test", csv="{split}.csv")
-    assert "1 of the videos of 'test' are in 'train' too, for example train/a/1.mp4" in caplog.text
+    assert "1 of the videos of 'test' are also in 'train', for example train/a/1.mp4" in caplog.text
 
 
 @pytest.mark.parametrize(

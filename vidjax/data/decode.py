@@ -1,4 +1,4 @@
-"""Exact frames of a video file, by index or by time, in memory bounded by the requested frames."""
+"""Frame-exact video decoding, by index or by time, with memory bounded by the requested frames."""
 
 import io
 import os
@@ -16,54 +16,58 @@ from av.video.reformatter import VideoReformatter
 from vidjax.data import sampling
 
 ERRORS = (av.FFmpegError, OSError, ValueError)
-NEAR = 8  # frames; a keyframe closer ahead than this is decoded up to, not sought
-MAX_REORDER = 32  # frames; no codec displays a frame further than this from its place in the file
-# Codecs whose packets tell how many frames they hold and whose decoders forget the past when flushed. So do
-# those that code every frame by itself, unless they keep a palette.
+NEAR = 8  # frames; up to this distance ahead, decoding on is cheaper than seeking
+MAX_REORDER = 32  # frames; bound of all codecs on the distance between decoding and display order
+# Codecs whose packets show how many frames they hold and whose decoders keep no state after a flush. The same
+# holds for intra-only codecs, except those with a palette.
 SEEKABLE = {"h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "ffv1", "png"}
-MPEG4_HEADER = 19  # bytes; a packet as short as that may hold no coded frame (ffmpeg's MAX_NVOP_SIZE)
+MPEG4_HEADER = 19  # bytes; a packet of at most this size may hold no coded frame (ffmpeg's MAX_NVOP_SIZE)
 MPEG4_B = 2  # vop_coding_type of a B-frame
 
 
 class DecodeError(Exception):
-    """Raised for a video that cannot be read or a frame that it does not have; the message names the file."""
+    """Raised if a video cannot be read or a frame does not exist; the message names the file."""
 
 
 class _Lost(Exception):
-    """Raised if the decoder's frames are not those that the packets announced."""
+    """Raised if the decoded frames do not match the packets."""
 
 
 class Video:
     """A video file with random access to frames by their index in display order.
 
-    Opening reads the packets' headers but not their frames where each packet is known to hold one frame, so
-    that `num_frames` and `times` are those of the stream whatever the container's header states. Elsewhere
-    (MPEG-4 with B-frames, which AVI may pack two to a packet; H.264 with B-frames in AVI; raw streams; GIF)
-    the frames are counted by decoding them. Where timestamps can be trusted, frames are found by seeking to
-    the keyframe before them, otherwise by decoding from the start.
-    Either way `frames([k])` is the k-th frame that a decoder returns for the whole file; only where data is
-    damaged or missing may a decoder fill the hole with what it saw before, which then depends on the clip.
-    Where the stream ends a few frames early, its last frame stands for those that are missing.
+    If every packet holds exactly one frame, opening a file reads the packets without decoding them, so that
+    `num_frames` and `times` are those of the stream, even if the container's header is wrong. Otherwise
+    (MPEG-4 with B-frames, of which AVI may pack two into a packet; H.264 with B-frames in AVI; raw streams;
+    GIF) the frames are counted by decoding them. If the timestamps are reliable, frames are found by seeking
+    to the preceding keyframe, otherwise by decoding from the start.
+    In both cases `frames([k])` returns the k-th frame of a full decode of the file. Exceptions are damaged or
+    missing data, which a decoder may conceal with earlier frames, so that the result depends on the frames
+    decoded before. If the stream ends a few frames early, its last frame replaces the missing ones.
 
     The best video stream is read (ffmpeg's rule), never an attached picture such as an album cover. Pixels
-    are as stored: a non-square pixel is not stretched. The container's rotation and mirroring are applied.
-    Decoding runs in the caller's thread; a Video belongs to one thread at a time.
+    are as stored: non-square pixels are not rescaled. The container's rotation and mirroring are applied.
+    Decoding runs in the caller's thread; a Video is not thread-safe.
 
     Attributes:
       name: path of the file, for messages.
       num_frames: number of frames in display order.
-      fps: frames per second on average.
+      fps: average frames per second.
       times: float64 [num_frames], seconds from the first frame to each frame.
       duration: seconds from the first frame to the end of the last.
-
-    With `indexed=False` nothing is read ahead: only `play` is to be used, the memory taken does not grow with
-    the video, and `fps` is that of the container's header.
-
-    Raises:
-      DecodeError: where the source cannot be opened as a video with at least one frame.
     """
 
     def __init__(self, source: str | os.PathLike | bytes, indexed: bool = True):
+        """Opens a video.
+
+        Args:
+          source: path of the file, or its contents.
+          indexed: whether to index the frames. If False, only `play` can be used, memory does not grow with
+            the length of the video, and `fps` is that of the container's header.
+
+        Raises:
+          DecodeError: the source is not a video with at least one frame.
+        """
         self._source = source if isinstance(source, bytes) else os.fspath(source)
         self.name = f"<{len(source)} bytes>" if isinstance(source, bytes) else self._source
         self._container = None
@@ -93,27 +97,27 @@ class Video:
 
     @property
     def height(self) -> int:
-        """Pixels, upright."""
+        """Height in pixels, after rotation."""
         return self._size[0]
 
     @property
     def width(self) -> int:
-        """Pixels, upright."""
+        """Width in pixels, after rotation."""
         return self._size[1]
 
     def frames(self, indices: Sequence[int] | np.ndarray, grey: bool = False) -> np.ndarray:
-        """Returns frames by index in display order; indices may repeat and come in any order.
+        """Returns frames by their indices in display order.
 
         Args:
-          indices: integers [n] in [0, num_frames).
-          grey: return one channel, the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B) whatever color
-            space the stream is in.
+          indices: integers [n] in [0, num_frames), in any order, possibly repeated.
+          grey: whether to return one channel, the ITU-R BT.601 luma (0.299 R + 0.587 G + 0.114 B),
+            independently of the stream's color space.
 
         Returns:
-          uint8 [n, height, width, 3], or [n, height, width, 1] where `grey`, full range.
+          uint8 [n, height, width, 3], full range; [n, height, width, 1] if `grey`.
 
         Raises:
-          DecodeError: where there is no such frame or it cannot be decoded.
+          DecodeError: a frame does not exist or cannot be decoded.
         """
         indices = np.asarray(indices, np.int64).reshape(-1)
         outside = indices[(indices < 0) | (indices >= self.num_frames)]
@@ -126,15 +130,15 @@ class Video:
                 return self._collect(self._seek_frames(np.unique(indices)), indices, grey)
             except (*ERRORS, _Lost):
                 clip = self._collect(self._count_frames(np.unique(indices)), indices, grey)
-                self._seekable = False  # counting from the start works where seeking did not
+                self._seekable = False  # seeking failed, decoding from the start did not
                 return clip
         return self._collect(self._count_frames(np.unique(indices)), indices, grey)
 
     def frames_at(self, seconds: Sequence[float] | np.ndarray, grey: bool = False) -> np.ndarray:
         """Returns the frames shown at the given times, in seconds from the first frame; see `frames`.
 
-        Before the first frame that is the first, and after the last the last. A time within half a tick of
-        the container's clock before a frame counts as that frame's.
+        Times before the first frame return the first, times after the last return the last. A time at most
+        `tolerance` before a frame returns that frame.
         """
         return self.frames(self.indices_at(seconds), grey)
 
@@ -145,14 +149,14 @@ class Video:
 
     @property
     def tolerance(self) -> float:
-        """Seconds before a frame that count as that frame's: half a tick of the container's clock."""
+        """Seconds by which a time may precede its frame: half a tick of the container's clock."""
         return min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
 
     def play(self, grey: bool = False) -> Iterator[tuple[float, np.ndarray]]:
-        """Yields every frame in turn: its time in seconds from the first, and uint8 [H, W, C].
+        """Yields every frame in order, as (seconds from the first frame, uint8 [H, W, C]).
 
         Raises:
-          DecodeError: where there is no frame or one cannot be decoded.
+          DecodeError: there are no frames, or one cannot be decoded.
         """
         number = 0
         try:
@@ -166,7 +170,7 @@ class Video:
 
     def _open(self) -> None:
         self.close()
-        # "file:" keeps a colon in a path from being read as a protocol
+        # "file:" prevents ffmpeg from interpreting a colon in a path as a protocol.
         file = io.BytesIO(self._source) if isinstance(self._source, bytes) else f"file:{self._source}"
         self._container = av.open(file, metadata_errors="ignore")
         best = self._container.streams.best("video")
@@ -176,7 +180,7 @@ class Video:
             ]
             best = moving[0] if moving else None
         self._stream = best
-        if self._container.format.name == "tty":  # ffmpeg would draw a text file as video
+        if self._container.format.name == "tty":  # ffmpeg renders text files as video
             raise DecodeError(f"{self.name}: a text file, not a video")
         context = self._stream and self._stream.codec_context
         if not (context and context.width and context.height):
@@ -190,7 +194,7 @@ class Video:
         return float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def _packets(self) -> Iterator[av.Packet]:
-        """The stream's packets from here to the end, or to where the file breaks off."""
+        """Yields the stream's remaining packets, up to the end or to where the file is truncated."""
         broken = None
         while True:
             try:
@@ -202,9 +206,9 @@ class Video:
                     broken = packet if packet.is_corrupt else None
                     if broken is None:
                         yield packet
-                return  # without a broken packet that ends the file: it was cut off there
+                return  # without a corrupt last packet, where the file was truncated
             except IndexError:
-                continue  # PyAV met a packet of a stream that the file's head did not announce
+                continue  # raised by PyAV for a packet of a stream that is missing from the header
             except ERRORS:
                 return
 
@@ -225,7 +229,7 @@ class Video:
                 and pts[0] == min(pts)
                 and (np.diff(self._pts) > 0).all()
                 and moved.max() < MAX_REORDER
-                # a decoder that reorders, and no timestamp that does: they were made up by the demuxer
+                # If the decoder reorders frames but the timestamps do not, the demuxer invented them.
                 and not (context.has_b_frames and len(sent) > 1 and not moved.any())
             )
         if self._seekable:
@@ -234,7 +238,7 @@ class Video:
             stamps = self._count(sum(x is not False for x in shown))
             self._seekable = seekable and None not in stamps and bool((np.diff(stamps) > 0).all())
             self._pts = np.array(stamps, np.int64) if self._seekable else None
-        if self._seekable:  # a start is displayed after all that was sent before it
+        if self._seekable:  # decoding can start at keyframes that follow all earlier packets in display order
             known = [(p, k) for p, k in zip(pts, key) if p is not None]
             sent, key = np.array([p for p, _ in known]), np.array([k for _, k in known])
             before = np.maximum.accumulate(np.concatenate([sent[:1] - 1, sent[:-1]]))
@@ -247,8 +251,8 @@ class Video:
     def _count(self, announced: int) -> list[int | None]:
         """Sets `times` by decoding the whole file and returns the frames' pts.
 
-        Where damage ends the decoding, the frames after it count as the packets announced them, so that
-        asking for one of them is an error.
+        If decoding fails, the remaining frames are counted by their packets, so that requesting one of them
+        raises an error.
         """
         times, stamps = [], []
         try:
@@ -265,10 +269,10 @@ class Video:
         return stamps
 
     def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Every frame with its time in seconds from the first, which always increases."""
+        """Yields every frame with its time in seconds from the first, strictly increasing."""
         origin, seconds = None, None
         for frame in self._decode(None):
-            # AVI numbers its chunks in the order of decoding: a frame is shown when the decoder returns it
+            # AVI numbers its chunks in decoding order: a frame is shown when the decoder returns it.
             stamp = frame.dts if self._container.format.name == "avi" else frame.pts
             now = 0.0 if seconds is None else seconds + 1 / self._rate
             if stamp is not None:
@@ -281,7 +285,7 @@ class Video:
 
     @cached_property
     def _size(self) -> tuple[int, int]:
-        """Height and width upright: only a decoded frame tells the rotation."""
+        """Height and width after rotation, which is known only from a decoded frame."""
         try:
             return self._image(next(self._decode(None)), grey=True).shape[:2]
         except (*ERRORS, StopIteration) as error:
@@ -296,14 +300,16 @@ class Video:
             if clip is None:
                 clip = np.empty((len(indices), *image.shape), np.uint8)
             elif image.shape != clip.shape[1:]:
-                raise DecodeError(f"{self.name}: frame {index} is turned unlike those before it")
+                raise DecodeError(
+                    f"{self.name}: frame {index} has another orientation than the frames before it"
+                )
             clip[indices == index] = image
         return clip
 
     def _image(self, frame: VideoFrame, grey: bool) -> np.ndarray:
-        """uint8 [H, W, C] upright, of one size also where the stream changes its own."""
+        """Converts a frame to uint8 [H, W, C], upright and of the stream's initial size."""
         kind = "gray" if grey else "rgb24"
-        try:  # one reformatter for all frames: setting one up costs more than its use
+        try:  # reuse the reformatter, whose setup takes longer than a conversion
             image = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1).to_ndarray()
         except ERRORS as error:
             raise DecodeError(f"{self.name}: cannot convert a frame ({_reason(error)})") from error
@@ -314,7 +320,7 @@ class Video:
         return (image.swapaxes(0, 1) if transposed else image)[::rows, ::columns]
 
     def _seek_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames at `wanted` (ascending), each decoded from the nearest start before it."""
+        """Yields the frames at `wanted` (ascending), each decoded from the nearest start before it."""
         frames, last = None, -1
         for index in wanted:
             start = self._starts[np.searchsorted(self._starts, self._pts[index], "right") - 1]
@@ -327,7 +333,7 @@ class Video:
                     raise _Lost
                 last = now
                 if not entered and now >= first:
-                    entered = True  # at the keyframe, unless it is hidden; a wrong key flag shows here
+                    entered = True  # the first frame must be the keyframe, unless that one is hidden
                     if self._pts[first] == start and (now > first or not frame.key_frame):
                         raise _Lost
                 if now >= index:
@@ -337,7 +343,7 @@ class Video:
             yield index, frame
 
     def _count_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames at `wanted` (ascending), counted from the start of the file."""
+        """Yields the frames at `wanted` (ascending), counted from the start of the file."""
         number, place, frame = 0, 0, None
         try:
             for frame in self._decode(None):
@@ -353,14 +359,14 @@ class Video:
             ) from error
         if frame is None or self.num_frames - number > MAX_REORDER:
             raise DecodeError(f"{self.name}: ends after {number} frames of {self.num_frames}")
-        for index in wanted[place:]:  # a decoder may keep the last frames to itself
+        for index in wanted[place:]:  # a decoder may not return the last frames
             yield index, frame
 
     def _decode(self, start: int | None, wanted: set[int] | None = None) -> Iterator[VideoFrame]:
-        """Frames as the decoder gives them from the packet with pts `start`, or the file's first, to the end.
+        """Yields decoded frames from the packet with pts `start`, or the first packet, to the end.
 
-        Where `wanted` tells the pts of the frames that matter, an H.264 picture that is neither one of them
-        nor a reference for others is not decoded.
+        If the pts of the required frames are given as `wanted`, H.264 pictures that are neither required nor
+        used as a reference are not decoded.
         """
         broken = None
         for packet in self._packets_from(start):
@@ -372,13 +378,13 @@ class Video:
                 raise broken
             try:
                 frames = context.decode(packet)
-            except av.FFmpegError as error:  # no reason to lose the video where it is the last packet
+            except av.FFmpegError as error:  # raised only if another packet follows
                 frames, broken = [], error
             yield from frames
         yield from self._stream.codec_context.decode(None)
 
     def _packets_from(self, start: int | None) -> Iterator[av.Packet]:
-        """Packets from the one with pts `start`, or from the file's first where that is None."""
+        """Yields packets from the one with pts `start`, or from the first one if that is None."""
         if start is not None:
             try:
                 self._container.seek(int(start), stream=self._stream)
@@ -388,7 +394,7 @@ class Video:
                         yield from self._packets()
                         return
                     if packet.pts is None or packet.pts > start:
-                        break  # sought too far
+                        break  # seeked too far
             except av.FFmpegError:
                 pass  # a container that cannot seek
         self._open()
@@ -400,7 +406,7 @@ class Video:
 
 
 def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
-    """Whether a packet holds exactly one shown frame (True), none (False), or neither is certain (None)."""
+    """Returns True if a packet holds exactly one shown frame, False if it holds none, None if unknown."""
     if packet.is_discard:  # outside the container's edit list
         return False
     codec = context.codec.canonical_name
@@ -414,7 +420,7 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
             return True  # a superframe shows its last frame
         head = data[0] if data[0] >> 4 & 3 == 3 else data[0] >> 1
         return bool(head & 0b101)  # show_existing_frame, show_frame
-    if codec == "mpeg4":  # AVI may put two frames into a packet, and headers alone into the next
+    if codec == "mpeg4":  # AVI may pack two frames into one packet and only headers into the next
         start = data.find(b"\0\0\1\xb6")
         alone = start >= 0 and data.find(b"\0\0\1\xb6", start + 4) < 0
         coded = len(data) > MPEG4_HEADER and data[start + 4] >> 6 != MPEG4_B
@@ -423,13 +429,13 @@ def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
-    """Steps of 1 or -1 through rows and columns that make a frame upright, after an optional transpose."""
-    # PyAV ties side data to its frame in a cycle, which lives until the garbage collector runs: a small one
+    """Returns the row and column steps (1 or -1), and whether to transpose first, to make a frame upright."""
+    # PyAV's side data and frame form a reference cycle, so read it from a tiny copy to free the frame early.
     tiny = VideoReformatter().reformat(frame, 16, 16, "gray", interpolation="POINT", threads=1)
     data = tiny.side_data.get(SideData.DISPLAYMATRIX)
     if data is None:
         return 1, 1, False
-    # column j and row i go to x = a j + c i and y = b j + d i, up to a shift; ISO/IEC 14496-12, section 6.2.2
+    # Column j, row i maps to x = a j + c i, y = b j + d i, up to a shift (ISO/IEC 14496-12, section 6.2.2).
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
     transposed = abs(b) > abs(a)
     x, y = (c, b) if transposed else (a, d)

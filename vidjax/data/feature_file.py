@@ -1,11 +1,11 @@
-"""Files of features: for each video a sequence of rows in time, and where they came from.
+"""Feature files, which hold a sequence of feature rows for each video, and their origin.
 
 .npz           arrays features_000000 [N, ...] and times_000000 [N, 2] for each video, and `meta`.
-.array_record  a record for each video, an .npz of its `features` and `times`; `meta` is the last record.
+.array_record  one record per video, an .npz of its `features` and `times`; the last record is `meta`.
 
-`meta` is JSON: the writer's description, and the ids, labels, lengths N and fps (rows per second)
-of the videos. Times are seconds of the first and last frame behind a row. Either file appears under its name
-only when it is complete.
+`meta` is JSON: the metadata given by the writer, and the ids, labels, lengths N and fps (rows per second) of
+the videos. Times are those of a row's first and last frame, in seconds. Files are written under a temporary
+name and renamed once they are complete.
 """
 
 import dataclasses
@@ -27,21 +27,21 @@ from vidjax.errors import UserError
 from vidjax.files import is_remote
 
 SUFFIXES = (".npz", ".array_record")
-# numpy parses headers by `ast`, which Python 3.11 breaks now and then where several threads do.
+# numpy parses headers with `ast`, which occasionally fails in concurrent threads on Python 3.11.
 _PARSING = threading.Lock()
 
 
 class FeatureWriter:
-    """Context manager that writes a file of features; an unfinished file is removed.
+    """Context manager that writes a feature file, and removes it if it is left unfinished.
 
     Raises:
-      UserError: a name that ends in neither suffix, or a file that cannot be written.
+      UserError: the suffix is unknown, or the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         if self.path.suffix not in SUFFIXES:
-            raise UserError(f"cannot write features to {path}: name a file {' or '.join(SUFFIXES)}")
+            raise UserError(f"cannot write features to {path}: the suffix must be {' or '.join(SUFFIXES)}")
         if is_remote(path):
             raise UserError(f"cannot write features to {path}: name a local file, and copy it afterwards")
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
@@ -50,7 +50,7 @@ class FeatureWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.suffix == ".npz":
                 self._file = zipfile.ZipFile(self._part, "w")
-            else:  # so small a group that one video is read without its neighbors
+            else:  # groups of one record, so that a video is read without its neighbors
                 self._file = ArrayRecordWriter(os.fspath(self._part), "group_size:1")
         except (OSError, ValueError, RuntimeError) as e:
             raise UserError(f"cannot write features to {path}: {e}") from None
@@ -92,19 +92,19 @@ class FeatureWriter:
 
 
 class FeatureFile:
-    """A file of features, read one video at a time.
+    """A feature file, read one video at a time.
 
     Attributes:
-      meta: see the module's text.
+      meta: see the module docstring.
 
     Raises:
-      UserError: no such file, or none of features.
+      UserError: the file does not exist, or is not a feature file.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
         if not Path(path).is_file():
-            raise UserError(f"no file of features {path}: `vidjax features` makes one")
+            raise UserError(f"feature file {path} does not exist: create it with `vidjax features`")
         try:
             if Path(path).suffix == ".npz":
                 self._npz = np.load(path)
@@ -126,13 +126,13 @@ class FeatureFile:
             zipfile.BadZipFile,
         ) as e:
             reason = str(e).partition("\n")[0] or type(e).__name__
-            raise UserError(f"{path} is not a file of features ({reason})") from None
+            raise UserError(f"{path} is not a feature file ({reason})") from None
 
     def __len__(self) -> int:
         return len(self.meta["ids"])
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features [N, ...] and times [N, 2] of video i. Raises `DecodeError` where they are damaged."""
+        """Returns features [N, ...] and times [N, 2] of video i. Raises `DecodeError` if they are corrupt."""
         try:
             with _PARSING:
                 if self._npz is not None:
@@ -144,7 +144,7 @@ class FeatureFile:
 
 
 def open_file(path: str) -> FeatureFile:
-    """Returns the file, reopened only if it has changed."""
+    """Opens a feature file, or returns the open one if it has not changed."""
     stat = os.stat(path) if os.path.isfile(path) else None
     return _open_file(path, stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
@@ -156,7 +156,7 @@ def _open_file(path: str, version: tuple | None) -> FeatureFile:
 
 @dataclasses.dataclass(frozen=True)
 class StoredFeatures:
-    """A reference to the features of one video, small enough to send to a worker."""
+    """Reference to the features of one video, cheap to pickle to a worker."""
 
     path: str
     index: int
@@ -170,12 +170,12 @@ class StoredFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSequence:
-    """The rows of one video, with the interface of `Video`.
+    """The feature rows of one video, with the interface of `Video`.
 
     Attributes:
-      id: of the video.
+      id: id of the video.
       rows: [N, D].
-      fps: rows a second.
+      fps: rows per second.
     """
 
     id: str
@@ -198,5 +198,5 @@ class FeatureSequence:
         return np.arange(len(self.rows)) / self.fps
 
     def frames(self, indices: np.ndarray, grey: bool = False) -> np.ndarray:
-        """float32 [n, D]."""
+        """Returns the rows at `indices`, float32 [n, D]; `grey` is ignored."""
         return self.rows[indices].astype(np.float32)

@@ -1,12 +1,12 @@
-"""Decoded frames kept on disk, so that a small dataset is decoded once for all runs.
+"""Disk cache of decoded frames, so that a small dataset is decoded once for all runs.
 
-`data.cache` is True, False, or "auto": the videos of a split are cached where all their frames take no more
-than `data.cache_gb`. That is estimated from a few of them, the same ones in every process and every run.
-Clips are the same with and without the cache.
+`data.cache` is True, False, or "auto", which caches a split if its decoded frames take at most
+`data.cache_gb`. The size is estimated from a few videos, the same ones in every process and run. Clips are
+identical with and without the cache.
 
-A file holds one video as stored: its rate, the times of its frames, and all of them, uint8 [N, H, W, C]. Its
-name is a digest of what was decoded: the encoded bytes, or the path, size and time of change of a file.
-It costs a byte for each pixel and color: 1 GB for some 200 videos of 100 frames of 180x90.
+A file holds one video: its frame rate, the times of its frames, and the frames, uint8 [N, H, W, C]. Its name
+is a digest of the source: the encoded bytes, or the path, size and modification time of the file. Frames
+take one byte per pixel and channel: 1 GB for about 200 videos of 100 frames of 180x90 pixels.
 """
 
 import dataclasses
@@ -27,15 +27,15 @@ from vidjax.data import sampling
 from vidjax.data.decode import DecodeError, Video
 from vidjax.errors import UserError
 
-_FORMAT = b"3"  # another layout, or other frames of the same file, is another name
+_FORMAT = b"3"  # increment when the layout or the decoded frames change
 
-_PROBES = 8  # videos whose size is looked at
-_LARGEST = 2**30  # bytes; of a video that "auto" caches, since it is decoded into memory first
-_SPARE = 2 * 10**9  # bytes of the disk that "auto" leaves free
+_PROBES = 8  # videos used to estimate the size
+_LARGEST = 2**30  # bytes; largest video that "auto" caches, since it is decoded into memory first
+_SPARE = 2 * 10**9  # bytes of disk space that "auto" leaves free
 
 
 def cache_dir() -> Path:
-    """Returns the cache folder of vidjax: $VIDJAX_CACHE, or ~/.cache/vidjax."""
+    """Returns the cache folder of vidjax: $VIDJAX_CACHE, or ~/.cache/vidjax if that is not set."""
     try:
         return Path(os.environ.get("VIDJAX_CACHE") or "~/.cache/vidjax").expanduser()
     except RuntimeError:
@@ -48,12 +48,12 @@ class CacheError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class CachePlan:
-    """The decision whether the videos of a split are cached.
+    """Whether and how the videos of a split are cached.
 
     Attributes:
-      use: the decision.
-      optional: decided here and not by the config: without room in the cache, a video is decoded.
-      gigabytes: estimate of all decoded frames; 0 where there was none.
+      use: whether to use the cache.
+      optional: whether to decode a video without caching it, instead of failing, if the disk is full.
+      gigabytes: estimated size of all decoded frames; 0 if it was not estimated.
     """
 
     use: bool
@@ -67,7 +67,7 @@ class CachePlan:
         try:
             return CachedVideo(source, grey, optional=self.optional)
         except DecodeError:
-            return Video(source)  # damaged perhaps, but not in every clip
+            return Video(source)  # a partly corrupt video may still have readable clips
         except CacheError as error:
             if not self.optional:
                 raise
@@ -79,19 +79,19 @@ NO_CACHE = CachePlan(False)
 
 
 def plan(source: Any, cfg: Any, grey: bool) -> CachePlan:
-    """Returns the decision for the videos of a `Source` under a config's data section."""
+    """Decides whether to cache the videos of a `Source`, from a config's data section."""
     if cfg.modality == "features" or not cfg.cache:
         return NO_CACHE
     if cfg.cache != "auto":
         return CachePlan(True)
-    if not len(source) or not isinstance(source[0].video, str):  # encoded bytes are of a generated dataset
+    if not len(source) or not isinstance(source[0].video, str):  # encoded bytes belong to a generated dataset
         return NO_CACHE
     gigabytes = _decoded_gigabytes(_Videos(source), grey)
     return CachePlan(0 < gigabytes <= cfg.cache_gb, True, gigabytes)
 
 
 class _Videos:
-    """The video files of a source; equal where fingerprints are, so that probes are remembered."""
+    """The video files of a source, hashable so that the estimate of their size is cached."""
 
     def __init__(self, source: Any):
         self.fingerprint = source.fingerprint
@@ -112,7 +112,7 @@ def _decoded_gigabytes(videos: _Videos, grey: bool) -> float:
         try:
             with Video(videos.paths[i]) as video:
                 sizes.append(math.prod(_shape(video, grey)))
-        except DecodeError:  # said when it is read
+        except DecodeError:  # reported when the video is read
             continue
     return float(np.mean(sizes or [0])) * len(videos.paths) / 1e9
 
@@ -126,31 +126,32 @@ _warnings: dict[str, object] = {}
 
 def _warn_once(text: str) -> None:
     mine = object()
-    if _warnings.setdefault(text, mine) is mine:  # atomic: several threads can come at the same time
+    if _warnings.setdefault(text, mine) is mine:  # atomic, so that concurrent threads warn once
         logging.warning("%s", text)
 
 
 class CachedVideo:
-    """The frames of a video, read from the cache and decoded into it the first time.
+    """A video whose frames are read from the cache, which the first use fills.
 
-    Stands in for `Video` where clips are read: its attributes and methods are as there.
-
-    Raises:
-      DecodeError: where the source cannot be decoded as a whole.
-      CacheError: where the cache cannot be written.
+    Has the attributes and methods of `Video` that reading clips requires.
     """
 
     def __init__(self, source: str | os.PathLike | bytes, grey: bool = False, optional: bool = False):
-        """
+        """Opens a video from the cache, decoding it into the cache first if it is not there.
+
         Args:
           source: path of the video, or the encoded file as bytes.
-          grey: of luma alone.
-          optional: raise CacheError for a video that is too large, or where the disk is nearly full.
+          grey: whether to cache only the luma.
+          optional: whether to raise CacheError if the video is too large or the disk is nearly full.
+
+        Raises:
+          DecodeError: a frame of the source cannot be decoded.
+          CacheError: the cache cannot be written.
         """
         path = cache_dir() / "frames" / f"{_digest(source, grey)}.frames"
         if not path.is_file():
             _write(path, source, grey, optional)
-        # Plain numbers: numpy's own headers are parsed by `ast`, which fails now and then among threads.
+        # A custom header, because numpy parses its own with `ast`, which occasionally fails in threads.
         with path.open("rb") as file:
             self.fps, self.tolerance, *shape = np.fromfile(file, np.float64, 6).tolist()
             shape = tuple(map(int, shape))
@@ -197,13 +198,13 @@ def _check_room(folder: Path, size: int) -> None:
 
 @functools.cache
 def _remove_parts(folder: Path) -> None:
-    """Removes the partial files of killed processes of this machine."""
+    """Removes partial files left by killed processes on this machine."""
     for part in folder.glob(f".*.{platform.node()}.*.*.part"):
         try:
             os.kill(int(part.name.split(".")[-3]), 0)
         except (ProcessLookupError, ValueError):
             part.unlink(missing_ok=True)
-        except PermissionError:  # it runs, for another user
+        except PermissionError:  # the process is alive and belongs to another user
             continue
 
 

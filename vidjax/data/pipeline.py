@@ -1,24 +1,26 @@
-"""From records to batches: the definition of sample number g, and how batches reach the devices.
+"""Input pipeline: sampling, augmentation and batching of clips, and their transfer to the devices.
 
-Sample g of a run belongs to epoch g // N, position g % N. Its record is that position of the epoch's seeded
-permutation, and its augmentation is drawn from (seed, epoch, position). Nothing else enters, so the stream is
-bit-identical on any number of hosts, processes and threads, and from any batch onwards. Each sample is
-fetched by its number, by Grain's threads or by `Workers`, so the order never depends on who is ready first.
-A sample is `data.repeats` clips of the same frames, augmented apart (Hoffer et al., arXiv:1901.09335), side
-by side in the batch; with `data.repeats_apart` each is from a moment of its own (Feichtenhofer et al.,
-arXiv:2205.09113, section 3.3).
+Sample g of a run has epoch g // N and position g % N, where N is the number of records. Its record is at that
+position of the epoch's seeded permutation, and its augmentation is drawn from (seed, epoch, position). It
+depends on nothing else, so the stream is bit-identical for any number of hosts, processes and threads, and
+when it is resumed from any batch. Samples are fetched by number, by Grain's threads or by `Workers`, so their
+order does not depend on timing.
+A sample consists of `data.repeats` clips of the same frames with separate augmentation (Hoffer et al.,
+arXiv:1901.09335), adjacent in the batch; with `data.repeats_apart` the clips also start at separately drawn
+times (Feichtenhofer et al., arXiv:2205.09113, section 3.3).
 
-`data.modality` defines a clip, the `video` of a batch; S is `data.size`:
-  rgb       uint8 [T, S, S, C], C = 3, or 1 where `data.grey`. T is `data.frames`.
-  flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, coded by `vidjax.flow.quantise`.
-  rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, about the same moment.
+`data.modality` defines the clip, which is the `video` of a batch; S is `data.size`:
+  rgb       uint8 [T, S, S, C], T = `data.frames`, C = 3, or 1 if `data.grey`.
+  flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, encoded by `vidjax.flow.quantise`.
+  rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, centered on the same time.
   features  float32 [N, D], D = `data.feature_width`: T rows of the dataset "features", each of
-            `data.feature_tokens` tokens, one after another. They are chosen as frames are; there is nothing
-            to augment.
-Flow is computed last, on the frames as cropped, resized and mirrored: one draw moves both streams, a mirror
-negates x by itself, and a crop of 224 pixels costs a fraction of the frame it was cut from. So displacement
-and its bound are in pixels of the crop. (Simonyan & Zisserman, arXiv:1406.2199, section 5, computed the flow
-of whole frames once and stored it; here what happens outside of the crop is not seen.)
+            `data.feature_tokens` tokens, concatenated. Rows are sampled like frames and not augmented.
+
+Flow is computed last, from the cropped, resized and flipped frames, so that both streams share one
+augmentation, flipping negates the x component without special handling, and the cost is that of the crop, not
+of the whole frame. Displacements and their bound are therefore in pixels of the crop, and motion from outside
+the crop is not visible. (Simonyan & Zisserman, arXiv:1406.2199, section 5, precomputed the flow of whole
+frames.)
 """
 
 import dataclasses
@@ -51,7 +53,7 @@ Clip = np.ndarray | dict[str, np.ndarray]  # one array, or one for each stream
 BadVideo = tuple[str, str | None, str]  # id, path, error
 _ENDLESS = 1 << 38  # batches; more than any run, and samples of the largest batch still fit 64 bits
 
-# First word of a random seed: what is drawn from it.
+# First word of a random seed, one for each purpose.
 _ORDER, _CLIP, _REPLACEMENT = range(3)
 
 
@@ -70,25 +72,25 @@ def train_batches(
     Args:
       source: the training split.
       cfg: the config's data section.
-      batch_size: of the global batch; this host makes `batch_size / hosts` neighboring rows of it.
-      seed: of order, clips and augmentation.
-      start_batch: the first batch, to go on where a run stopped.
-      host, hosts: which of how many equal shares to make.
-      report_dir: where bad videos are listed, in bad_videos.jsonl; only logged where None.
+      batch_size: size of the global batch, of which this host loads `batch_size / hosts` contiguous rows.
+      seed: seed of the order, the clips and the augmentation.
+      start_batch: index of the first batch, for resuming a run.
+      host, hosts: index of this host and number of hosts.
+      report_dir: folder of bad_videos.jsonl, which lists the corrupt videos; None only logs them.
 
     Returns:
-      Iterator of dict(video uint8 [b, T, S, S, C], label int32 [b], index int64 [b]); video is a dict of such
-      where there are several streams. Index is the record really used, which differs from the permutation's
-      where that was a bad video.
+      Iterator of dict(video uint8 [b, T, S, S, C], label int32 [b], index int64 [b]). If there are several
+      streams, `video` is a dict of arrays. `index` is the record that was used, which differs from the one in
+      the permutation if that is a corrupt video.
 
     Raises:
-      UserError: from here where the batch does not divide, from the iterator where more than
-        `cfg.bad_limit` of the videos are bad.
+      UserError: the batch size is not divisible by the hosts or repeats; raised by the iterator if more than
+        `cfg.bad_limit` of the videos are corrupt.
     """
     if seed < 0:
         raise UserError(f"seed must be 0 or more, got {seed}")
     if batch_size % cfg.repeats:
-        raise UserError(f"batch size {batch_size} does not divide by data.repeats={cfg.repeats}")
+        raise UserError(f"batch size {batch_size} is not divisible by data.repeats={cfg.repeats}")
     check_memory("batch", batch_size // hosts, cfg)
     cache = plan(source, cfg, _grey(cfg))
     loader = _Loader(_TrainSample(source, cfg, seed, cache), cfg, batch_size // cfg.repeats, host, hosts)
@@ -108,15 +110,23 @@ def eval_batches(
 ) -> "EvalBatches":
     """Returns batches of every record once, in order, as `clips` x `crops` views, clip by clip.
 
-    The last batch is padded, so that every host makes the same number of batches of the same size.
+    The last batch is padded, so that every host returns the same number of batches of the same size.
+
+    Args:
+      source: the evaluated split.
+      cfg: the config's data section.
+      batch_size: size of the global batch, of which this host loads `batch_size / hosts` contiguous rows.
+      clips, crops: clips per video, and crops per clip.
+      host, hosts: index of this host and number of hosts.
+      report_dir: folder of bad_videos.jsonl, which lists the corrupt videos; None only logs them.
 
     Returns:
-      Iterable, as often as wanted, of dict(video uint8 [b, clips * crops, T, S, S, C], label int32 [b],
-      index int64 [b], mask bool [b]). Mask is False for a bad video, whose pixels are 0, and for padding,
-      where index and label are -1 too.
+      Re-iterable of dict(video uint8 [b, clips * crops, T, S, S, C], label int32 [b], index int64 [b],
+      mask bool [b]). The mask is False for corrupt videos, whose pixels are 0, and for padding, whose index
+      and label are -1.
 
     Raises:
-      UserError: as `train_batches`.
+      UserError: as in `train_batches`.
     """
     check_memory("evals.batch, evals.clips or evals.crops", batch_size // hosts * clips * crops, cfg)
     cache = plan(source, cfg, _grey(cfg))
@@ -147,7 +157,7 @@ def check_memory(what: str, clips: int, cfg: Any) -> None:
 
 
 def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
-    """Returns the shape (T, S, S, C) of a clip, or of each of its streams."""
+    """Returns the shape (T, S, S, C) of a clip, or a dict of the shapes of its streams."""
     size = cfg.size
     if cfg.modality == "features":
         return cfg.frames * cfg.feature_tokens, cfg.feature_width
@@ -160,17 +170,17 @@ def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
 def eval_views(
     record: Record, cfg: Any, clips: int, crops: int, cache: CachePlan = NO_CACHE
 ) -> tuple[Clip, np.ndarray]:
-    """Returns the views of one video that the test protocol evaluates.
+    """Returns the test views of one video.
 
     Args:
       record: the video.
       cfg: the config's data section.
-      clips, crops: how many clips in time, and crops in space of each.
-      cache: whether decoded frames are kept.
+      clips, crops: clips per video, and crops per clip.
+      cache: whether decoded frames are cached.
 
     Returns:
-      Views uint8 [clips * crops, T, S, S, C], of each stream, clip by clip; and the times of the first and
-      last frame of each clip in seconds, [clips, 2].
+      The views uint8 [clips * crops, T, S, S, C], clip by clip (a dict of arrays for several streams), and
+      the times of the first and last frame of each clip in seconds, [clips, 2].
 
     Raises:
       DecodeError: the video cannot be read.
@@ -185,30 +195,30 @@ def eval_views(
             index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
         unique, index_in = np.unique(index, return_inverse=True)
         frames = video.frames(first + unique, grey=_grey(cfg))
-        # A looped clip ends before it began, so the span is that of the earliest and the latest frame.
+        # A looped clip may end before it starts, so use its earliest and its latest frame.
         spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
     index = index_in.reshape(index.shape)
     if cfg.modality == "features":
         return frames[index].reshape(clips, *clip_shape(cfg)), spans
     views = []
     for each in index:
-        clip, again = _without_repeats(frames, each)
-        views += [clip_streams(view[again], cfg) for view in transforms.test_views(clip, cfg, crops)]
+        clip, inverse = _without_repeats(frames, each)
+        views += [clip_streams(view[inverse], cfg) for view in transforms.test_views(clip, cfg, crops)]
     return _join(views), spans
 
 
 def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -> Iterator[Batch]:
-    """Moves batches to the devices ahead of their use.
+    """Transfers batches to the devices ahead of their use.
 
     Args:
       batches: this host's dicts of arrays [b, ...].
       sharding: a `jax.sharding.NamedSharding` that splits the first axis.
-      size: batches on the devices at once, the one in use included.
+      size: number of batches on the devices, including the one in use.
 
     Yields:
-      The same dicts, as global `jax.Array`s of the whole batch.
+      The batches as dicts of global `jax.Array`s.
     """
-    import jax  # here, because data workers import this module and need no jax
+    import jax  # not at the top, because data workers import this module and do not need JAX
 
     ready: deque[Batch] = deque()
     for batch in batches:
@@ -219,10 +229,10 @@ def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -
 
 
 class BatchIterator(Iterator[Batch]):
-    """Iterator of batches whose position can be saved. `close` ends worker processes early.
+    """Checkpointable iterator of batches. `close` stops its worker processes.
 
     Attributes:
-      cpu_seconds: processor time spent on making the batches that were taken, in threads and processes.
+      cpu_seconds: CPU time spent on the batches returned so far, over all threads and processes.
     """
 
     def __init__(self, loader: "_Loader", bad: "BadVideos", start: int, stop: int):
@@ -234,12 +244,12 @@ class BatchIterator(Iterator[Batch]):
     def __next__(self) -> Batch:
         batch = next(self._iterator)
         self.cpu_seconds += batch.pop("cpu")
-        self._bad.tell(batch.pop("bad"))
+        self._bad.report(batch.pop("bad"))
         self._next += 1
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the state from which `set_state` continues: the next batch and the ids of bad videos."""
+        """Returns the state for `set_state`: the index of the next batch and the ids of corrupt videos."""
         return {"next_batch": self._next, "bad": sorted(self._bad.ids)}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -253,32 +263,31 @@ class BatchIterator(Iterator[Batch]):
 
     @property
     def note(self) -> str | None:
-        """Returns a line about frames that are cached automatically, or None."""
+        """A message for the user if frames are cached automatically, else None."""
         cache = self._loader.sample.cache
         if cache.use and cache.optional:
-            return (
-                f"decoded frames are kept in {cache_dir()}, about {cache.gigabytes:.2g} GB (data.cache=auto)"
-            )
+            size = f"about {cache.gigabytes:.2g} GB"
+            return f"decoded frames are cached in {cache_dir()}, {size} (data.cache=auto)"
         return None
 
     def advice(self) -> str | None:
-        """Returns a setting that lowers the processor time, or None if there is none or it is too early."""
+        """Returns a hint on how to lower the CPU time, or None if there is none yet."""
         cfg, sample = self._loader.cfg, self._loader.sample
         if not sample.cache.use:
             if not (sample.cache.gigabytes or cfg.cache is False):
                 return None
             size = f", about {sample.cache.gigabytes:.2g} GB," if sample.cache.gigabytes else ""
-            return f"data.cache=True keeps decoded frames{size} in {cache_dir()}"
+            return f"data.cache=True caches decoded frames{size} in {cache_dir()}"
         if self._next * self._loader.batch_size < len(sample.source):  # the cache is being filled
             return None
         if "flow" in cfg.modality:
-            return "flow is computed for every clip; a smaller data.size or fewer fields need less"
-        return f"videos stored at about data.short_side={cfg.short_side} pixels need less"
+            return "flow is computed for every clip; a smaller data.size or fewer frames take less CPU time"
+        return f"videos stored at about data.short_side={cfg.short_side} pixels take less CPU time"
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatches:
-    """The batches of one evaluation; each iteration is a new pass."""
+    """The batches of one evaluation; iterating again starts a new pass."""
 
     loader: "_Loader"
     bad: "BadVideos"
@@ -292,10 +301,10 @@ class EvalBatches:
 
 
 class BadVideos:
-    """Reports each bad video once, lists it, and ends the run if there are too many.
+    """Reports each corrupt video once, in the log and in a file, and raises if there are too many.
 
     Attributes:
-      ids: the bad videos met so far.
+      ids: ids of the corrupt videos found so far.
     """
 
     def __init__(self, total: int, limit: float, report_dir: epath.PathLike | None):
@@ -304,8 +313,8 @@ class BadVideos:
         self._file = epath.Path(report_dir) / "bad_videos.jsonl" if report_dir else None
         self._listed = {row.get("id") for row in files.read_rows(self._file)} if self._file else set()
 
-    def tell(self, found: list[BadVideo]) -> None:
-        """Adds the bad videos of a batch. Raises `UserError` above the limit."""
+    def report(self, found: list[BadVideo]) -> None:
+        """Reports the corrupt videos of a batch. Raises `UserError` if there are more than the limit."""
         for id, path, error in found:
             if id in self.ids:
                 continue
@@ -331,12 +340,12 @@ class BadVideos:
 
 
 def _allowed(limit: float, total: int) -> int:
-    return min(int(limit * total + 1e-9), total - 1)  # one video at least must be good
+    return min(int(limit * total + 1e-9), total - 1)  # at least one video must be readable
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """Loads this host's share of the global batches of samples; `batch_size` counts samples."""
+    """Loads this host's share of the global batches; `batch_size` is in samples."""
 
     sample: Callable[[int], Batch]
     cfg: Any
@@ -346,16 +355,16 @@ class _Loader:
 
     def __post_init__(self):
         if self.batch_size < 1 or self.batch_size % self.hosts:
-            raise UserError(f"batch size {self.batch_size} does not divide by {self.hosts} hosts")
+            raise UserError(f"batch size {self.batch_size} is not divisible by {self.hosts} hosts")
         if "flow" in self.cfg.modality:
-            estimator(self.cfg.flow.method)  # raises where there is none
+            estimator(self.cfg.flow.method)  # raises if it is unknown or unavailable
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches start..stop-1. Threads share out the samples of a batch, processes whole batches."""
+        """Yields batches start..stop-1. Threads load single samples, worker processes whole batches."""
         threads, prefetch = self.cfg.threads, max(1, self.cfg.prefetch)
         if self.cfg.workers:
             return Workers(self._batch, start, stop, self.cfg.workers, prefetch)
-        import grain  # here, because it imports jax, which data workers do not need
+        import grain  # not at the top, because it imports JAX, which data workers do not need
 
         local = self.batch_size // self.hosts
         pool = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch * local))
@@ -363,7 +372,7 @@ class _Loader:
         return iter(samples.to_iter_dataset(pool).batch(local, batch_fn=_collate))
 
     def _row(self, i: int) -> Batch:
-        """Sample number i of those that are this host's."""
+        """Loads the i-th of this host's samples."""
         local = self.batch_size // self.hosts
         batch, row = divmod(i, local)
         start = time.thread_time()
@@ -377,7 +386,7 @@ class _Loader:
 
 def _collate(samples: list[Batch]) -> Batch:
     about = {"bad": [row for s in samples for row in s["bad"]], "cpu": sum(s["cpu"] for s in samples)}
-    if any(s["video"] is None for s in samples):  # no video left to take: `BadVideos.tell` will raise
+    if any(s["video"] is None for s in samples):  # no readable video: `BadVideos.report` will raise
         return about
     return about | {k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k not in about}
 
@@ -462,8 +471,10 @@ def _bad(record: Record, error: DecodeError) -> BadVideo:
 def _train_clips(
     record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool, cache: CachePlan = NO_CACHE
 ) -> Clip:
-    """Random clips of the same frames, or of as many moments where `repeats_apart`, each with its own
-    augmentation, uint8 [repeats, T, S, S, C]."""
+    """Returns separately augmented random clips of a video, uint8 [repeats, T, S, S, C].
+
+    The clips are of the same frames, or start at separately drawn times if `cfg.repeats_apart`.
+    """
     with _open(record, cache, _grey(cfg)) as video:
         first, total, _ = span(video, record, cfg)
         times = clock(video, first, total, cfg)
@@ -474,24 +485,24 @@ def _train_clips(
     index = index_in.reshape(index.shape)[np.arange(cfg.repeats) % moments]
     if cfg.modality == "features":
         return frames[index].reshape(cfg.repeats, *clip_shape(cfg))
-    draws = []
+    clips = []
     for each in index:
-        clip, again = _without_repeats(frames, each)
-        draws.append(clip_streams(transforms.train_transform(clip, cfg, rng, flip_ok)[again], cfg))
-    return _join(draws)
+        clip, inverse = _without_repeats(frames, each)
+        clips.append(clip_streams(transforms.train_transform(clip, cfg, rng, flip_ok)[inverse], cfg))
+    return _join(clips)
 
 
 def _without_repeats(frames: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different ones of `frames` at `index` [T], and where each of the T is among them.
+    """Returns the distinct frames at `index` [T], and the inverse indices [T] that restore the clip.
 
-    A short video's clip repeats its frames: they are repeated when they have become small.
+    The clip of a short video repeats frames, which are cheaper to transform once and to repeat afterwards.
     """
-    own, again = np.unique(index, return_inverse=True)
-    return frames if len(own) == len(frames) else frames[own], again
+    unique, inverse = np.unique(index, return_inverse=True)
+    return frames if len(unique) == len(frames) else frames[unique], inverse
 
 
 def _train_frames(total: int, times: dict[str, Any], cfg: Any, rng: np.random.Generator) -> np.ndarray:
-    """The frames of one random clip, of `total` of them, which `clock` gives the times of."""
+    """Samples the frame indices of one random clip from `total` frames with the `times` of `clock`."""
     if cfg.sampling == "window":
         return sampling.place(total, clip_moments(cfg), rng, cfg.short, **times)
     if cfg.sampling == "segments":
@@ -510,10 +521,11 @@ def _grey(cfg: Any) -> bool:
 
 
 def clip_moments(cfg: Any) -> np.ndarray:
-    """When a clip shows its frames, from its first: in seconds where `cfg.target_fps`, or else in frames.
+    """Returns the times of a clip's frames relative to its first frame.
 
-    Those of rgb, then those of flow, one more than its fields. The shorter of two streams lies in the middle
-    of the longer.
+    The unit is seconds if `cfg.target_fps` is set, else frames of the video.
+    The frames of the rgb stream come first, then those of the flow stream, one more than its flow fields. The
+    shorter stream is centered in the longer one.
     """
     unit = 1 / cfg.target_fps if cfg.target_fps else 1
     if cfg.modality == "flow":
@@ -527,22 +539,24 @@ def clip_moments(cfg: Any) -> np.ndarray:
 
 
 def clock(video: Video, first: int, total: int, cfg: Any) -> dict[str, Any]:
-    """The `times` and `slack` that `sampling` finds the frames of `clip_moments` by; without `cfg.target_fps`
-    frames are counted."""
+    """Returns the arguments `times` and `slack` of `sampling`, which match the unit of `clip_moments`."""
     if not cfg.target_fps:
         return {"times": np.arange(total + 1.0), "slack": sampling.SLACK}
     times = np.append(video.times, video.times[-1] + 1 / video.fps)[first : first + total + 1]
-    return {"times": times, "slack": max(sampling.SLACK, 2 * video.tolerance)}  # two times, half a tick each
+    return {
+        "times": times,
+        "slack": max(sampling.SLACK, 2 * video.tolerance),
+    }  # two times, each off by up to half a tick
 
 
 def clip_offsets(cfg: Any, rate: float) -> np.ndarray:
-    """`clip_moments` as a number of frames, of which `rate` on average make one at the target rate."""
+    """Returns `clip_moments` in frames of a video with `rate` times the target frame rate."""
     unit = rate * cfg.target_fps if cfg.target_fps else 1
     return np.floor(clip_moments(cfg) * unit + sampling.SLACK).astype(np.int64)
 
 
 def clip_streams(clip: np.ndarray, cfg: Any) -> Clip:
-    """A clip of `clip_shape`, from the frames of `clip_offsets`."""
+    """Converts the sampled frames, at `clip_moments`, to a clip of shape `clip_shape`."""
     if cfg.modality == "rgb":
         return clip
     frames = clip if cfg.modality == "flow" else clip[cfg.frames :]
@@ -551,17 +565,17 @@ def clip_streams(clip: np.ndarray, cfg: Any) -> Clip:
 
 
 def span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
-    """First frame and number of frames of a record, and how many of them make one at the target rate.
+    """Returns a record's first frame, its number of frames, and the ratio of its to the target frame rate.
 
     Raises:
-      DecodeError: where no frame is shown between the record's start and end.
+      DecodeError: no frame is shown between the record's start and end.
     """
     first, last, end = 0, video.num_frames, video.times[-1] + 1 / video.fps
     frame = np.median(np.diff(video.times, append=end))
-    near = np.clip(0.001, 0.1 * frame, 0.4 * frame)  # seconds, for times rounded in a list
+    near = np.clip(0.001, 0.1 * frame, 0.4 * frame)  # seconds, tolerance for rounded times in a CSV file
     if record.start is not None:
         if record.start > end - near:
-            raise DecodeError(f"the segment from {record.start} s begins after the video's {end:.3f} s")
+            raise DecodeError(f"the segment starts at {record.start} s, after the video's end at {end:.3f} s")
         first = int(sampling.shown(video.times, record.start, near))
     if record.end is not None:
         last = int(np.searchsorted(video.times, record.end - near))

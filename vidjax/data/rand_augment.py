@@ -1,8 +1,8 @@
-"""RandAugment of clips: Cubuk et al., arXiv:1909.13719, with one draw for all frames of a clip.
+"""RandAugment for clips (Cubuk et al., arXiv:1909.13719), with one draw for all frames of a clip.
 
-The fifteen operations and their ranges are those of the "increasing" set that video recipes name as
-"rand-m7-n4-mstd0.5-inc1": 4 operations of magnitude 7 out of 10, jittered by a normal deviation of 0.5. The
-pixels are Pillow's work.
+The fifteen operations and their ranges are timm's "increasing" set, which video recipes use as
+"rand-m7-n4-mstd0.5-inc1": 4 operations of magnitude 7 out of 10, with normal noise of standard deviation 0.5.
+The operations are implemented with Pillow.
 """
 
 import functools
@@ -11,20 +11,23 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-GREY = (124, 116, 104)  # ImageNet's mean color, what comes in from outside the frame
+GREY = (124, 116, 104)  # ImageNet's mean color, which fills areas outside the frame
 
 
 def rand_augment(
     video: np.ndarray, rng: np.random.Generator, magnitude: float = 7.0, ops: int = 4, deviation: float = 0.5
 ) -> np.ndarray:
-    """Applies `ops` operations, drawn with replacement, each with probability one half.
+    """Applies random operations to a clip.
 
     Args:
       video: uint8 [T, H, W, 3].
-      rng: what is drawn from.
-      magnitude: strength, 0 to 10.
-      ops: how many operations.
-      deviation: of the normal distribution around `magnitude` that each strength is drawn from.
+      rng: random generator.
+      magnitude: mean strength of an operation, 0 to 10.
+      ops: number of operations drawn, with replacement; each is applied with probability 1/2.
+      deviation: standard deviation of the strength.
+
+    Returns:
+      uint8 [T, H, W, 3].
     """
     frames = [Image.fromarray(f) for f in video]
     for name in rng.choice(sorted(OPERATIONS), ops):
@@ -49,7 +52,7 @@ def _solarize_add(frame: Image.Image, strength: float, sign: float) -> Image.Ima
     return frame.point(table * 3)
 
 
-# name: (frame, strength from 0 to 1, sign of it) -> frame
+# name: (frame, strength from 0 to 1, sign of the change) -> frame
 OPERATIONS: dict[str, Callable[[Image.Image, float, float], Image.Image]] = {
     "auto_contrast": lambda f, s, _: ImageOps.autocontrast(f),
     "equalize": lambda f, s, _: ImageOps.equalize(f),

@@ -1,4 +1,4 @@
-"""Records, which a dataset provides to the pipeline: one labeled video, or a segment of one."""
+"""The record type that datasets provide to the pipeline: a labeled video, or a segment of one."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ class Record:
     """One sample of a dataset.
 
     Attributes:
-        video: path of the file, or the encoded file itself as bytes, or where cached features of it are.
+        video: path of the file, the contents of the file, or a reference to cached features.
         label: class index.
         id: name that is unique in the dataset and stable between runs.
-        start, end: seconds; the stretch of the video that counts. None is the video's own start or end.
-        group: what must not be split between train and test (performer, source video), if known.
+        start, end: the segment of the video in seconds; None is the start or end of the video.
+        group: performer or source video, which must not be split between train and test; None if unknown.
 
     Raises:
-        UserError: where start or end is not finite.
+        UserError: start or end is not finite.
     """
 
     video: str | bytes | StoredFeatures

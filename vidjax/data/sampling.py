@@ -1,11 +1,11 @@
-"""Selection of a clip's frames. Pure numpy: from counts or times to int64 frame indices in [0, total).
+"""Temporal sampling: selects the frames of a clip, as int64 indices in [0, total). Pure numpy.
 
-A video too short for a window follows one of two rules. `loop`: the video starts again after its last frame,
-as often as needed (I3D, arXiv:1705.07750, section 3.1). `hold`: its last frame stays.
+Videos that are too short for a window follow one of two rules. "loop" repeats the video as often as needed
+(I3D, arXiv:1705.07750, section 3.1); "hold" repeats its last frame.
 
-Frames are counted, or found by their times: `times` are then those at which each frame appears and, last, the
-end of the video, float64 [total + 1]. Offsets and starts are in their unit. The frame of a moment is the one
-shown then, the last that has appeared; a frame that appears up to `slack` later counts as shown.
+Frames are selected by index or by time. In the latter case `times`, float64 [total + 1], are the times at
+which each frame appears, followed by the end of the video, and offsets and starts are in the same unit. The
+frame at a given time is the last one that has appeared, including frames that appear at most `slack` later.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,30 +15,30 @@ import numpy as np
 
 from vidjax.errors import UserError, unknown
 
-STARTS = ("ends", "left", "centers")  # of test clips, see `spread`
-SLACK = 1e-6  # of rounding: 10 x 0.3 is 3, not 2.999...
+STARTS = ("ends", "left", "centers")  # rules for the starts of test clips, see `spread`
+SLACK = 1e-6  # rounding tolerance: 10 x 0.3 is 3, not 2.999...
 
 
 def uniform(total: int, frames: int) -> np.ndarray:
-    """The middle frames of `frames` equal parts of the video: index i is floor((i + 1/2) total / frames).
+    """Returns the middle frames of `frames` equal segments: index i is floor((i + 1/2) total / frames).
 
-    The test rule of TSN (arXiv:1608.00859, section 3.1). A video of fewer frames repeats them in place.
+    This is TSN's test rule (arXiv:1608.00859, section 3.1). If there are fewer frames, they repeat in place.
 
     Returns:
-      int64 [frames], ascending; strictly where total >= frames.
+      int64 [frames], ascending, without repetition if total >= frames.
     """
     _positive(total=total, frames=frames)
     return (2 * np.arange(frames, dtype=np.int64) + 1) * total // (2 * frames)
 
 
 def segments(total: int, segments: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """One frame drawn from each of `segments` equal parts of the video; `uniform` where `rng` is None.
+    """Draws one frame from each of `segments` equal segments of the video; `uniform` if `rng` is None.
 
-    TSN (arXiv:1608.00859, section 3.1). Part i holds the frames from floor(i total / segments) to the next
-    part's first. A video of fewer frames repeats them in place.
+    TSN (arXiv:1608.00859, section 3.1). Segment i starts at frame floor(i total / segments). If there are
+    fewer frames than segments, they repeat in place.
 
     Returns:
-      int64 [segments], ascending; strictly where total >= segments.
+      int64 [segments], ascending, without repetition if total >= segments.
     """
     if rng is None:
         return uniform(total, segments)
@@ -50,47 +50,48 @@ def segments(total: int, segments: int, rng: np.random.Generator | None = None) 
 def window(
     total: int, frames: int, stride: float, rng: np.random.Generator | None = None, short: str = "loop"
 ) -> np.ndarray:
-    """`frames` frames `stride` apart, at a start drawn evenly from all that fit, or centered without `rng`.
+    """Samples a window of `frames` frames at distance `stride`.
 
-    SlowFast (arXiv:1812.03982, section 3.2: a clip of T frames with a temporal stride tau). Frame i is
-    start + floor(i stride), so a stride that is not whole is met on average. Where the window does not fit
-    it begins at frame 0 and `short` ("loop" or "hold") defines how it continues.
+    SlowFast (arXiv:1812.03982, section 3.2: a clip of T frames with a temporal stride tau). The start is
+    drawn uniformly from all that fit, or the window is centered if `rng` is None. Frame i is
+    start + floor(i stride), so a fractional stride holds on average. If the window does not fit, it starts at
+    frame 0 and continues by the rule `short` ("loop" or "hold").
 
     Returns:
       int64 [frames].
 
     Raises:
-      UserError: for an unknown rule, or a count or stride that is not positive.
+      UserError: the rule is unknown, or a count or the stride is not positive.
     """
     return place(total, offsets(frames, stride), rng, short)
 
 
 def test_clips(total: int, frames: int, stride: float, clips: int, short: str = "loop") -> np.ndarray:
-    """`clips` windows with starts spread evenly from the start of the video to its end; one clip is centered.
+    """Returns `clips` windows spread evenly from the start of the video to its end; one clip is centered.
 
     SlowFast (arXiv:1812.03982, section 3.4: "uniformly sample 10 clips ... along its temporal axis"). All
-    clips differ where total >= span + clips - 1, the span being floor((frames - 1) stride) + 1 frames. Where
-    not even one window fits, looped clips start at i total / clips, and held clips all start at frame 0.
+    clips differ if total >= span + clips - 1, where span = floor((frames - 1) stride) + 1. If no window fits,
+    clips start at i total / clips under the rule "loop", and at frame 0 under "hold".
 
     Returns:
       int64 [clips, frames].
 
     Raises:
-      UserError: for an unknown rule, or a count or stride that is not positive.
+      UserError: the rule is unknown, or a count or the stride is not positive.
     """
     return spread(total, offsets(frames, stride), clips, short)
 
 
-test_clips.__test__ = False  # the name is not a test's
+test_clips.__test__ = False  # not a test, in spite of its name
 
 
 def offsets(frames: int, stride: float) -> np.ndarray:
-    """The frames of a window counted from its first, int64 [frames]."""
+    """Returns the frames of a window relative to its first, int64 [frames]."""
     return np.floor(steps(frames, stride) + SLACK).astype(np.int64)
 
 
 def steps(frames: int, stride: float) -> np.ndarray:
-    """`offsets` before rounding, float64 [frames]."""
+    """Returns `offsets` before rounding, float64 [frames]."""
     _positive(frames=frames, stride=stride)
     return np.arange(frames) * float(stride)
 
@@ -103,7 +104,7 @@ def place(
     times: np.ndarray | None = None,
     slack: float = SLACK,
 ) -> np.ndarray:
-    """`window` of frames at any `offsets` [frames] from its start, counted or by time."""
+    """Samples a `window` with arbitrary `offsets` [frames] from its start, by index or by time."""
     _positive(total=total)
     times = _counted(total) if times is None else times
     room = _room(times, offsets, slack)
@@ -123,12 +124,12 @@ def spread(
     slack: float = SLACK,
     where: str = "ends",
 ) -> np.ndarray:
-    """`test_clips` of frames at any `offsets` [frames] from the start of each, counted or by time.
+    """Returns `test_clips` with arbitrary `offsets` [frames] from their starts, by index or by time.
 
-    `where` is one of `STARTS`. "ends" puts the last clip at the video's end, and a single one in its middle.
-    The others cut the room for starts into as many parts as clips: "left" starts each at the left of its part
-    (PySlowFast, slowfast/datasets/decoder.py, get_start_end_idx), "centers" at its center (mmaction,
-    datasets/pipelines/loading.py, SampleFrames).
+    `where` is one of `STARTS`. "ends" places the last clip at the end of the video, and a single clip in its
+    middle. The others divide the range of starts into as many parts as clips: "left" starts each clip at the
+    left of its part (PySlowFast, slowfast/datasets/decoder.py, get_start_end_idx), "centers" at its center
+    (mmaction, datasets/pipelines/loading.py, SampleFrames).
     """
     if where not in STARTS:
         raise unknown("rule for test clips", where, STARTS)
@@ -152,7 +153,7 @@ def spread(
 def shown_from(
     start: np.ndarray | float, offsets: np.ndarray, times: np.ndarray, short: str, slack: float = SLACK
 ) -> np.ndarray:
-    """The frames shown at `offsets` from `start`, int64 of the shape that both broadcast to."""
+    """Returns the frames shown at `start + offsets`, int64 of their broadcast shape."""
     elapsed, length, total = start - times[0] + offsets, times[-1] - times[0], len(times) - 1
     if short == "loop":
         return shown(times, times[0] + elapsed % length, slack) % total
@@ -162,34 +163,35 @@ def shown_from(
 
 
 def shown(times: np.ndarray, moments: np.ndarray | float, slack: float = SLACK) -> np.ndarray:
-    """The frame shown at each of `moments`, or 0 before the first. int64, of the shape of `moments`."""
+    """Returns the frames shown at `moments`, int64 of the same shape; 0 before the first frame."""
     return np.maximum(np.searchsorted(times, moments + slack, "right") - 1, 0)
 
 
 def resample(
     frames: Iterable[tuple[float, Any]], rate: float, last: float, slack: float = SLACK
 ) -> Iterator[tuple[float, Any]]:
-    """The frame shown at every multiple of 1 / `rate`: `shown`, for frames that come one by one.
+    """Resamples a stream of frames to a constant rate; the streaming form of `shown`.
 
     Args:
-      frames: (time it appears, frame), ascending from 0.
-      rate: how many are taken in a unit of time.
-      last: how long the frame of a video of one is shown; the last of several stays for their mean distance.
-      slack: see the module.
+      frames: (time of appearance, frame), ascending from 0.
+      rate: output frames per unit of time.
+      last: duration of the frame of a single-frame video; the last of several frames lasts for their mean
+        distance.
+      slack: see the module docstring.
 
     Yields:
-      (moment, frame).
+      (time, frame).
     """
-    held, now, count, taken = None, 0.0, 0, 0
+    current, now, count, emitted = None, 0.0, 0, 0
     for now, frame in frames:
-        while count and taken / rate + slack < now:
-            yield taken / rate, held
-            taken += 1
-        held, count = frame, count + 1
+        while count and emitted / rate + slack < now:
+            yield emitted / rate, current
+            emitted += 1
+        current, count = frame, count + 1
     end = now + (now / (count - 1) if count > 1 else last)
-    while count and taken / rate + slack < end:
-        yield taken / rate, held
-        taken += 1
+    while count and emitted / rate + slack < end:
+        yield emitted / rate, current
+        emitted += 1
 
 
 def _counted(total: int) -> np.ndarray:
@@ -197,12 +199,12 @@ def _counted(total: int) -> np.ndarray:
 
 
 def _room(times: np.ndarray, offsets: np.ndarray, slack: float) -> int:
-    """The last frame at which a window can start; negative where there is none."""
+    """Returns the last frame at which a window can start; negative if no window fits."""
     return int(np.searchsorted(times[:-1] + offsets.max(), times[-1] - slack)) - 1
 
 
 def _start(times: np.ndarray, offsets: np.ndarray, k: np.ndarray | int, room: int) -> np.ndarray:
-    """The k-th of `room` + 1 starts, evenly apart in time; the last window ends with the last frame."""
+    """Returns the k-th of `room` + 1 starts, evenly spaced so that the last window ends at the last frame."""
     last = max(times[room], times[-2] - offsets.max())
     return times[0] + k * (last - times[0]) / max(room, 1)
 

@@ -1,8 +1,8 @@
-"""Transforms of a clip between decoding and batching: crop, resize, flip and color.
+"""Clip transforms: crop, resize, flip and color, applied between decoding and batching.
 
-Clips are uint8 [T, H, W, C] with C = 1 or 3. Every draw is made once for a clip, so that all its frames move
-together, and only from the `rng` given. Random crops cut first and resize what is left, which gives the
-picture of resizing first, up to a pixel's rounding of the box, at a fraction of the work.
+Clips are uint8 [T, H, W, C] with C = 1 or 3. Random parameters are drawn once per clip, so that all frames
+are transformed alike, and only from the given `rng`. Random crops are cut before resizing, which matches
+resizing first up to the rounding of the box to whole pixels, at a fraction of the cost.
 """
 
 import dataclasses
@@ -17,16 +17,17 @@ from PIL import Image
 from vidjax.data.rand_augment import rand_augment
 from vidjax.errors import UserError, unknown
 
-cv2.setNumThreads(1)  # the pipeline runs clips side by side
+cv2.setNumThreads(1)  # the pipeline processes clips in parallel
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 def resize(video: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[T, H, W, C] -> [T, height, width, C]: bilinear, after halving as long as the frame is twice as large.
+    """Resizes a clip [T, H, W, C] to [T, height, width, C].
 
-    Bilinear interpolation looks at two pixels a side: it would skip some of a larger frame's, and flicker.
+    Frames are halved while they are at least twice as large as the target, then interpolated bilinearly.
+    Bilinear interpolation alone reads two pixels per axis, so strong reductions would alias and flicker.
     """
     frames, h, w, channels = video.shape
     if (h, w) == (height, width):
@@ -44,12 +45,12 @@ def resize(video: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeRule:
-    """The way in which a library resizes a test clip and crops its center.
+    """How a library resizes a test clip and crops its center.
 
     Attributes:
       frames: (uint8 [T, H, W, C], height, width) -> uint8 [T, height, width, C].
-      longer: the longer side in whole pixels, from its exact length.
-      middle: the pixels before a centered crop, from those that are left beside it.
+      longer: rounds the exact length of the longer side to whole pixels.
+      middle: maps the excess pixels along an axis to the offset of the centered crop.
     """
 
     frames: Callable[[np.ndarray, int, int], np.ndarray]
@@ -58,7 +59,7 @@ class ResizeRule:
 
 
 def _each(resize_image: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Callable:
-    """`ResizeRule.frames` of a function of one image [H, W, C] and (width, height)."""
+    """Converts a function of one image [H, W, C] and (width, height) to a `ResizeRule.frames`."""
 
     def frames(video: np.ndarray, height: int, width: int) -> np.ndarray:
         if video.shape[1:3] == (height, width):
@@ -70,13 +71,13 @@ def _each(resize_image: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> 
 
 
 def _bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear interpolation without antialiasing, computed in float32 and rounded once, as in PyTorch."""
+    """Interpolates bilinearly without antialiasing, in float32 and rounded once, as PyTorch does."""
     resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     return np.rint(resized).astype(np.uint8)
 
 
 def _truncated(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`_bilinear`, but cast to bytes as TensorFlow does it; the slack is of float32's rounding."""
+    """Interpolates as `_bilinear`, but truncates as TensorFlow does, with a margin for float32 rounding."""
     resized = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     return (resized + 1e-4).astype(np.uint8)
 
@@ -93,7 +94,8 @@ def _half(room: int) -> int:
     return room // 2
 
 
-# Whose rule the test resize follows, `data.resize`. PySlowFast normalizes first, so it does not round.
+# Values of `data.resize`, the library whose test resize is reproduced. PySlowFast normalizes before it
+# resizes and therefore does not round.
 RESIZES = {
     "area": ResizeRule(resize, round, _half),
     "torchvision": ResizeRule(_each(_bilinear), int, lambda room: round(room / 2)),  # video presets
@@ -106,31 +108,43 @@ RESIZES = {
 
 
 def resize_short_side(video: np.ndarray, side: int, rule: str = "area") -> np.ndarray:
-    """Resizes so that the shorter of height and width is `side`, and the other in proportion, by a rule of
-    `RESIZES`."""
+    """Resizes a clip so that its short side is `side` pixels, keeping the aspect ratio.
+
+    `rule` is one of `RESIZES`.
+    """
     h, w = video.shape[1:3]
-    short, way = min(h, w), RESIZES[rule]
-    return way.frames(
-        video, *(side if n == short else max(side, way.longer(n * side / short)) for n in (h, w))
+    short, resizer = min(h, w), RESIZES[rule]
+    return resizer.frames(
+        video, *(side if n == short else max(side, resizer.longer(n * side / short)) for n in (h, w))
     )
 
 
 def crop(video: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """Returns a view of the box, which must lie within the frame."""
+    """Crops a box, which must lie within the frame; returns a view."""
     return video[:, top : top + height, left : left + width]
 
 
 def center_crop(video: np.ndarray, size: int) -> np.ndarray:
-    """The middle square [T, size, size, C]. Raises UserError where the frame is smaller than that."""
+    """Crops the centered square [T, size, size, C]. Raises `UserError` if the frame is smaller."""
     return test_crops(video, size, 1)[0]
 
 
 def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> list[np.ndarray]:
-    """`crops` squares [T, size, size, C], evenly from end to end of the longer side, middle of the shorter.
+    """Returns `crops` square crops, spread evenly along the longer side and centered on the shorter one.
 
-    One is the centre crop, three are SlowFast's test crops (arXiv:1812.03982, section 3.4). `rule`, one of
-    `RESIZES`, defines how the place of a centered crop is rounded.
-    Raises UserError where the frame is smaller than `size`.
+    One crop is the center crop, three are SlowFast's test crops (arXiv:1812.03982, section 3.4).
+
+    Args:
+      video: uint8 [T, H, W, C].
+      size: side of a crop in pixels.
+      crops: number of crops.
+      rule: one of `RESIZES`, which defines how the position of a centered crop is rounded.
+
+    Returns:
+      Views [T, size, size, C].
+
+    Raises:
+      UserError: the frame is smaller than `size`.
     """
     h, w = video.shape[1:3]
     if size > min(h, w):
@@ -142,11 +156,11 @@ def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> 
     return [crop(video, *((p, mid) if tall else (mid, p)), size, size) for p in places]
 
 
-test_crops.__test__ = False  # the name is not a test's
+test_crops.__test__ = False  # not a test, in spite of its name
 
 
 def three_crops(video: np.ndarray, size: int) -> list[np.ndarray]:
-    """`test_crops` with three crops."""
+    """Returns `test_crops` with three crops."""
     return test_crops(video, size, 3)
 
 
@@ -157,22 +171,22 @@ def random_resized_crop(
     scale: Sequence[float] = (0.35, 1.0),
     ratio: Sequence[float] = (0.75, 1.333),
 ) -> np.ndarray:
-    """A box of random area and shape, resized to [T, size, size, C].
+    """Crops a box of random area and aspect ratio, and resizes it to [T, size, size, C].
 
-    Inception's training crop (Szegedy et al., arXiv:1409.4842, section 6): the area is drawn evenly from
-    `scale` times the frame's, width over height evenly in logarithm from `ratio`. Where ten boxes do not fit
-    into the frame, the largest box in the middle whose shape is nearest to the range is taken.
+    Inception's training crop (Szegedy et al., arXiv:1409.4842, section 6). The area is drawn uniformly from
+    `scale` times that of the frame, the ratio of width to height log-uniformly from `ratio`. If ten boxes in
+    a row do not fit into the frame, the largest centered box whose ratio is nearest to the range is used.
     """
     h, w = video.shape[1:3]
     for _ in range(10):
         area = h * w * rng.uniform(*scale)
-        shape = np.exp(rng.uniform(*np.log(ratio)))
-        box_h, box_w = round(np.sqrt(area / shape)), round(np.sqrt(area * shape))
+        aspect = np.exp(rng.uniform(*np.log(ratio)))
+        box_h, box_w = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
         if 0 < box_h <= h and 0 < box_w <= w:
             top, left = rng.integers(h - box_h + 1), rng.integers(w - box_w + 1)
             return resize(crop(video, top, left, box_h, box_w), size, size)
-    shape = np.clip(w / h, *ratio)
-    box_h, box_w = max(1, min(h, round(w / shape))), max(1, min(w, round(h * shape)))
+    aspect = np.clip(w / h, *ratio)
+    box_h, box_w = max(1, min(h, round(w / aspect))), max(1, min(w, round(h * aspect)))
     return resize(crop(video, (h - box_h) // 2, (w - box_w) // 2, box_h, box_w), size, size)
 
 
@@ -182,12 +196,12 @@ def multi_scale_crop(
     rng: np.random.Generator,
     scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66),
 ) -> np.ndarray:
-    """A box at one of 13 places and of one of several sizes, resized to [T, size, size, C].
+    """Crops a box at one of 13 positions and in one of several sizes, and resizes it to [T, size, size, C].
 
     TSN (Wang et al., arXiv:1608.00859, section 3.2, "corner cropping and scale-jittering"). Height and width
-    are each the shorter side times one of `scales`, at most one step apart. The places are the points of a
-    5 x 5 grid over the room that is left whose row and column are both even or both odd: corners, centre,
-    middles of sides, and quarters.
+    are each the shorter side times one of `scales`, at most one step apart. The positions are those points of
+    a 5 x 5 grid over the possible offsets whose row and column are both even or both odd: corners, center,
+    midpoints of the sides, and quarters.
     """
     h, w = video.shape[1:3]
     sides = [max(1, int(min(h, w) * s)) for s in scales]
@@ -201,14 +215,21 @@ def multi_scale_crop(
 def short_side_jitter(
     video: np.ndarray, size: int, rng: np.random.Generator, short_side_range: Sequence[int]
 ) -> np.ndarray:
-    """Scales the shorter side to a random length in `short_side_range` and cuts a random square out of it.
+    """Resizes the short side to a random length in `short_side_range` and crops a random square.
 
-    SlowFast (arXiv:1812.03982, section 3.3, after Simonyan & Zisserman). Returns [T, size, size, C]. Raises
-    UserError where the range begins below `size`.
+    SlowFast (arXiv:1812.03982, section 3.3, after Simonyan & Zisserman).
+
+    Returns:
+      uint8 [T, size, size, C].
+
+    Raises:
+      UserError: the range starts below `size`.
     """
     low, high = short_side_range
     if not size <= low <= high:
-        raise UserError(f"short_side_range is ({low}, {high}): it must ascend from size {size} or more")
+        raise UserError(
+            f"short_side_range is ({low}, {high}): it must be ascending and start at size={size} or more"
+        )
     h, w = video.shape[1:3]
     side = max(1, round(size * min(h, w) / rng.integers(low, high + 1)))
     top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
@@ -216,7 +237,7 @@ def short_side_jitter(
 
 
 def flip(video: np.ndarray) -> np.ndarray:
-    """Returns the clip mirrored left to right."""
+    """Flips a clip horizontally."""
     return cv2.flip(_rows(video), 1).reshape(video.shape)
 
 
@@ -228,12 +249,12 @@ def color_jitter(
     saturation: float = 0.0,
     hue: float = 0.0,
 ) -> np.ndarray:
-    """Brightness, contrast, saturation and hue of the whole clip, changed in this order by one draw.
+    """Jitters the brightness, contrast, saturation and hue of a clip, in this order.
 
-    The first three are scaled by a factor drawn evenly from 1 ± the argument (not below 0): brightness about
-    black, contrast about the clip's mean luma, saturation about each pixel's luma. Hue turns by up to ± the
-    argument of a full turn, about the luma axis of YIQ. All four are affine in RGB, so they are one matrix,
-    rounded and clipped once. A grey clip has brightness and contrast only.
+    The first three are scaled by a factor drawn uniformly from 1 ± the argument (at least 0): brightness
+    about black, contrast about the clip's mean luma, saturation about each pixel's luma. Hue is rotated about
+    the luma axis of YIQ by up to ± the argument, in turns. All four are affine in RGB, so they are applied as
+    one matrix, with one rounding and clipping. For gray clips, only brightness and contrast apply.
     """
     b, c, s = (rng.uniform(max(0.0, 1 - x), 1 + x) for x in (brightness, contrast, saturation))
     angle = 2 * np.pi * rng.uniform(-hue, hue)
@@ -251,21 +272,28 @@ def color_jitter(
 
 
 def _rows(video: np.ndarray) -> np.ndarray:
-    """Returns the clip as one tall image [T H, W, C] for OpenCV."""
+    """Reshapes a clip to one image [T H, W, C] for OpenCV."""
     frames, h, w, channels = video.shape
     return np.ascontiguousarray(video).reshape(frames * h, w, channels)
 
 
 def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> np.ndarray:
-    """A training clip [T, S, S, C] of `video` [T, H, W, C], augmented as set in `cfg` (the data section).
+    """Augments a clip for training.
 
-    `cfg.crop` is "random_resized", "multi_scale", "short_side" or "center"; `cfg.color_jitter` is the
-    strength for brightness, contrast and saturation, and a quarter of it for hue (the proportions of SimCLR,
-    arXiv:2002.05709, appendix A); `cfg.rand_augment` is RandAugment's magnitude, on the crop. Mirrored half
-    of the time where both `cfg.flip` and `flip_ok`.
+    Args:
+      video: uint8 [T, H, W, C].
+      cfg: the config's data section. `crop` is "random_resized", "multi_scale", "short_side" or "center";
+        `color_jitter` is the strength for brightness, contrast and saturation, and a quarter of it for hue
+        (the proportions of SimCLR, arXiv:2002.05709, appendix A); `rand_augment` is RandAugment's magnitude,
+        applied to the crop; `flip` enables horizontal flips with probability 1/2.
+      rng: random generator.
+      flip_ok: whether flips preserve the class.
+
+    Returns:
+      uint8 [T, S, S, C].
 
     Raises:
-      UserError: for an unknown crop, or sizes that do not fit.
+      UserError: the crop is unknown, or a size does not fit.
     """
     if cfg.crop == "random_resized":
         clip = random_resized_crop(video, cfg.size, rng, cfg.scale, cfg.ratio)
@@ -289,8 +317,8 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
 def test_views(video: np.ndarray, cfg: Any, crops: int) -> list[np.ndarray]:
     """Returns `crops` test crops [T, S, S, C] of `video` [T, H, W, C].
 
-    Its shorter side becomes `cfg.short_side`, or its height and width `cfg.resize_to` where that is set, by
-    the rule `cfg.resize`.
+    The clip is resized by the rule `cfg.resize`, to height and width `cfg.resize_to` if that is set, else to
+    the short side `cfg.short_side`.
     """
     if cfg.resize_to:
         video = RESIZES[cfg.resize].frames(video, *cfg.resize_to)

@@ -1,8 +1,8 @@
-"""Worker processes that compute numbered items, which are received in order.
+"""Worker processes that compute numbered items and return them in order.
 
-They are connected to this process by sockets alone, and arrays travel in memory files without a name: there
-is no semaphore or shared memory object that a killed run could leave behind. A worker ignores Ctrl-C and
-SIGTERM, which are for the main process to handle, and ends as soon as that process has ended, however it did.
+Workers communicate with the main process over sockets and pass arrays in anonymous memory files, so that a
+killed run leaves no semaphores or shared memory objects behind. Workers ignore Ctrl-C and SIGTERM, which the
+main process handles, and exit when the main process ends, even if it is killed.
 """
 
 import contextlib
@@ -26,34 +26,35 @@ import cloudpickle
 from vidjax import interrupts
 from vidjax.errors import UserError
 
-_ALIGNMENT = 64  # bytes; JAX uses an array that is aligned so without a copy
-_starting = threading.Lock()  # a process that is started prints a traceback where its parent ends meanwhile
+_ALIGNMENT = 64  # bytes; JAX uses arrays with this alignment without copying them
+_starting = threading.Lock()  # held while a process starts, which prints a traceback if its parent exits
 interrupts.before_leaving.append(functools.partial(_starting.acquire, timeout=2))
 
 
 class Workers(Iterator[Any]):
-    """Yields `make(i)` for `start <= i < stop`; item i is made by worker i % count.
+    """Iterator of `make(i)` for `start <= i < stop`; worker i % count computes item i.
 
-    The processes start with the first item, which raises what `make` raises.
+    The processes start when the first item is requested. Exceptions of `make` are raised in the main process.
     """
 
     def __init__(self, make: Callable[[int], Any], start: int, stop: int, count: int, ahead: int):
-        """
+        """Prepares the workers without starting them.
+
         Args:
-          make: sent to the workers by cloudpickle.
-          start, stop: the range of items.
-          count: processes.
-          ahead: items that each makes in advance.
+          make: computes an item from its number; sent to the workers by cloudpickle.
+          start, stop: range of the items.
+          count: number of processes.
+          ahead: number of items that each process computes in advance.
         """
         self._make, self._next, self._stop = make, start, stop
         self._count, self._ahead = min(count, stop - start), ahead
         self._workers: list[tuple[Any, Connection]] = []
         self._closed = False
-        # A thread of its own starts the processes, so that an interrupt cannot leave one half started. It
-        # exists from here on: an interrupt of `Thread.start` would hide whether it does.
+        # A separate thread starts the processes, so that an interrupt cannot leave one half started. Start
+        # the thread now, because an interrupt of `Thread.start` leaves it unclear whether the thread exists.
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._started, self._error = threading.Event(), None
-        # Also at exit, before multiprocessing waits for processes that it asked to end by SIGTERM.
+        # At exit, run before multiprocessing sends SIGTERM, which workers ignore, and waits for them.
         util.Finalize(self, _end, (self._workers, self._orders, self._started), exitpriority=1)
         threading.Thread(target=self._start, name="start data workers", daemon=True).start()
 
@@ -78,7 +79,7 @@ class Workers(Iterator[Any]):
         return item
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Stops the processes."""
         self._closed = True
         _end(self._workers, self._orders, self._started)
 
@@ -92,8 +93,10 @@ class Workers(Iterator[Any]):
             self._started.set()
 
     def _spawn(self) -> None:
-        resource_tracker.ensure_running()  # it would unblock the signals
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # processes inherit that
+        resource_tracker.ensure_running()  # now, because starting it later unblocks the signals
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)
+        )  # inherited by the processes
         spawn, make = multiprocessing.get_context("spawn"), cloudpickle.dumps(self._make)
         for _ in range(self._count):
             here, there = spawn.Pipe()
@@ -104,7 +107,7 @@ class Workers(Iterator[Any]):
             self._workers.append((process, here))
         for i in range(self._next, self._next + self._count):
             _, connection = self._workers[i % self._count]
-            with contextlib.suppress(ConnectionError):  # said when an item is asked for
+            with contextlib.suppress(ConnectionError):  # reported when an item is requested
                 connection.send_bytes(make)
                 for k in range(self._ahead):
                     self._request(connection, i + k * self._count)
@@ -130,11 +133,11 @@ def _why_lost(code: int | None) -> str:
     if code == -signal.SIGKILL:
         return "a data worker was killed (out of memory?): lower data.workers or data.prefetch"
     how = f"died of {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
-    return f"a data worker {how}: set data.workers=0 to see more of it"
+    return f"a data worker {how}: set data.workers=0 to see the error"
 
 
 def _work(connection: Connection) -> None:
-    """The main function of a worker."""
+    """Runs the main loop of a worker."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError):  # the parent closed the connection
         try:

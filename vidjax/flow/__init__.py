@@ -1,4 +1,4 @@
-"""Classical optical flow on the host: estimation, encoding as bytes, and drawing."""
+"""Classical optical flow on the host: estimation, encoding as bytes, and visualization."""
 
 from vidjax.flow.classical import METHODS, estimator, flow
 from vidjax.flow.coding import dequantise, picture, quantise

@@ -1,4 +1,4 @@
-"""Datasets by name. Each is a module with `load(split, **options) -> Source`, imported on first use."""
+"""Registry of datasets. Each is a module with `load(split, **options) -> Source`, imported on first use."""
 
 import dataclasses
 import hashlib
@@ -17,12 +17,12 @@ _MODULES = {name: f"{__name__}.{name}" for name in ("features", "synthetic_motio
 
 
 class Source(Protocol):
-    """Random access to the labeled videos of one split; the same order in every process.
+    """Random access to the labeled videos of one split, in the same order in every process.
 
     Attributes:
-      class_names: name of each label.
-      directional: a mirrored video can belong to another class, so flipping is off.
-      fingerprint: hash of ids and labels; two runs with equal fingerprints saw the same samples.
+      class_names: the name of each label.
+      directional: whether mirroring a video can change its class; disables flipping.
+      fingerprint: hash of ids and labels; runs with equal fingerprints used the same samples.
     """
 
     class_names: tuple[str, ...]
@@ -54,7 +54,7 @@ class ListSource:
 
 
 def fingerprint(ids_and_labels: Iterable[tuple[str, int]]) -> str:
-    """Returns sixteen hex digits that change with any id, label or their order."""
+    """Returns a hash of the ids and labels, in order, as sixteen hex digits."""
     digest = hashlib.sha256()
     for id, label in ids_and_labels:
         digest.update(f"{label}\t{id}\n".encode())
@@ -67,16 +67,16 @@ def dataset_names() -> list[str]:
 
 
 def load_source(name: str, split: str, **options: Any) -> Source:
-    """Opens one split of a dataset; a generated dataset is written first.
+    """Opens one split of a dataset, generating the data first if the dataset is synthetic.
 
     Args:
       name: one of `dataset_names()`.
-      split: "train", "test" or another that the dataset has.
+      split: "train", "test" or another split of the dataset.
       **options: keyword arguments of the dataset's `load`.
 
     Raises:
-      UserError: unknown name, split or option, an option missing or of another type, or data
-        that cannot be used.
+      UserError: the name, split or an option is unknown, an option is missing or has the wrong type, or
+        the data cannot be used.
     """
     if name not in _MODULES:
         raise unknown("dataset", name, _MODULES)
@@ -101,7 +101,7 @@ _MISFIT = object()
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    """Returns `value` if it has one of the types (a number as text if text is expected), else `_MISFIT`."""
+    """Returns `value` if it is of type `kind`, else `_MISFIT`; a number becomes text where `kind` is str."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return next((v for k in arguments if (v := _typed(value, k)) is not _MISFIT), _MISFIT)

@@ -1,4 +1,4 @@
-"""Cached features of videos, from files of `vidjax features`, in place of the videos.
+"""Dataset of cached features, read from files written by `vidjax features` in place of videos.
 
 load("train", path="runs/features/{split}.npz")
 """
@@ -15,7 +15,7 @@ from vidjax.data.feature_file import StoredFeatures, open_file
 from vidjax.data.record import Record
 from vidjax.errors import UserError
 
-# What two files must share for the features of one to mean what those of the other mean.
+# Metadata that two files must share for their features to be comparable.
 ORIGIN = ("model", "layer", "weights", "rows", "input", "dataset")
 
 
@@ -24,9 +24,9 @@ class FeatureSource:
     """One split of cached features.
 
     Attributes:
-      path: of the file.
-      width: D, numbers in each token.
-      tokens: of each row: 1 of pooled features, T'H'W' of maps [T', H', W', D].
+      path: the feature file.
+      width: D, the number of channels per token.
+      tokens: tokens per row: 1 for pooled features, T'H'W' for feature maps [T', H', W', D].
     """
 
     path: str
@@ -54,7 +54,7 @@ class FeatureSource:
 
     @property
     def directional(self) -> bool:
-        return True  # nothing here could be mirrored
+        return True  # features cannot be mirrored
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -63,7 +63,7 @@ class FeatureSource:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The trunk, layer, weights and dataset that the features were extracted from."""
+        """The backbone, layer, weights and dataset that the features were extracted from."""
         return {key: self._meta[key] for key in ORIGIN}
 
     def check(self, cfg: Any) -> None:
@@ -73,19 +73,20 @@ class FeatureSource:
         if self.width != cfg.feature_width:
             raise UserError(
                 f"{self.path} has features of width {self.width}, and data.feature_width is "
-                f"{cfg.feature_width}: set it to that, or cache those of the trunk that is meant"
+                f"{cfg.feature_width}: set data.feature_width={self.width}, or extract features of the model "
+                "that you meant"
             )
         if self.tokens != cfg.feature_tokens:
             raise UserError(
-                f"{self.path} has {self.tokens} tokens in a row, of shape {tuple(self._meta['shape'])}, and "
-                f"data.feature_tokens is {cfg.feature_tokens}: set it to that, or cache "
-                f"{'without' if self.tokens > 1 else 'with'} --dense"
+                f"{self.path} has {self.tokens} tokens per row, of shape {tuple(self._meta['shape'])}, and "
+                f"data.feature_tokens is {cfg.feature_tokens}: set data.feature_tokens={self.tokens}, or "
+                f"extract features {'without' if self.tokens > 1 else 'with'} --dense"
             )
         length, id = min(zip(self._meta["lengths"], self._meta["ids"], strict=True))
         if length < cfg.frames:
             raise UserError(
-                f"{self.path}: {id} has {length} rows, and data.frames asks for {cfg.frames}: lower it, or "
-                "cache the features of every frame (--frames)"
+                f"{self.path}: {id} has {length} rows, fewer than data.frames={cfg.frames}: "
+                "lower data.frames, or extract the features of every frame (--frames)"
             )
 
     def __len__(self) -> int:
@@ -102,31 +103,31 @@ def load(split: str, path: str | os.PathLike, weights: str | None = None) -> Fea
     """Opens the features of a split.
 
     Args:
-      split: of the dataset that was cached.
-      path: the file; "{split}" in it stands for the split.
-      weights: fingerprint of the trunk's weights that the features must be of; any where None.
+      split: the split that the features were extracted from.
+      path: the feature file; "{split}" is replaced by `split`.
+      weights: required fingerprint of the backbone's weights; None accepts any.
 
     Raises:
-      UserError: no such file; one of another split or other weights, or without labels.
+      UserError: the file does not exist, has no labels, or has features of another split or other weights.
     """
     file = os.fspath(path).replace("{split}", split)
     meta = open_file(file).meta
     if meta["split"] is None:
-        raise UserError(f"{file} holds features of loose videos, without labels: cache dataset:{split}")
+        raise UserError(f"{file} has features of unlabeled videos: extract those of dataset:{split}")
     if meta["split"] != split:
         raise UserError(
             f"{file} holds the split '{meta['split']}', not '{split}': put {{split}} in data.options.path"
         )
     if weights is not None and weights != meta["weights"]:
         raise UserError(
-            f"{file} is of {meta['model']} with weights {meta['weights']}, not {weights}: cache it again, or "
-            "change data.options.weights"
+            f"{file} has features of {meta['model']} with weights {meta['weights']}, not {weights}: extract "
+            "them again, or change data.options.weights"
         )
     return FeatureSource(file)
 
 
 def check_origin(a: Mapping[str, Any], b: Mapping[str, Any], what: str) -> None:
-    """Raises `UserError`, listing the differences, if features have different trunks, layers or datasets."""
+    """Raises `UserError`, listing the differences, if two sets of features differ in their origin."""
     odd = [f"{key} {a.get(key)} and {b.get(key)}" for key in ORIGIN if a.get(key) != b.get(key)]
     if odd:
-        raise UserError(f"the features of {what} are not of one origin: {'; '.join(odd)}")
+        raise UserError(f"the features of {what} differ in their origin: {'; '.join(odd)}")

@@ -1,16 +1,17 @@
-"""Twelve classes of motion that differ only in how one state variable changes, so one frame is not enough.
+"""Synthetic videos of twelve motion classes that cannot be told apart from single frames.
 
-The state of a clip is a point on a five-dimensional torus, u = (x, y, angle, hue, scale) in [0, 1)^5. It is
-drawn uniformly for every class, and the class gives a velocity:
+The state of a clip is a point on a five-dimensional torus, u = (x, y, angle, hue, scale) in [0, 1)^5. Its
+initial value is drawn uniformly for every class; the class sets its velocity:
 
     u(t) = u(0) + t * velocity   (mod 1)
 
-A translation keeps the uniform distribution on a torus, so at every t the state, and with it any single
-frame, has the same distribution for all classes. Videos are all-intra H.264 at a fixed quantiser: a decoded
-frame depends on its own rendered frame alone, so compression cannot leak motion into it either.
-A classifier of single frames is at chance by construction; whatever beats 1/12 sees time.
+A translation preserves the uniform distribution on a torus, so at every t the state, and therefore any single
+frame, has the same distribution for all classes. Videos are all-intra H.264 at a fixed quantizer: a decoded
+frame depends only on its own rendered frame, so compression does not leak motion into it.
+A single-frame classifier is at chance (1/12) by construction; higher accuracy requires temporal information.
 
-Written once as H.264 MP4 bytes in array_record files through tensorflow-datasets, without TensorFlow.
+The videos are generated once and stored as H.264 MP4 bytes in array_record files by tensorflow-datasets,
+without TensorFlow.
 """
 
 import concurrent.futures
@@ -35,13 +36,13 @@ from vidjax.data.frame_cache import cache_dir
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 
-# Turns of the torus per frame. The three speeds of translation are at least 2.4 times apart, so a direction
-# near an axis does not confuse "speed" with "move". The hue cycle gives each of its three colors 4 frames.
+# Turns of the torus per frame. The three translation speeds differ by a factor of at least 2.4, so the
+# "speed" classes remain distinct from the "move" classes in every direction. Each hue lasts 4 frames.
 SLOW, MEDIUM, FAST = 1 / 96, 1 / 40, 1 / 16
 SPIN, HUE, SCALE = 1 / 32, 1 / 12, 1 / 16
 
 # Velocity (x, y, angle, hue, scale) of each class; a scalar is a speed in a random direction of the plane.
-# y grows downwards, and so does a clockwise angle.
+# y increases downwards, and the angle increases clockwise.
 CLASSES: dict[str, tuple[float, ...] | float] = {
     "move_left": (-MEDIUM, 0, 0, 0, 0),
     "move_right": (MEDIUM, 0, 0, 0, 0),
@@ -57,8 +58,11 @@ CLASSES: dict[str, tuple[float, ...] | float] = {
     "shrink_then_snap": (0, 0, 0, 0, -SCALE),
 }
 COLOURS = np.array([(235, 45, 40), (40, 200, 60), (60, 90, 250)], np.uint16)
-RADIUS = (0.20, 0.42)  # of the frame's side; below 1/2, so that a shape never meets itself around the edge
-# Outlines without any symmetry, so that each angle looks different: F, L, flag, arrow with one barb.
+RADIUS = (
+    0.20,
+    0.42,
+)  # fractions of the frame's side; below 1/2, so that a shape does not overlap itself at the edges
+# Asymmetric outlines, so that every angle looks different: F, L, flag, arrow with one barb.
 SHAPES = tuple(
     np.array(outline.split(), float).reshape(-1, 2)
     for outline in (
@@ -70,11 +74,21 @@ SHAPES = tuple(
 )
 SPLITS = ("train", "val", "test")
 
-MOST = 10_000_000  # clips in a split
+MOST = 10_000_000  # clips per split
 
 
 def states(label: int, start: np.ndarray, rng: np.random.Generator, frames: int) -> np.ndarray:
-    """(x, y, angle, hue, scale) of each frame, in turns, float64 [frames, 5], from the first [5]."""
+    """Returns the states (x, y, angle, hue, scale) of a clip's frames.
+
+    Args:
+      label: class index.
+      start: state of the first frame, [5].
+      rng: draws the direction of the classes that have only a speed.
+      frames: number of frames.
+
+    Returns:
+      float64 [frames, 5], in turns.
+    """
     velocity = tuple(CLASSES.values())[label]
     if isinstance(velocity, float):
         theta = rng.uniform(0, 2 * np.pi)
@@ -83,43 +97,46 @@ def states(label: int, start: np.ndarray, rng: np.random.Generator, frames: int)
 
 
 def render(label: int, rng: np.random.Generator, size: int, frames: int) -> np.ndarray:
-    """One clip of a class, uint8 [frames, size, size, 3]."""
-    # What does not move is drawn first, so that it cannot depend on the class.
+    """Renders one clip of a class, uint8 [frames, size, size, 3]."""
+    # Draw everything static first, so that it cannot depend on the class.
     background, sprite, start = _background(rng, size), _sprite(rng, size), rng.random(5)
     x, y, angle, hue, scale = states(label, start, rng, frames).T
 
-    # From a pixel's offset to the shape's centre, the short way around the torus, to sprite coordinates.
+    # Map each pixel's offset from the shape's center, the short way around the torus, to sprite coordinates.
     pixel = np.arange(size) + 0.5
     dx, dy = ((pixel - size * c[:, None] + size / 2) % size - size / 2 for c in (x, y))
     radius = size * (RADIUS[0] + (RADIUS[1] - RADIUS[0]) * scale)[:, None]
     cos, sin = (f(2 * np.pi * angle)[:, None] * size / (2 * radius) for f in (np.cos, np.sin))
-    centre = size / 2 - 0.5
-    map_x = ((cos * dx)[:, None, :] + (sin * dy)[:, :, None] + centre).astype(np.float32)
-    map_y = ((-sin * dx)[:, None, :] + (cos * dy)[:, :, None] + centre).astype(np.float32)
+    center = size / 2 - 0.5
+    map_x = ((cos * dx)[:, None, :] + (sin * dy)[:, :, None] + center).astype(np.float32)
+    map_y = ((-sin * dx)[:, None, :] + (cos * dy)[:, :, None] + center).astype(np.float32)
     stack = (frames * size, size)
     drawn = cv2.remap(sprite, map_x.reshape(stack), map_y.reshape(stack), cv2.INTER_LINEAR)
     drawn = drawn.reshape(frames, size, size, 2).astype(np.uint16)
 
-    colour = COLOURS[(3 * hue).astype(int)][:, None, None, :]
+    color = COLOURS[(3 * hue).astype(int)][:, None, None, :]
     opacity, paint = drawn[..., :1], drawn[..., 1:]
-    return ((background * (255 - opacity) + colour * paint + 127) // 255).astype(np.uint8)
+    return ((background * (255 - opacity) + color * paint + 127) // 255).astype(np.uint8)
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Smooth, nearly grey noise at two scales, uint16 [size, size, 3]."""
+    """Returns smooth, nearly gray noise at two scales, uint16 [size, size, 3]."""
     coarse, fine = (
         cv2.resize(rng.random((n, n, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
         for n in (5, 16)
     )
     mix = 0.6 * coarse + 0.4 * fine
-    grey = mix.mean(axis=-1, keepdims=True)
-    return np.clip(60 + 110 * (grey + 0.35 * (mix - grey)), 0, 255).astype(np.uint16)
+    gray = mix.mean(axis=-1, keepdims=True)
+    return np.clip(60 + 110 * (gray + 0.35 * (mix - gray)), 0, 255).astype(np.uint16)
 
 
 def _sprite(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A striped outline, perhaps mirrored: opacity, and opacity times brightness, uint8 [size, size, 2]."""
+    """Returns a randomly mirrored, striped shape, uint8 [size, size, 2].
+
+    The two channels are the opacity, and the opacity times the brightness.
+    """
     outline = SHAPES[rng.integers(len(SHAPES))] * (rng.choice((-1, 1)), 1)
-    fine = 4 * size  # drawn finer, then averaged: smooth edges
+    fine = 4 * size  # supersampled, then averaged, for smooth edges
     opacity = np.zeros((fine, fine), np.uint8)
     cv2.fillPoly(opacity, [np.round((outline * 0.95 + 1) / 2 * fine).astype(np.int32)], 255)
     opacity = cv2.resize(opacity, (size, size), interpolation=cv2.INTER_AREA)
@@ -131,7 +148,7 @@ def _sprite(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def encode(video: np.ndarray, fps: int) -> bytes:
-    """uint8 [T, H, W, 3] as an MP4 of H.264 frames, each coded by itself at a fixed quantiser."""
+    """Encodes a video, uint8 [T, H, W, 3], as an MP4 of intra-coded H.264 frames at a fixed quantizer."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)
@@ -146,13 +163,13 @@ def encode(video: np.ndarray, fps: int) -> bytes:
 
 
 def make_clip(label: int, split: str, i: int, size: int, frames: int, seed: int = 0) -> np.ndarray:
-    """Clip i of a split before encoding, uint8 [frames, size, size, 3]; a function of its arguments alone."""
+    """Renders clip `i` of a split, uint8 [frames, size, size, 3], deterministically from the arguments."""
     return render(label, np.random.default_rng([seed, SPLITS.index(split), i]), size, frames)
 
 
 @dataclasses.dataclass(kw_only=True)
 class MotionConfig(tfds.core.BuilderConfig):
-    """Everything that the data depends on; its name is the name of the folder."""
+    """Everything that the data depends on; `name` is the name of the folder."""
 
     size: int
     frames: int
@@ -163,11 +180,11 @@ class MotionConfig(tfds.core.BuilderConfig):
 
 class _Info(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Nothing of a generated dataset is in a bucket; looking for it would leave a temporary folder."""
+        """Does nothing: generated data is in no bucket, and the lookup would leave a temporary folder."""
 
 
 class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
-    """Writes the clips; see the module docstring."""
+    """Generates and writes the clips; see the module docstring."""
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # nothing is downloaded
@@ -175,12 +192,12 @@ class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
             {
-                "video": tfds.features.Text(),  # encoded bytes: tfds' own Video feature needs TensorFlow
+                "video": tfds.features.Text(),  # encoded bytes; tfds.features.Video requires TensorFlow
                 "label": tfds.features.ClassLabel(names=list(CLASSES)),
                 "id": tfds.features.Text(),
             }
         )
-        # Written in the order made, so that labels and ids are known without reading.
+        # Kept in generation order, so that labels and ids are known without reading the files.
         return _Info(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
@@ -195,7 +212,7 @@ class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
 
         count = c.counts[split]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for first in range(0, count, 256):  # what waits to be written stays small
+            for first in range(0, count, 256):  # bounds the clips held in memory
                 yield from pool.map(make, range(first, min(first + 256, count)))
 
 
@@ -205,7 +222,7 @@ def _id(split: str, i: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class MotionSource:
-    """One split of the written dataset. Opened on first use, so that a copy sent to a worker is small."""
+    """One split of the written dataset, opened on first use so that pickling it to a worker is cheap."""
 
     split: str
     count: int
@@ -245,17 +262,17 @@ def load(
     test: int = 240,
     seed: int = 0,
 ) -> Source:
-    """Opens a split; the first call writes all three, a few seconds for each thousand small clips.
+    """Opens a split; the first call writes all three, which takes a few seconds per thousand small clips.
 
     Args:
       split: "train", "val" or "test", drawn from disjoint random streams.
-      path: folder that holds generated data; $VIDJAX_CACHE, or ~/.cache/vidjax, where None.
-      size, frames, fps: side in pixels, frames of a clip, frames per second.
-      train, val, test: clips of each split; labels take turns, so classes are balanced within one clip.
-      seed: another seed is another dataset.
+      path: folder of the generated data; defaults to $VIDJAX_CACHE, or ~/.cache/vidjax.
+      size, frames, fps: height and width in pixels, frames per clip, frames per second.
+      train, val, test: number of clips in each split; class counts differ by at most one.
+      seed: seed of the generated data.
 
     Raises:
-      UserError: unknown split, sizes that cannot be made, or a folder that cannot be written.
+      UserError: the split is unknown, a size is out of range, or the folder cannot be written.
     """
     counts = {"train": train, "val": val, "test": test}
     if split not in counts:
@@ -274,7 +291,7 @@ def load(
         with _quiet(), _locked(root / "synthetic_motion.lock"):
             builder = SyntheticMotion(data_dir=root, config=config, file_format="array_record")
             if not builder.data_path.exists():
-                for left in builder.data_path.parent.glob("incomplete*"):  # by a process that was killed
+                for left in builder.data_path.parent.glob("incomplete*"):  # left by a process that was killed
                     shutil.rmtree(left)
                 builder.download_and_prepare()
     except OSError as e:
@@ -284,7 +301,7 @@ def load(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences tensorflow-datasets, which would announce a download."""
+    """Silences tensorflow-datasets, which would report a download."""
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -297,7 +314,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which the system releases however the process ends."""
+    """Holds a file lock, which the system releases even if the process is killed."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

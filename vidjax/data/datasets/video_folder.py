@@ -1,4 +1,6 @@
-"""Your own videos: a CSV list, or one folder per class, optionally inside train/, val/ and test/.
+"""Dataset of video files listed in a CSV file or sorted into class folders.
+
+Class folders may be inside train/, val/ and test/.
 
 load("train", path="weizmann10", csv="clips.csv", test_groups=["shahar", "moshe", "lyova"])
 load("val", path="kinetics400", csv="{split}.csv")
@@ -26,9 +28,9 @@ from vidjax.errors import UserError, unknown
 
 EXTENSIONS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 SPLITS = ("train", "val", "test")
-# Other names of splits, which are compared without regard to case.
+# Other names of splits, compared case-insensitively.
 _ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
-_PROBE = 1 << 16  # bytes; files of one size with these in the middle in common count as the same
+_PROBE = 1 << 16  # bytes; files of equal size that agree on these, read from the middle, count as copies
 
 
 def load(
@@ -40,23 +42,24 @@ def load(
     seed: int = 0,
     directional: bool = False,
 ) -> ListSource:
-    """Lists the videos of one split. Class names are in alphabetical order, over all splits together.
+    """Lists the videos of one split. Class names are those of all splits, in alphabetical order.
 
     Args:
-      split: "all", or one the data has: from train/, val/, test/ folders (also Train/, validation/…) or a CSV
-        for each split where there are such, else "train" and "test" by `test_groups` or `test_fraction`.
-      path: the folder, absolute or relative to $VIDJAX_DATA (to the working directory where that is not set).
-      csv: list of videos in that folder with the columns path and label, and perhaps group, start and end
-        (seconds); others are ignored. "{split}.csv" stands for one list for each split. Labels and groups
-        are read without spaces around them and in Unicode's composed form (NFC).
+      split: "all", or a split of the data: one of the train/, val/ and test/ folders (also Train/,
+        validation/…) or of the CSV files, if there is one per split; otherwise "train" or "test", defined by
+        `test_groups` or `test_fraction`.
+      path: the folder, absolute or relative to $VIDJAX_DATA (to the working directory if that is not set).
+      csv: file in that folder with the columns path and label, and optionally group, start and end (seconds);
+        other columns are ignored. "{split}.csv" stands for one file per split. Labels and groups are stripped
+        of whitespace and normalized to NFC.
       test_groups: groups held out as split "test"; the others are "train".
-      test_fraction: share of videos held out as "test", by a hash of their path: a video stays where it is
-        when others come or go, and all its parts are on one side.
-      seed: another seed holds out other videos.
-      directional: a mirrored video can belong to another class, so flipping is off.
+      test_fraction: fraction of the videos held out as "test", by a hash of their path: the split of a video
+        does not depend on the other videos, and all its segments are in the same split.
+      seed: seed of the held-out fraction.
+      directional: whether mirroring a video can change its class; disables flipping.
 
     Raises:
-      UserError: a missing or empty folder, list, column, class or split; an unknown group or split.
+      UserError: a folder, list, column, class or split is missing or empty, or a group or split is unknown.
     """
     root = Path(os.environ.get("VIDJAX_DATA", ""), Path(path).expanduser())
     if not root.is_dir():
@@ -66,7 +69,7 @@ def load(
     rows = [row for name in splits for row in splits[name]]
     if "all" not in splits:
         if test_groups or test_fraction is not None:
-            raise UserError(f"{root} comes with its splits: leave out test_groups and test_fraction")
+            raise UserError(f"{root} defines its own splits: remove test_groups and test_fraction")
         splits["all"] = rows
     elif test_groups:
         splits |= _by_group(root, rows, test_groups)
@@ -125,7 +128,9 @@ def _read_folders(root: Path) -> dict[str, list[_Row]]:
     """Returns the rows of each split that has a folder, or of "all" without split folders."""
     folders = _folders(root)
     found = [f for f in folders if _split_of(f.name)]
-    if not any(f.name in SPLITS for f in found):  # "Test" or "training" beside other folders are classes
+    if not any(
+        f.name in SPLITS for f in found
+    ):  # with other folders present, "Test" or "training" are class names
         others = [f for f in folders if f not in found]
         if not found or any(True for f in others for _ in _videos(f)):
             return {"all": _read_classes(root, root)}
@@ -134,7 +139,7 @@ def _read_folders(root: Path) -> dict[str, list[_Row]]:
         split = _split_of(folder.name)
         if split in splits:
             names = " and ".join(f.name for f in found if _split_of(f.name) == split)
-            raise UserError(f"{root} has two folders for the split '{split}', {names}: join them")
+            raise UserError(f"{root} has two folders for the split '{split}', {names}: merge them")
         splits[split] = _read_classes(folder, root)
     for folder in folders:
         if folder not in found and (video := next(_videos(folder), None)):
@@ -143,7 +148,7 @@ def _read_folders(root: Path) -> dict[str, list[_Row]]:
 
 
 def _read_classes(folder: Path, root: Path) -> list[_Row]:
-    """A row for each video, at any depth, in the class folders of a folder, in alphabetical order."""
+    """Returns a row for each video, at any depth, in the class folders, sorted by class and path."""
     classes = _folders(folder)
     if not classes:
         raise UserError(f"{folder} has no class folders: make one for each class, or set the option csv")
@@ -161,16 +166,16 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # left by archives made on a Mac
+    return name.startswith(".") or name == "__MACOSX"  # folder that macOS adds to archives
 
 
 def _videos(folder: Path) -> Iterator[Path]:
-    """Returns the video files at any depth, following symbolic links and skipping what is hidden."""
+    """Yields the video files at any depth, following symbolic links and skipping hidden files and folders."""
     suffixes = tuple(f".{extension}" for extension in EXTENSIONS.split())
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         place = os.path.realpath(parent)
-        if place in seen:  # a link to a folder above it
+        if place in seen:  # a cycle of symbolic links
             folders.clear()
             continue
         seen.add(place)
@@ -181,7 +186,7 @@ def _videos(folder: Path) -> Iterator[Path]:
 
 
 def _read_lists(root: Path, csv: str) -> dict[str, list[_Row]]:
-    """Returns the rows of each split's list, or of "all" if there is one list."""
+    """Returns the rows of each split's CSV file, or of "all" if there is only one file."""
     if "{split}" not in csv:
         return {"all": _read_list(root, root / csv)}
     splits = {}
@@ -227,7 +232,7 @@ def _read_list(root: Path, file: Path) -> list[_Row]:
 
 
 def _read_table(file: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The number of its first line and the cells by column of each row of a CSV file, but for empty rows."""
+    """Yields the line number and the cells by column of each non-empty row of a CSV file."""
     data = file.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -265,7 +270,7 @@ def _read_table(file: Path, required: Sequence[str]) -> Iterator[tuple[int, dict
 
 
 def _existing(root: Path, path: str) -> str:
-    """Returns the path as spelled on disk; some systems compose accented letters, others decompose them."""
+    """Returns the path in the Unicode form used on disk, since file systems differ in composing accents."""
     if not (root / path).exists():
         for form in ("NFC", "NFD"):
             if (root / unicodedata.normalize(form, path)).exists():
@@ -285,16 +290,16 @@ def _seconds(cell: str | None, where: str) -> float | None:
     return seconds
 
 
-@functools.lru_cache(maxsize=1)  # said once, though each split is loaded by itself
+@functools.lru_cache(maxsize=1)  # warn once, although each split is loaded separately
 def _warn_of_shared_files(root: Path, splits: tuple[tuple[str, tuple[_Row, ...]], ...]) -> None:
-    """Warns about files that are in two splits, also as links or copies."""
+    """Warns about files that are in two splits, including links and copies."""
     for (a, first), (b, second) in itertools.combinations(splits, 2):
         shared = _shared_files(root, {r.path for r in first}, {r.path for r in second})
         if shared:
             one, other = map(_text, min(shared))
             example = one if one == other else f"{one} and {other}"
             logging.warning(
-                "%s: %d of the videos of '%s' are in '%s' too, for example %s",
+                "%s: %d of the videos of '%s' are also in '%s', for example %s",
                 root,
                 len(shared),
                 b,
@@ -304,12 +309,12 @@ def _warn_of_shared_files(root: Path, splits: tuple[tuple[str, tuple[_Row, ...]]
 
 
 def _shared_files(root: Path, first: set[str], second: set[str]) -> list[tuple[str, str]]:
-    """Pairs of a path in `first` and a path in `second` of the same file or of files of the same content."""
+    """Returns the pairs of paths, one in `first` and one in `second`, with the same file or content."""
     stats = {}
     for path in first | second:
         try:
             stats[path] = os.stat(root / path)
-        except OSError:  # said when it is read
+        except OSError:  # reported when the video is read
             continue
     by_size = collections.defaultdict(list)
     for path in sorted(first & stats.keys()):
