@@ -162,7 +162,7 @@ def run(capsys, *line):
         ("train --config {p}/good.py --workdir {p}/damaged/file", "checkpoints: Not a directory"),
         ("train --config {p}/good.py --workdir {p}/w --config.batch=16777216", "GiB at a time"),
         ("convert {p}/none.pth --model r3d_18 --out {p}/c", "no checkpoint at"),
-        ("convert {p}/a.mp4 --model r3d_18 --out {p}/c", "cannot tell the kind of file"),
+        ("convert {p}/a.mp4 --model r3d_18 --out {p}/c", "unknown weight format"),
     ],
 )
 def test_user_errors_are_one_line(place, capsys, line, message):

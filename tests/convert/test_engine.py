@@ -131,11 +131,11 @@ def test_every_fault_is_told_at_once_with_names_and_shapes():
     told = str(e.value)
     assert told.startswith("the file: ") and "\n" not in told
     for part in (
-        "extra.weight (7,): no rule takes it",
-        "fc.weight (5, 9): taken by the rules of fc.weight and of fc.{x:[a-z]+}",
-        "blocks.1.q_bias (2,): blocks.1.v_bias is not there",
-        "batch_stats/neck_bn/mean (3,): nothing fills it (it would come from neck.bn.running_mean)",
-        "params/block0/q/kernel (4, 2): nothing fills it (it would come from blocks.0.qkv)",
+        "extra.weight (7,): no rule matches it",
+        "fc.weight (5, 9): matches several rules, fc.weight and fc.{x:[a-z]+}",
+        "blocks.1.q_bias (2,): blocks.1.v_bias is missing",
+        "batch_stats/neck_bn/mean (3,): not in the source (expected from neck.bn.running_mean)",
+        "params/block0/q/kernel (4, 2): not in the source (expected from blocks.0.qkv)",
         "neck.bn.weight (3, 3) -> params/neck_bn/scale: (3, 3) here, (3,) in the model",
         "blocks.2.qkv (7, 4) -> params/block2/q/kernel",
         "params/neck_bn/bias (3,): filled twice, from neck.bn.bias (3,) and from alias (3,)",
@@ -159,7 +159,7 @@ def test_export_refuses_what_the_naming_cannot_say():
     for part in (
         "block0/k/bias (2,): must be 0.0",
         "params/new/kernel (2, 2): no rule",
-        "v/bias is not there",
+        "v/bias is missing",
     ):
         assert part in str(e.value)
 

@@ -171,8 +171,8 @@ def test_what_is_damaged_or_something_else_is_told_in_a_line(tmp_path, kind, dam
         ({"x": object()}, "more than arrays: x (object)"),
         ({"model": {"lr": 0.1, "name": "x"}}, "more than arrays: lr (float), name (str)"),
         ({"optimizer": {1: {2: None}}}, "more than arrays: optimizer/1/2 (NoneType)"),
-        ([1, 2], "holds no mapping"),
-        ({}, "holds no mapping"),
+        ([1, 2], "contains no mapping"),
+        ({}, "contains no mapping"),
     ],
 )
 def test_what_is_no_state_dict(content, told):
@@ -201,7 +201,7 @@ def test_what_is_not_there_or_of_no_known_kind(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         formats.read(tmp_path / "w.npz")
     (tmp_path / "w.h5").touch()
-    with pytest.raises(UserError, match=r"'\.h5'; known are .*\.pth"):
+    with pytest.raises(UserError, match=r"'\.h5'; supported are .*\.pth"):
         formats.read(tmp_path / "w.h5")
 
 
@@ -215,7 +215,7 @@ def test_tensorflow_checkpoints(tmp_path):
         assert "_CHECKPOINTABLE_OBJECT_GRAPH" not in arrays
     with open(f"{prefix}.index", "r+b") as file:
         file.truncate(20)
-    with pytest.raises(UserError, match="cut off"):
+    with pytest.raises(UserError, match="truncated"):
         formats.read(prefix)
 
 

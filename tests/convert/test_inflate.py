@@ -119,7 +119,7 @@ def test_channels():
     frame = random(5, 3, 3, 3)
     tiled = answer(np.tile(frame, 4), adapt_channels(kernel, 12, "tile"))
     np.testing.assert_allclose(tiled, answer(frame, kernel), rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match="no multiple"):
+    with pytest.raises(UserError, match="not a multiple"):
         adapt_channels(kernel, 10, "tile")
     with pytest.raises(UserError, match="average"):
         adapt_channels(kernel, 10, "mean")

@@ -68,7 +68,7 @@ def test_the_model_has_the_classes_and_weights_of_the_source(name):
 def test_other_classes_start_a_fresh_head_and_nothing_else(image_weights):
     model, variables, weights = load("resnet18", image_weights, num_classes=3, tiny=True)
     assert model.num_classes == 3
-    assert weights.notes == ("3 classes, 7 in the source: the head is freshly initialized",)
+    assert weights.notes == ("3 classes, 7 in the source: the head is newly initialized",)
     again = load("resnet18", image_weights, num_classes=3, tiny=True)[1]
     chex.assert_trees_all_equal(variables, again)
     head = variables["params"].pop("head")
@@ -114,15 +114,15 @@ def test_two_namings_that_fit_are_not_guessed_between(image_weights, monkeypatch
     monkeypatch.setitem(ORIGINS, "timm", {"resnet18": tuple(ORIGINS["timm"]["resnet18"])[:-2]})
     assert read_weights("resnet18", image_weights, tiny=True).origin == "torchvision"
     monkeypatch.setitem(ORIGINS, "timm", {"resnet18": [*ORIGINS["torchvision"]["resnet18"]]})
-    with pytest.raises(UserError, match="naming of torchvision and of timm: choose one"):
+    with pytest.raises(UserError, match="naming of both torchvision and timm: set origin"):
         read_weights("resnet18", image_weights, tiny=True)
 
 
 def test_weights_of_another_model(image_weights):
-    with pytest.raises(UserError, match=r"not of slow_fusion|no rules to read slow_fusion_conv4") as e:
+    with pytest.raises(UserError, match=r"does not fit slow_fusion|no rules to read slow_fusion_conv4") as e:
         vidjax.load_pretrained("slow_fusion_conv4", image_weights)
     assert "resnet18" in str(e.value)
-    with pytest.raises(UserError, match="not of resnet18 in the naming of timm, torchvision") as e:
+    with pytest.raises(UserError, match="does not fit resnet18 in the naming of timm, torchvision") as e:
         vidjax.load_pretrained("resnet18", {f"blocks.{i}.attn": np.ones(2) for i in range(9)}, tiny=True)
     assert "9 of its 9 arrays, such as blocks.0.attn" in str(e.value)
     with pytest.raises(UserError, match=r"problems: .*conv3.weight.*the model has no") as e:
@@ -143,7 +143,7 @@ def image_and_features(image_weights):
 )
 def test_image_weights_go_into_the_trunk_of_a_video_model(name, image_weights, image_and_features):
     video_model, variables, weights = load(name, image_weights, num_classes=5, tiny=True)
-    assert weights.owner == "resnet18" and "go into the trunk" in weights.notes[0]
+    assert weights.owner == "resnet18" and "loaded into the trunk" in weights.notes[0]
     assert variables["params"]["head"]["bias"].shape == (5,)
     image, want = image_and_features
     got = jax.jit(video_model.apply)(variables, np.repeat(image[:, None], 4, axis=1))[1]["stage4"]
@@ -283,10 +283,10 @@ def test_the_command_ends_in_one_line(image_file, full_file, tmp_path, capsys):
     cases = [
         ((*convert, "resnet18", tmp_path / "none.npz"), "no such file"),
         ((*convert, "resnet81", image_file), "did you mean resnet18"),
-        ((*convert, "resnet18", tmp_path / "cut.safetensors"), "cut off"),
-        ((*convert, "resnet18", tmp_path / "text.npz"), "cut off"),
+        ((*convert, "resnet18", tmp_path / "cut.safetensors"), "truncated"),
+        ((*convert, "resnet18", tmp_path / "text.npz"), "truncated"),
         ((*convert, "resnet50", full_file), "problems"),
-        ((*convert, "r3d_18", full_file), "not of r3d_18"),
+        ((*convert, "r3d_18", full_file), "does not fit r3d_18"),
         ((*convert, "resnet18", image_file), "101 problems: "),  # the tiny preset's
         (
             (*convert, "resnet18", full_file, "--class-names", tmp_path / "names.txt"),

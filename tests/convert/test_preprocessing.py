@@ -212,7 +212,7 @@ def test_training_from_weights_names_what_the_model_does_otherwise():
     found = preprocessing("pytorchvideo", "slowfast_r50_8x8")
     model = vidjax.create_model("slowfast_r50_8x8")
     (note,) = found.differences(model, found.mean, found.std)
-    assert "slow_frames=linspace, and the model has slow_frames=stride: set model.options.slow_frames" in note
+    assert "slow_frames=linspace, but the model has slow_frames=stride: set model.options.slow_frames" in note
     (note,) = preprocessing("vtn", "vtn_vit_b_16").differences(None, (0.5,) * 3, (0.5,) * 3)
     assert "mean (0.45, 0.45, 0.45)" in note and "set data.mean and data.std" in note
 

@@ -1,4 +1,4 @@
-"""Weights of other projects: read, recognized, converted both ways, inflated. See docs/weights.md."""
+"""Import, export and inflation of pretrained weights from other projects. See docs/weights.md."""
 
 from vidjax.convert.checkpoint import convert_file, export_file
 from vidjax.convert.load import load, load_pretrained, read_weights

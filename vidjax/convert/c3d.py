@@ -1,9 +1,9 @@
-"""C3D in PyTorch, by the names of the authors' Caffe layers: conv1, conv2, conv3a, conv3b, ..., fc8."""
+"""Rules for C3D in PyTorch, with the layer names of the authors' Caffe model (conv1, conv3a, ..., fc8)."""
 
 from vidjax.convert.engine import chain, linear, reshape, rule, transpose
 from vidjax.convert.preprocessing import declare
 
-# PyTorch flattens [C, T, H, W], of one frame, we flatten [T, H, W, C].
+# PyTorch flattens [C, T, H, W] with T = 1, vidjax flattens [T, H, W, C].
 _FC6 = chain(
     reshape((-1, 8192), (-1, 512, 4, 4)), transpose(2, 3, 1, 0), reshape((4, 4, 512, -1), (8192, -1))
 )

@@ -1,4 +1,4 @@
-"""Conversion of weight files to vidjax checkpoints, and back."""
+"""Conversion between weight files and vidjax checkpoints."""
 
 import dataclasses
 import os
@@ -29,15 +29,18 @@ def convert_file(
     class_names: Sequence[str] | None = None,
     tiny: bool = False,
 ) -> Weights:
-    """Writes the weights of a file as a checkpoint that `vidjax predict` and `init.path` read.
+    """Converts a weight file to a checkpoint that `vidjax predict` and `init.path` can read.
 
     Args:
       source, name, origin, num_classes, tiny: see `load_pretrained`.
-      out: folder of the checkpoint; must not exist.
-      class_names: one per class; those of `source` if it is a checkpoint, else "class 0" and so on.
+      out: folder of the checkpoint, which must not exist.
+      class_names: one per class; defaults to those of `source` if it is a checkpoint, else "class 0", ...
+
+    Returns:
+      The converted weights.
 
     Raises:
-      UserError: as `load_pretrained`; or the number of names is not that of the classes.
+      UserError: as in `load_pretrained`, or the number of names differs from the number of classes.
     """
     model, variables, weights = load(name, source, num_classes, origin, tiny=tiny)
     if class_names is None:
@@ -67,10 +70,18 @@ def convert_file(
 
 
 def export_file(folder: str | os.PathLike, to: str, out: str | os.PathLike) -> str:
-    """Writes a checkpoint under another project's names, as .safetensors; returns the model's name.
+    """Exports a checkpoint with another project's parameter names, as .safetensors.
+
+    Args:
+      folder: the checkpoint.
+      to: the project, one of `ORIGINS`.
+      out: the file to write.
+
+    Returns:
+      The name of the model.
 
     Raises:
-      UserError: no checkpoint there, no rules between its model and `to`, or the file cannot be written.
+      UserError: there is no checkpoint, `to` has no rules for its model, or the file cannot be written.
     """
     variables, meta = load_variables(folder)
     check_meta(meta, folder, "config")
@@ -83,13 +94,13 @@ def export_file(folder: str | os.PathLike, to: str, out: str | os.PathLike) -> s
 
 
 def _config(name: str, tiny: bool, weights: Weights) -> dict[str, Any]:
-    """Enough of a config to evaluate and predict with, as the weights' published accuracy was measured."""
+    """Returns the config for evaluation and prediction under the protocol of the published accuracy."""
     saved = weights.meta.get("config", {})
     if saved.get("model", {}).get("name") == name:
         return saved
     found = weights.preprocessing
     if found is None or weights.owner != name:
-        theirs = dict(mean=found.mean, std=found.std) if found else {}  # they belong to the trunk's weights
-        found = dataclasses.replace(of_spec(spec(name)), **theirs)
+        statistics = dict(mean=found.mean, std=found.std) if found else {}  # those of the backbone's weights
+        found = dataclasses.replace(of_spec(spec(name)), **statistics)
     sections = found.sections(spec(name), tiny)
     return {"epochs": 1.0, **sections, "data": {"name": "video_folder", **sections["data"]}}

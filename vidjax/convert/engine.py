@@ -1,9 +1,9 @@
-"""Conversion of weights between parameter names, by declarative rules that run in both directions.
+"""Bidirectional conversion of weights between naming schemes, by declarative rules.
 
-A rule pairs a pattern of source names with a pattern of our paths, and a transform with its inverse, so the
-same rules import and export. In a pattern, `{field}` stands for digits and `{field:regex}` for what the regex
-matches; the fields of a match fill the patterns on the other side. Nothing is left over in silence: what may
-be is a rule as well (`dropped`, `added`).
+A rule maps a pattern of source names to a pattern of vidjax paths, with an invertible transform, so the same
+rules import and export. In a pattern, `{field}` matches digits and `{field:regex}` matches the regex; the
+fields of a match are substituted in the patterns of the other side. Every array must match a rule; arrays
+that only one side has require explicit rules (`Dropped`, `Added`).
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ Arrays = tuple[np.ndarray, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """A function of a rule's arrays, source to ours, and its exact inverse; tuple to tuple."""
+    """A function from a rule's source arrays to its vidjax arrays, and the exact inverse."""
 
     forward: Callable[[Arrays], Arrays]
     inverse: Callable[[Arrays], Arrays]
 
 
 def per_array(forward: Callable[[np.ndarray], np.ndarray], inverse: Callable) -> Transform:
-    """A transform that treats every array of a rule alike."""
+    """Returns a transform that applies the same function to every array of a rule."""
     return Transform(lambda xs: tuple(map(forward, xs)), lambda xs: tuple(map(inverse, xs)))
 
 
@@ -44,22 +44,22 @@ def chain(*transforms: Transform) -> Transform:
 
 
 def reshape(source: Sequence[int], ours: Sequence[int]) -> Transform:
-    """Between two shapes, each of which may leave one size open as -1."""
+    """Returns a transform between two shapes, each of which may contain one -1."""
     return per_array(lambda x: x.reshape(ours), lambda x: x.reshape(source))
 
 
 def transpose(*axes: int) -> Transform:
-    """`x.transpose(axes)`."""
+    """Returns the transform `x.transpose(axes)`."""
     return per_array(lambda x: x.transpose(axes), lambda x: x.transpose(np.argsort(axes)))
 
 
 def split(parts: int, axis: int = 0) -> Transform:
-    """One source array to `parts` equal ones along `axis`, such as a fused q, k, v."""
+    """Returns a transform that splits an array into `parts` equal ones along `axis`, e.g. fused q, k, v."""
     return Transform(lambda xs: tuple(np.split(xs[0], parts, axis)), lambda xs: (np.concatenate(xs, axis),))
 
 
 IDENTITY = per_array(lambda x: x, lambda x: x)
-# [out, in, *window] -> [*window, in, out], for a linear layer as for a convolution over any number of axes.
+# [out, in, *window] -> [*window, in, out], for linear layers and convolutions of any dimension.
 CHANNELS_LAST = per_array(
     lambda x: np.moveaxis(x, (0, 1), (-1, -2)), lambda x: np.moveaxis(x, (-1, -2), (0, 1))
 )
@@ -67,7 +67,7 @@ CHANNELS_LAST = per_array(
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Arrays named by `source` fill those at `ours`; every pattern of a rule has the same fields."""
+    """Maps the arrays named `source` to the paths `ours`; all patterns of a rule have the same fields."""
 
     source: tuple[str, ...]
     ours: tuple[str, ...]
@@ -76,7 +76,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """A source array that is left out; the export makes it again, as `value`, beside our path `beside`."""
+    """A source array that is not imported; exporting the path `beside` writes it with the value `value`."""
 
     source: str
     beside: str
@@ -85,7 +85,7 @@ class Dropped:
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """A path of ours that the source lacks, filled with `value`; the export refuses any other value there."""
+    """A path that the source lacks, filled with `value`; exporting any other value is an error."""
 
     ours: str
     value: float
@@ -95,19 +95,19 @@ Rules = Sequence[Rule | Dropped | Added]
 
 
 def rule(source: str | tuple[str, ...], ours: str | tuple[str, ...], transform: Transform = IDENTITY) -> Rule:
-    """A `Rule`; a single pattern need not stand in a tuple."""
+    """Creates a `Rule`; single patterns may be given as strings."""
     as_tuple = lambda x: (x,) if isinstance(x, str) else x  # noqa: E731
     return Rule(as_tuple(source), as_tuple(ours), transform)
 
 
 def linear(source: str, ours: str, bias: bool = True) -> Rules:
-    """A PyTorch linear layer or, where it has a window, convolution: weight and bias."""
+    """Returns rules for the weight and bias of a PyTorch linear or convolutional layer."""
     weight = rule(f"{source}.weight", f"params/{ours}/kernel", CHANNELS_LAST)
     return (weight, rule(f"{source}.bias", f"params/{ours}/bias")) if bias else (weight,)
 
 
 def batch_norm(source: str, ours: str) -> Rules:
-    """PyTorch's BatchNorm. The count of batches is unused at a fixed momentum and exported as 0."""
+    """Returns rules for PyTorch's BatchNorm. The batch count is unused and exported as 0."""
     return (
         rule(f"{source}.weight", f"params/{ours}/scale"),
         rule(f"{source}.bias", f"params/{ours}/bias"),
@@ -130,23 +130,23 @@ def convert(
 
     Args:
       source: the source's names and arrays.
-      rules: see the module; the order does not matter.
-      targets: our paths ("params/stem_conv/kernel", "batch_stats/...") and anything with their shapes.
-      what: where the weights came from and where they go, for the message.
+      rules: see the module docstring; the order does not matter.
+      targets: vidjax paths ("params/stem_conv/kernel", "batch_stats/...") and objects with a `shape`.
+      what: description of the conversion for error messages.
 
     Returns:
-      The arrays by our paths, of the dtypes of the source.
+      The arrays by vidjax path, with the dtypes of the source.
 
     Raises:
-      UserError: listing at once every source array that no rule or more than one rule takes, every target
-        that nothing fills or more than one rule does, and every shape that differs, with names and shapes.
-        Of more than 50, which are another architecture's, it shows the first 20 and the number.
+      UserError: lists all source arrays that no rule or several rules match, all targets that are filled
+        never or twice, and all shapes that differ. If there are more than 50, which means another
+        architecture, only the first 20 and the count are shown.
     """
     filled, failed, problems = _fill(source, rules, targets)
     for path in sorted(targets.keys() - filled.keys() - failed):
-        wanted = [name for r in rules if isinstance(r, Rule) for name in _across(r.ours, path, r.source)]
-        hint = f" (it would come from {', '.join(wanted)})" if wanted else ""
-        problems.append(f"{path} {tuple(targets[path].shape)}: nothing fills it{hint}")
+        names = [name for r in rules if isinstance(r, Rule) for name in _across(r.ours, path, r.source)]
+        hint = f" (expected from {', '.join(names)})" if names else ""
+        problems.append(f"{path} {tuple(targets[path].shape)}: not in the source{hint}")
     for path, (x, origin) in filled.items():
         if path not in targets:
             problems.append(f"{origin}: the model has no {path} {x.shape}")
@@ -157,10 +157,10 @@ def convert(
 
 
 def export(variables: Mapping[str, np.ndarray], rules: Rules, what: str = "the weights") -> dict[str, Any]:
-    """Inverts `convert`: maps our paths and arrays to the source's, and restores dropped arrays as declared.
+    """Inverts `convert`: maps vidjax paths to source names, and writes the `Dropped` arrays.
 
     Raises:
-      UserError: listing every path that no rule takes back, or that lacks the others of its rule.
+      UserError: lists all paths that no rule matches, or whose rule has other paths that are missing.
     """
     out, problems = {}, []
     for path, x in variables.items():
@@ -169,7 +169,9 @@ def export(variables: Mapping[str, np.ndarray], rules: Rules, what: str = "the w
             if isinstance(r, Added) and _match(r.ours, path) is not None:
                 taken = True
                 if not np.array_equal(x, np.full_like(x, r.value)):
-                    problems.append(f"{path} {x.shape}: must be {r.value}, the naming has no place for it")
+                    problems.append(
+                        f"{path} {x.shape}: must be {r.value}, because the exported format does not store it"
+                    )
             elif isinstance(r, Dropped) and (fields := _match(r.beside, path)) is not None:
                 out[_write(r.source, fields)] = r.value
             elif isinstance(r, Rule):
@@ -179,18 +181,18 @@ def export(variables: Mapping[str, np.ndarray], rules: Rules, what: str = "the w
                     taken = True
                     members = [_write(p, fields) for p in r.ours]
                     if missing := [m for m in members if m not in variables]:
-                        problems.append(f"{path} {x.shape}: {', '.join(missing)} is not there")
+                        problems.append(f"{path} {x.shape}: {', '.join(missing)} is missing")
                     elif path == members[0]:
                         arrays = r.transform.inverse(tuple(variables[m] for m in members))
                         out.update(zip((_write(p, fields) for p in r.source), arrays, strict=True))
         if not taken:
-            problems.append(f"{path} {x.shape}: no rule takes it")
+            problems.append(f"{path} {x.shape}: no rule matches it")
     _raise(what, problems)
     return out
 
 
 def class_count(source: Mapping[str, np.ndarray], rules: Rules) -> int | None:
-    """Classes of the source, by what fills params/head or params/*/head; None where it has no classifier."""
+    """Returns the number of classes by the source of params/head or params/*/head; None without one."""
     for r in rules:
         heads = isinstance(r, Rule) and all(_HEAD.match(p) for p in r.ours)
         if heads and all(name in source for name in r.source):
@@ -200,13 +202,13 @@ def class_count(source: Mapping[str, np.ndarray], rules: Rules) -> int | None:
 
 def _raise(what: str, problems: Sequence[str]) -> None:
     if problems:
-        # So many are another architecture's; the first will do.
+        # So many problems mean another architecture, so the first ones suffice.
         shown = problems if len(problems) <= 50 else [*problems[:20], f"and {len(problems) - 20} more"]
         raise UserError(f"{what}: {len(problems)} problems: " + "; ".join(shown))
 
 
 def _fill(source, rules, targets) -> tuple[dict[str, tuple[np.ndarray, str]], set[str], list[str]]:
-    """{path: (array, "name shape" of its source)}, the paths whose transform failed, and the problems."""
+    """Returns {path: (array, "name shape" of its source)}, paths of failed transforms, and the problems."""
     filled: dict[str, tuple[np.ndarray, str]] = {}
     failed: set[str] = set()
     problems = []
@@ -218,22 +220,22 @@ def _fill(source, rules, targets) -> tuple[dict[str, tuple[np.ndarray, str]], se
 
     for name, x in source.items():
         shown = f"{name} {x.shape}"
-        takers = [(r, p, f) for r in rules for p in _sources(r) if (f := _match(p, name)) is not None]
-        if not takers:
-            problems.append(f"{shown}: no rule takes it")
-        elif len(takers) > 1:
-            problems.append(f"{shown}: taken by the rules of {' and of '.join(p for _, p, _ in takers)}")
-        elif isinstance(r := takers[0][0], Rule):
-            fields = takers[0][2]
+        matches = [(r, p, f) for r in rules for p in _sources(r) if (f := _match(p, name)) is not None]
+        if not matches:
+            problems.append(f"{shown}: no rule matches it")
+        elif len(matches) > 1:
+            problems.append(f"{shown}: matches several rules, {' and '.join(p for _, p, _ in matches)}")
+        elif isinstance(r := matches[0][0], Rule):
+            fields = matches[0][2]
             members = [_write(p, fields) for p in r.source]
             if missing := [m for m in members if m not in source]:
-                problems.append(f"{shown}: {', '.join(missing)} is not there")
+                problems.append(f"{shown}: {', '.join(missing)} is missing")
             elif name == members[0]:
                 paths = [_write(p, fields) for p in r.ours]
                 origin = ", ".join(f"{m} {source[m].shape}" for m in members)
                 try:
                     arrays = r.transform.forward(tuple(source[m] for m in members))
-                except ValueError as e:  # an array of another rank or size than the transform is for
+                except ValueError as e:  # the rank or size does not fit the transform
                     problems.append(f"{origin} -> {', '.join(paths)}: {e}")
                     failed.update(paths)
                     continue
@@ -254,7 +256,7 @@ def _sources(r: Rule | Dropped | Added) -> tuple[str, ...]:
 
 
 def _across(patterns: Iterable[str], text: str, others: Iterable[str]) -> list[str]:
-    """`others` with the fields of the first of `patterns` that matches `text`."""
+    """Fills `others` with the fields of the first of `patterns` that matches `text`."""
     for pattern in patterns:
         if (fields := _match(pattern, text)) is not None:
             return [_write(o, fields) for o in others]

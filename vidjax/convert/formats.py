@@ -1,6 +1,6 @@
-"""Readers of weight files of several formats, as a flat mapping of names to numpy arrays.
+"""Readers of weight files in several formats, which return a flat mapping of names to numpy arrays.
 
-No file is trusted: reading one cannot run code. A truncated or foreign file raises a one-line `UserError`.
+Files are not trusted: reading one cannot execute code. A truncated or unknown file raises a `UserError`.
 """
 
 import functools
@@ -23,22 +23,23 @@ from vidjax.checkpoint_io import load_variables
 from vidjax.errors import UserError
 
 Path = pathlib.Path
-# Under which keys training scripts keep the weights, beside their optimizer's state and the like.
+# Keys under which training scripts store the weights, next to the optimizer state etc.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "blobs")
 
 
 def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads a file of weights, or a checkpoint folder of vidjax.
+    """Reads a weight file or a vidjax checkpoint folder.
 
-    .safetensors; .pth, .pt, .pyth, .bin and .ckpt by PyTorch; .msgpack of Flax; .npz; .pkl of Caffe2
-    (PySlowFast); TensorFlow's pair of .index and .data files, by their common prefix or the .index.
+    Supported are .safetensors; .pth, .pt, .pyth, .bin and .ckpt of PyTorch; .msgpack of Flax; .npz; .pkl of
+    Caffe2 (PySlowFast); and pairs of .index and .data files of TensorFlow, by their common prefix or the
+    .index.
 
     Returns:
-      Names ("a/b/c" where the file nests) and arrays; and the meta of a vidjax checkpoint, else {}.
+      The arrays by name ("a/b/c" for nested mappings), and the metadata of a vidjax checkpoint, else {}.
 
     Raises:
-      UserError: no such file, another kind of file, one that is cut off or holds more than arrays, or an
-        optional dependency that is not installed.
+      UserError: the file does not exist, has an unknown format, is truncated or contains more than arrays, or
+        an optional dependency is not installed.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -50,44 +51,44 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
         raise UserError(f"no checkpoint at {path}: no such file or folder")
     if path.suffix not in _READERS:
         known = ", ".join(sorted(_READERS))
-        raise UserError(f"{path}: cannot tell the kind of file from '{path.suffix}'; known are {known}")
+        raise UserError(f"{path}: unknown weight format '{path.suffix}'; supported are {known}")
     return state_dict(_READERS[path.suffix](path), str(path)), {}
 
 
 def state_dict(tree: Any, what: str) -> dict[str, np.ndarray]:
-    """Returns the weights in a training script's file, without the prefix of PyTorch's data parallelism.
+    """Extracts the weights from the contents of a checkpoint, without PyTorch's DataParallel prefix.
 
     Args:
       tree: nested mappings of numpy arrays or PyTorch tensors.
-      what: where it came from, for the message.
+      what: description of the source for error messages.
 
     Raises:
-      UserError: something else is among them, or nothing.
+      UserError: `tree` is empty or contains anything but arrays.
     """
     while isinstance(tree, Mapping) and (key := next((w for w in _WRAPPERS if w in tree), None)):
         if not isinstance(tree[key], Mapping):
             break
         tree = tree[key]
-    if isinstance(tree, Mapping) and isinstance(tree.get("optimizer"), Mapping):  # scenic's training state
+    if isinstance(tree, Mapping) and isinstance(tree.get("optimizer"), Mapping):  # scenic's TrainState
         tree = tree["optimizer"].get("target", tree)
-    elif isinstance(tree, Mapping) and {"params", "opt_state"} <= tree.keys():  # and its later form
+    elif isinstance(tree, Mapping) and {"params", "opt_state"} <= tree.keys():  # scenic's later TrainState
         tree = tree["params"]
     if not isinstance(tree, Mapping) or not tree:
-        raise UserError(f"{what} holds no mapping of names to arrays")
+        raise UserError(f"{what} contains no mapping of names to arrays")
     flat = dict(_leaves(tree))
     arrays = {name: _array(x) for name, x in flat.items()}
     if odd := [f"{name} ({type(flat[name]).__name__})" for name, x in arrays.items() if x is None]:
-        raise UserError(f"{what} holds more than arrays: {', '.join(odd[:5])}")
+        raise UserError(f"{what} contains more than arrays: {', '.join(odd[:5])}")
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): x for name, x in arrays.items()}
     return arrays
 
 
 def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
-    """Writes a .safetensors file, with `about` in its header.
+    """Writes a .safetensors file with the metadata `about`.
 
     Raises:
-      UserError: another suffix, or the file cannot be written.
+      UserError: the suffix is not .safetensors, or the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save
@@ -95,7 +96,7 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: Mapp
     if pathlib.Path(path).suffix != ".safetensors":
         raise UserError(f"{path}: weights are exported as .safetensors")
     try:
-        # The format stores memory as it lies; a transposed view would be written untransposed.
+        # The format stores raw memory, so a transposed view would be written untransposed.
         copied = {k: np.ascontiguousarray(x).reshape(np.shape(x)) for k, x in arrays.items()}
         files.write(path, save(copied, dict(about)))
     except (OSError, SafetensorError) as e:
@@ -103,7 +104,7 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: Mapp
 
 
 def sha256(path: str | pathlib.Path) -> str:
-    """SHA-256 of a file, in hexadecimal; "" for a folder."""
+    """Returns the SHA-256 of a file in hexadecimal; "" for a folder."""
     if not pathlib.Path(path).is_file():
         return ""
     with open(path, "rb") as f:
@@ -119,7 +120,7 @@ def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _array(x: Any) -> np.ndarray | None:
-    if hasattr(x, "detach"):  # a PyTorch tensor, without importing PyTorch to ask
+    if hasattr(x, "detach"):  # a PyTorch tensor, recognized without importing PyTorch
         x = x.detach().cpu()
         return (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
     if isinstance(x, np.ndarray | np.generic) or hasattr(x, "__array__"):
@@ -133,7 +134,7 @@ def _reason(e: BaseException) -> str:
 
 
 def _refusing(*errors: type[Exception]) -> Callable:
-    """A reader whose `errors` mean that the file is cut off or is something else."""
+    """Returns a decorator for readers whose `errors` mean that the file is truncated or of another format."""
 
     def wrap(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
         @functools.wraps(reader)
@@ -142,7 +143,7 @@ def _refusing(*errors: type[Exception]) -> Callable:
                 return reader(path)
             except errors as e:
                 raise UserError(
-                    f"cannot read {path}: it is cut off, or no {path.suffix} of weights ({_reason(e)})"
+                    f"cannot read {path}: it is truncated or not a {path.suffix} weight file ({_reason(e)})"
                 ) from None
 
         return read_file
@@ -164,12 +165,12 @@ def _torch(path: Path) -> Any:
     except ImportError:
         raise UserError(f"reading {path.name} needs PyTorch: pip install 'vidjax[convert]'") from None
     try:
-        # weights_only builds tensors and plain containers, and refuses a pickle that calls anything else.
+        # weights_only builds only tensors and plain containers, and raises for any other pickle.
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
-        # Not PyTorch's words, which advise to run the file if it is trusted.
+        # Replace PyTorch's message, which recommends executing the file if it is trusted.
         name = re.search(r"GLOBAL (\S+)", str(e))
-        why = f"it holds more than arrays: {name[1]}; save its state dict alone" if name else "no pickle"
+        why = f"it contains more than arrays: {name[1]}; save only its state dict" if name else "not a pickle"
         raise pickle.UnpicklingError(why) from None
 
 
@@ -185,26 +186,26 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds numpy arrays and plain containers; any other name in a pickle ends the reading."""
+    """Unpickler that builds only numpy arrays and plain containers, and raises for any other global."""
 
     ALLOWED: ClassVar = {
         "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],
         "numpy.ndarray": np.ndarray,
         "numpy.dtype": np.dtype,
-        "_codecs.encode": str.encode,  # by which pickles of Python 3 in protocol 2 hold bytes
+        "_codecs.encode": str.encode,  # how Python 3 pickles bytes in protocol 2
     }
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
         if full not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it holds more than arrays: {full}")
+            raise pickle.UnpicklingError(f"it contains more than arrays: {full}")
         return self.ALLOWED[full]
 
 
 @_refusing(pickle.UnpicklingError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 def _caffe2(path: Path) -> Any:
     with open(path, "rb") as file:
-        # Python 2 wrote these; its strings of bytes come back whole as latin1.
+        # Written by Python 2, whose byte strings are preserved by latin1.
         return _ArraysOnly(file, encoding="latin1").load()
 
 
@@ -219,7 +220,7 @@ def _tensorflow(path: Path) -> dict[str, np.ndarray]:
         names = [n for n, dtype in reader.get_variable_to_dtype_map().items() if dtype != tf.string]
         return {name: reader.get_tensor(name) for name in sorted(names)}
     except (tf.errors.OpError, ValueError, OSError) as e:
-        raise UserError(f"cannot read {prefix}: it is cut off or no checkpoint ({_reason(e)})") from None
+        raise UserError(f"cannot read {prefix}: it is truncated or not a checkpoint ({_reason(e)})") from None
 
 
 _READERS = {

@@ -1,11 +1,11 @@
-"""Names of VGG and MobileNetV2 in torchvision, and of MobileNetV2 in timm."""
+"""Rules for VGG and MobileNetV2 of torchvision, and for MobileNetV2 of timm."""
 
 from vidjax.convert.engine import Rules, batch_norm, chain, linear, reshape, rule, transpose
 from vidjax.convert.preprocessing import declare
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _CONVS = (2, 2, 3, 3, 3)
-# The first hidden layer: PyTorch flattens [C, H, W], we flatten [H, W, C].
+# First hidden layer: PyTorch flattens [C, H, W], vidjax flattens [H, W, C].
 _FC6 = chain(
     reshape((-1, 25088), (-1, 512, 7, 7)), transpose(2, 3, 1, 0), reshape((7, 7, 512, -1), (25088, -1))
 )

@@ -1,10 +1,10 @@
-"""Names of the Inception networks: torchvision's GoogLeNet and S3D, DeepMind's I3D and its PyTorch port."""
+"""Rules for Inception networks: torchvision's GoogLeNet and S3D, DeepMind's I3D and its PyTorch port."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, batch_norm, chain, linear, reshape, rule
 from vidjax.convert.preprocessing import declare
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD
 
-# Our blocks in the order of Table 1, and what GoogLeNet, DeepMind and S3D's list of layers call each.
+# vidjax blocks in the order of Table 1, and their names in GoogLeNet, in DeepMind's I3D and in S3D.
 _BLOCKS = {
     "stage2_block0": ("3a", "3b", 5),
     "stage2_block1": ("3b", "3c", 6),
@@ -21,7 +21,7 @@ _STAGE1 = ("stage1_block0/branch1_reduce", "stage1_block0/branch1")
 
 
 def _every(stem: tuple[str, ...], blocks: dict[str, str], branches: tuple[str, ...]) -> dict[str, str]:
-    """Our convolutions, without "_conv" and "_bn", and the source's names of them."""
+    """Returns the vidjax names of the convolutions, without "_conv" and "_bn", and their source names."""
     names = dict(zip(("stem", *_STAGE1), stem))
     for ours, block in blocks.items():
         names |= {f"{ours}/{a}": f"{block}{b}" for a, b in zip(_BRANCHES, branches, strict=True)}
@@ -37,7 +37,7 @@ def _pytorch(names: dict[str, str], conv: str, norm: str) -> Rules:
 
 
 def _head(source: str) -> Rules:
-    """A classifier that is a convolution of one place."""
+    """Returns rules for a classifier implemented as a 1x1x1 convolution."""
     kernel = chain(reshape((-1, 1024, 1, 1, 1), (-1, 1024)), CHANNELS_LAST)
     return rule(f"{source}.weight", "params/head/kernel", kernel), rule(f"{source}.bias", "params/head/bias")
 
@@ -50,7 +50,7 @@ _GOOGLENET = _every(
 GOOGLENET = (
     *_pytorch(_GOOGLENET, "conv", "bn"),
     *linear("fc", "head"),
-    # The auxiliary classifiers serve training only, and exports lack them.
+    # The auxiliary classifiers are used for training only, and are not exported.
     Dropped("aux{i}.{rest:.*}", "", None),
 )
 
@@ -86,11 +86,11 @@ PYTORCH_I3D = (
 )
 
 
-_AS_VECTOR = reshape((-1,), (-1,))  # [1, 1, 1, 1, C] in some of the files, [C] in others and in exports
+_AS_VECTOR = reshape((-1,), (-1,))  # [1, 1, 1, 1, C] in some files, [C] in others and in exports
 
 
 def _deepmind(prefix: str, ours: str = "") -> Rules:
-    """Rules for the submodule `ours` of our model. In one block a 3x3x3 convolution has an odd number."""
+    """Returns rules for the submodule `ours`. One 3x3x3 convolution has an irregular name."""
     branches = ("0/Conv3d_0a_1x1", *(f"{i}/Conv3d_0{c}" for i in (1, 2) for c in ("a_1x1", "b_3x3")))
     names = _every(
         _UNITS_3D,
@@ -126,7 +126,7 @@ DEEPMIND = {
         *_deepmind("Flow/inception_i3d/", "flow/"),
     ),
 }
-# Kinetics-600 was saved while training: without the prefix, with the optimizer's momentum.
+# The Kinetics-600 checkpoint was saved during training: without the prefix, but with the momentum.
 DEEPMIND_600 = {"i3d_inception_rgb": (*_deepmind(""), Dropped("{name:.*}/Momentum", "", None))}
 
 _UNIT = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # pixels from -1 to 1

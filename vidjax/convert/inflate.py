@@ -1,6 +1,6 @@
-"""From images to video: 2D weights for 3D networks, and image positions for space-time tokens.
+"""Inflation of 2D weights for 3D networks, and of image position embeddings for space-time tokens.
 
-Pure functions of arrays; each docstring states in which sense the result equals the source.
+Pure functions of arrays; each docstring states in what sense the result is equivalent to the source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,17 @@ MODES = ("average", "centre")
 
 
 def inflate_kernel(kernel: np.ndarray, frames: int, mode: str = "average") -> np.ndarray:
-    """Inflates an image kernel [..., Cin, Cout] to a clip kernel [frames, ..., Cin, Cout].
+    """Inflates an image kernel [..., Cin, Cout] to a video kernel [frames, ..., Cin, Cout].
 
-    "average" repeats it over time and divides by `frames` (Carreira & Zisserman, arXiv:1705.07750, section
-    2.4; "filter inflation" in ViViT, arXiv:2103.15691, section 3.4). "centre" puts it at frame `frames // 2`
-    among zeros (ViViT's "central frame initialization", ibid.). On a clip of one repeated frame both answer
-    as the 2D kernel does, wherever the window lies inside the clip; "centre" answers for each frame apart,
-    padding included. A tubelet embedding is inflated in the same way as any other kernel.
+    "average" repeats the kernel over time and divides it by `frames` (Carreira & Zisserman, arXiv:1705.07750,
+    section 2.4; "filter inflation" in ViViT, arXiv:2103.15691, section 3.4). "centre" places it at frame
+    `frames // 2` and fills the others with zeros (ViViT's "central frame initialization", ibid.). On a clip
+    of one repeated frame, both produce the output of the 2D kernel wherever the window lies inside the clip.
+    "centre" applies the 2D kernel to each frame separately, also at the padded borders. Tubelet embeddings
+    are inflated like any other kernel.
+
+    Raises:
+      UserError: `mode` is not one of `MODES`.
     """
     if mode not in MODES:
         raise unknown("mode of inflation", mode, MODES)
@@ -39,33 +43,33 @@ def inflate(
     """Inflates the variables of a 2D network for the 3D network with the same submodule names.
 
     Args:
-      variables: of the image network: nested, "params" and "batch_stats".
+      variables: nested variables of the image network, "params" and "batch_stats".
       target: shapes of the video network's variables, from `jax.eval_shape`.
       mode: see `inflate_kernel`.
-      skip: prefixes of paths, such as "params/head", to leave out of the result.
+      skip: prefixes of paths, such as "params/head", to omit from the result.
 
     Returns:
-      The video network's variables, but for what is skipped: kernels of one more axis inflated, all else as
-      it was.
+      The video network's variables without the skipped ones. Kernels that have one more axis in `target` are
+      inflated, all other arrays are copied.
 
     Raises:
-      UserError: listing every path that only one side has, and every shape that does not follow.
+      UserError: lists all paths that only one network has, and all shapes that do not match.
     """
-    have, want = (
+    flat, shapes = (
         {k: x for k, x in flatten_dict(tree, sep="/").items() if not k.startswith(tuple(skip))}
         for tree in (variables, target)
     )
     out, problems = {}, []
-    for path in sorted(have.keys() | want.keys()):
-        if path not in have or path not in want:
-            side = "image" if path in have else "video"
-            problems.append(f"{path} {(have.get(path, want.get(path))).shape}: only in the {side} network")
+    for path in sorted(flat.keys() | shapes.keys()):
+        if path not in flat or path not in shapes:
+            side = "image" if path in flat else "video"
+            problems.append(f"{path} {(flat.get(path, shapes.get(path))).shape}: only in the {side} network")
             continue
-        x, shape = np.asarray(have[path]), tuple(want[path].shape)
+        x, shape = np.asarray(flat[path]), tuple(shapes[path].shape)
         if len(shape) == x.ndim + 1 and path.endswith("/kernel"):
             x = inflate_kernel(x, shape[0], mode)
         if x.shape != shape:
-            problems.append(f"{path}: {have[path].shape} cannot be inflated to {shape}")
+            problems.append(f"{path}: {flat[path].shape} cannot be inflated to {shape}")
         out[path] = x
     if problems:
         raise UserError(f"cannot inflate ({len(problems)} problems): " + "; ".join(problems))
@@ -75,24 +79,27 @@ def inflate(
 def adapt_channels(kernel: np.ndarray, channels: int, mode: str = "average") -> np.ndarray:
     """Adapts the first kernel [..., Cin, Cout] to another number of input channels.
 
-    "average": every channel gets the average over Cin, for flow or grey pictures (Wang et al.,
-    arXiv:1608.00859, section 3.2). "tile": the kernel repeated, for frames stacked in the channels. Both are
-    scaled by Cin / channels, so that an input of equal channels (or of equal frames) is answered as before;
-    the paper leaves the scale to BatchNorm.
+    "average" uses the mean over Cin for every channel, for flow or gray images (Wang et al.,
+    arXiv:1608.00859, section 3.2). "tile" repeats the kernel, for frames stacked along the channels. Both
+    scale it by Cin / channels, so that the output is unchanged for inputs with equal channels (or equal
+    frames); the paper leaves the scale to BatchNorm.
+
+    Returns:
+      The kernel [..., channels, Cout].
 
     Raises:
-      UserError: "tile" to a number of channels that is no multiple of Cin.
+      UserError: `mode` is unknown, or is "tile" and `channels` is not a multiple of Cin.
     """
-    have = kernel.shape[-2]
+    source_channels = kernel.shape[-2]
     if mode == "average":
         kernel, copies = kernel.mean(-2, keepdims=True), channels
     elif mode == "tile":
-        copies, rest = divmod(channels, have)
+        copies, rest = divmod(channels, source_channels)
         if rest:
-            raise UserError(f"{channels} channels are no multiple of the {have} that the kernel takes")
+            raise UserError(f"{channels} input channels are not a multiple of the kernel's {source_channels}")
     else:
         raise unknown("way to adapt channels", mode, ("average", "tile"))
-    kernel = kernel * np.asarray(have / channels, kernel.dtype)
+    kernel = kernel * np.asarray(source_channels / channels, kernel.dtype)
     return np.concatenate([kernel] * copies, axis=-2)
 
 
@@ -106,23 +113,23 @@ def interpolate_positions(
     """Interpolates position embeddings to another input size, in one, two or three dimensions.
 
     Args:
-      positions: [prefix + N, D], N = product of `grid`, the last axis of the grid fastest.
+      positions: [prefix + N, D], N = product of `grid`, in row-major order.
       grid: sizes such as (H, W) or (T, H, W).
-      new_grid: the sizes wanted, of as many axes.
-      prefix: embeddings of class tokens in front, which stay.
-      method: "cubic" or "linear", sampled at the centers of the cells, without smoothing.
+      new_grid: target sizes, of as many axes.
+      prefix: number of leading embeddings of class tokens, which are kept.
+      method: "cubic" or "linear", sampled at cell centers without antialiasing.
 
     Returns:
-      [prefix + N', D]. Equal grids give back `positions`; growing an axis by an odd factor and shrinking it
-      again does as well.
+      [prefix + N', D]. If the grids are equal, `positions`. Enlarging an axis by an odd factor and reducing
+      it again is the identity.
 
     Raises:
-      UserError: the grid is not that of the positions, or the two differ in their number of axes.
+      UserError: the positions do not match `grid`, or the grids differ in their number of axes.
     """
     if len(grid) != len(new_grid) or len(positions) != prefix + np.prod(grid):
         raise UserError(
-            f"{len(positions)} positions, {prefix} of class tokens, are not on a grid of {tuple(grid)}, or "
-            f"cannot go to {tuple(new_grid)}"
+            f"cannot interpolate {len(positions)} positions ({prefix} of class tokens) from the grid "
+            f"{tuple(grid)} to {tuple(new_grid)}"
         )
     if tuple(grid) == tuple(new_grid):
         return positions
@@ -134,16 +141,21 @@ def interpolate_positions(
 
 
 def tile_positions(positions: np.ndarray, frames: int, prefix: int = 0) -> np.ndarray:
-    """Positions of images [prefix + N, D] for clips [prefix + frames * N, D], equal in every frame (ViViT,
-    arXiv:2103.15691, section 3.4)."""
+    """Repeats image positions [prefix + N, D] for each frame of a clip (ViViT, arXiv:2103.15691, section
+    3.4).
+
+    Returns:
+      [prefix + frames * N, D].
+    """
     tokens = positions[prefix:]
     return np.concatenate([positions[:prefix], *[tokens] * frames])
 
 
 def factorise_positions(positions: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of clips [frames * N, D] as a sum of space [N, D] and time [frames, D], by least squares.
+    """Factorizes clip positions [frames * N, D] into a sum of space [N, D] and time [frames, D].
 
-    The spatial part carries the average, so tiled image positions give themselves and zeros in time.
+    This is the least-squares solution. The spatial part contains the mean, so tiled image positions yield the
+    image positions and zeros in time.
     """
     grid = positions.reshape(frames, -1, positions.shape[-1])
     space = grid.mean(0)

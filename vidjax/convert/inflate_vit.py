@@ -1,4 +1,7 @@
-"""Video transformers that begin as an image ViT (ViViT, arXiv:2103.15691, section 3.4; TimeSformer)."""
+"""Initialization of video transformers from image ViTs.
+
+ViViT (Arnab et al., arXiv:2103.15691, section 3.4) and TimeSformer.
+"""
 
 import math
 import re
@@ -11,10 +14,9 @@ from vidjax.convert.inflate import inflate_kernel, interpolate_positions, tile_p
 from vidjax.errors import UserError
 
 FRESH = r"^params/(head/|time_(?!embed))"  # the classifier; the second encoder of ViViT's model 2
-_WITHIN = re.compile(
-    r"(params/block[0-9]+)/([a-z]+)_(norm|attn|fc)/(.+)"
-)  # attentions beside the image's own
-_OWN = {"norm": "norm1", "attn": "attn"}
+# Attention layers that the image model lacks, and the layers that they copy.
+_EXTRA = re.compile(r"(params/block[0-9]+)/([a-z]+)_(norm|attn|fc)/(.+)")
+_COPIED = {"norm": "norm1", "attn": "attn"}
 
 
 def inflate_vit(
@@ -22,40 +24,40 @@ def inflate_vit(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Converts the parameters of an image ViT to a video transformer of the same width and depth.
 
-    The patch embedding is inflated in time, positions are resized and repeated in time. Attentions that the
-    image model does not have are copies of its own, but for their last layer, which is zero, so that they add
-    nothing; so are the positions in time of a TimeSformer.
+    The patch embedding is inflated in time, and the position embeddings are resized and repeated over time.
+    Attention layers that the image model lacks are copies of its own, except for their last layer, which is
+    zero, so that they have no effect initially. TimeSformer's temporal positions are zero as well.
 
     Args:
-      image: by path, blocks apart, without the classifier.
-      target: paths and shapes of the video model.
-      grid: (H', W') that its positions are learned on.
-      mode: of the patch embedding, see `inflate_kernel`.
+      image: arrays of the image model by path, with unstacked blocks and without the classifier.
+      target: shapes of the video model by path.
+      grid: (H', W'), token grid of the video model's positions.
+      mode: inflation of the patch embedding, see `inflate_kernel`.
 
     Returns:
-      The arrays by path, but for what `FRESH` finds, and what was done, in a few words each.
+      The arrays by path, without those that match `FRESH`, and a short description of each step.
 
     Raises:
-      UserError: listing every path without a source, and every shape that does not follow.
+      UserError: lists all paths without a source, and all shapes that do not match.
     """
     out, notes, problems = {}, {}, []
     for path, shape in ((k, tuple(x.shape)) for k, x in target.items()):
         if re.search(FRESH, path):
             continue
-        found = _WITHIN.fullmatch(path)
-        origin = f"{found[1]}/{_OWN.get(found[3])}/{found[4]}" if found else path
+        found = _EXTRA.fullmatch(path)
+        origin = f"{found[1]}/{_COPIED.get(found[3])}/{found[4]}" if found else path
         last = f"{found[1]}/{found[2]}_fc/kernel" in target if found else False
         if path == "params/time_embed" or (found and (found[3] == "fc" or (not last and "proj/" in path))):
             x = np.zeros(shape, np.float32)
             name = "/".join(path.split("/")[2 if found else 1 : -1 if found else None])
             notes[f"{name} is zero"] = None
         elif origin not in image:
-            problems.append(f"{path} {shape}: nothing in the image model fills it")
+            problems.append(f"{path} {shape}: not in the image model")
             continue
         else:
             x = np.asarray(image[origin])
             if found:
-                notes[f"{found[2]}_{found[3]} is a copy of {_OWN[found[3]]}"] = None
+                notes[f"{found[2]}_{found[3]} is a copy of {_COPIED[found[3]]}"] = None
         if path == "params/patch_embed/kernel":
             if shape[0] > 1:
                 notes[f"patches are inflated to {shape[0]} frames ({mode})"] = None
@@ -78,7 +80,7 @@ def inflate_vit(
 
 
 def _positions(positions: np.ndarray, grid: tuple[int, int], slices: int, first: int) -> np.ndarray:
-    """[1 + N, D] of a square image -> [first + slices * N', D]."""
+    """Converts positions [1 + N, D] of a square image to [first + slices * N', D]."""
     side = math.isqrt(len(positions) - 1)
     resized = interpolate_positions(positions, (side, side), grid, prefix=1)
     return tile_positions(resized[1 - first :], slices, first)

@@ -1,4 +1,4 @@
-"""Detection of the origin of weights, and their conversion to a registered model."""
+"""Loading of pretrained weights: detects their origin and converts them for a registered model."""
 
 import dataclasses
 import math
@@ -45,7 +45,7 @@ from vidjax.registry import InputShape, dummy_input, fields
 
 Source = str | os.PathLike | Mapping[str, Any]
 
-# Whose naming -> {our model: rules}. "vidjax" is our own and needs none.
+# Naming scheme -> {vidjax model: rules}. "vidjax" itself requires no rules.
 ORIGINS: dict[str, Mapping[str, Rules]] = {
     "torchvision": torchvision.RULES
     | image_trunks.TORCHVISION
@@ -73,7 +73,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "vtn": vtn.AUTHORS,
 }
 _OURS = re.compile(r"(params|batch_stats)/")
-HEAD = r"^params/(\w+/)?head/"  # of each stream, where there are two
+HEAD = r"^params/(\w+/)?head/"  # one per stream in two-stream models
 _NON_LOCAL = "_nonlocal[0-9]+/"
 FIRST = "params/stem_conv/kernel"
 _PATCHES = "params/patch_embed/kernel"
@@ -86,18 +86,18 @@ class Weights:
     """The weights that a source provides for a model.
 
     Attributes:
-      what: the source, for messages.
-      variables: nested arrays at our paths, with the source's own number of classes.
-      num_classes: of the source's classifier; None where there is none for this model.
-      fresh: regexes of the model's paths that the source cannot fill.
-      origin: whose naming it was; "torchvision or timm" where both are the same.
-      owner: the registered model the weights are of: the one asked for, its image trunk, or the image model
-        that it inflates.
-      of_images: whether the owner is such an image model.
-      notes: what whoever asked should know, in sentences.
-      meta: of a vidjax checkpoint, else {}.
-      preprocessing: what the owner's published accuracy was measured with; None of a vidjax checkpoint, which
-        has a config.
+      what: description of the source, for messages.
+      variables: nested arrays at vidjax paths, with the source's number of classes.
+      num_classes: classes of the source's classifier; None if it has none for this model.
+      fresh: regexes of the model's paths that the source does not provide.
+      origin: the naming scheme; "torchvision or timm" if both match.
+      owner: the registered model that the weights belong to: the requested model, its image backbone, or the
+        image model that it is inflated from.
+      of_images: whether the owner is an image model.
+      notes: messages for the user.
+      meta: metadata of a vidjax checkpoint, else {}.
+      preprocessing: preprocessing under which the owner's published accuracy was measured; None for a vidjax
+        checkpoint, which has a config.
     """
 
     what: str
@@ -113,19 +113,22 @@ class Weights:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Fields of the owner that its weights were trained with."""
+        """Model fields that the weights were trained with."""
         if self.preprocessing:
             return dict(self.preprocessing.options)
         config = self.meta.get("config", {}).get("model", {})
         return dict(config.get("options", {})) if config.get("name") == self.owner else {}
 
     def merge_into(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> dict[str, Any]:
-        """`merge_variables`, with an image model's first kernel adapted to the channels of `fresh`."""
-        ours, theirs = flatten_dict(fresh, sep="/"), flatten_dict(self.variables, sep="/")
-        for path in filter(_STEM.match, ours.keys() & theirs.keys()):
+        """Merges the weights into newly initialized variables, see `merge_variables`.
+
+        The first kernel of an image model is adapted to the input channels of `fresh`.
+        """
+        target, flat = flatten_dict(fresh, sep="/"), flatten_dict(self.variables, sep="/")
+        for path in filter(_STEM.match, target.keys() & flat.keys()):
             if self.of_images and not any(re.search(s, path) for s in skip):
-                theirs[path] = _to_channels(theirs[path], ours[path].shape[-2], path)
-        return merge_variables(fresh, unflatten_dict(theirs, sep="/"), (*skip, *self.fresh), self.what)
+                flat[path] = _to_channels(flat[path], target[path].shape[-2], path)
+        return merge_variables(fresh, unflatten_dict(flat, sep="/"), (*skip, *self.fresh), self.what)
 
     def report(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
         """Describes the effect of `merge_into`, see `merge_report`."""
@@ -141,21 +144,23 @@ def read_weights(
     tiny: bool = False,
     **options: Any,
 ) -> Weights:
-    """Reads the weights that a source holds for a registered model, for the image trunk of one, or for the
-    image model that it inflates.
+    """Reads pretrained weights for a registered model.
+
+    The weights may be those of the model, of its image backbone, or of the image model that it is inflated
+    from.
 
     Args:
       name: the registered model.
-      source: a file (see `formats.read`), a checkpoint folder of vidjax, or a mapping of the source's own
-        names to numpy arrays or PyTorch tensors.
-      origin: whose naming it is; recognized from the names where None.
-      inflation: how image kernels become those of clips, "average" or "centre", see `inflate_kernel`; where
-        None the average for convolutions and the centre for tubelets.
-      tiny: of the model's tiny preset.
-      **options: fields of the model, where they are not those of its preset.
+      source: a file (see `formats.read`), a vidjax checkpoint folder, or a mapping of the source's names to
+        numpy arrays or PyTorch tensors.
+      origin: the naming scheme; detected from the names if None.
+      inflation: how image kernels are inflated, "average" or "centre", see `inflate_kernel`. If None,
+        "average" for convolutions and "centre" for tubelet embeddings.
+      tiny: whether the weights are for the model's tiny preset.
+      **options: model fields that differ from the preset.
 
     Raises:
-      UserError: the source cannot be read, is not of this model, or its naming is not known.
+      UserError: the source cannot be read, does not fit the model, or its naming scheme is unknown.
     """
     if isinstance(source, Mapping):
         what, arrays, meta = "the mapping", formats.state_dict(source, "the mapping"), {}
@@ -168,7 +173,7 @@ def read_weights(
     trunk, image = getattr(model, "trunk", None), spec(name).inflates
     if origin == "vidjax" or (origin is None and all(map(_OURS.match, arrays))):
         origin, flat = "vidjax", arrays
-        if image and any("/trunk/" in k for k in arrays):  # a frame model's trunk is an image model
+        if image and any("/trunk/" in k for k in arrays):  # the backbone of a frame model is an image model
             arrays = {k.replace("/trunk/", "/"): x for k, x in arrays.items() if "/trunk/" in k}
             flat = arrays
         owner = trunk if trunk and not any("/trunk/" in k for k in arrays) else name
@@ -177,7 +182,7 @@ def read_weights(
         head = next((x for k, x in arrays.items() if re.match(HEAD, k)), None)
         classes = None if head is None else head.shape[-1]
     else:
-        origin, owner, rules = _recognise(arrays, [m for m in (name, trunk, image) if m], origin, what)
+        origin, owner, rules = _recognize(arrays, [m for m in (name, trunk, image) if m], origin, what)
         classes = class_count(arrays, rules)
         if owner == trunk:
             built = create_model(owner, classes or 1, **model.trunk_options)
@@ -185,14 +190,14 @@ def read_weights(
         elif owner == image:
             shared = (fields(spec(image).module) & fields(type(model))) - {"num_classes"}
             options = {f: getattr(model, f) for f in shared}
-            if spec(image).family == "vit":  # positions of any resolution
+            if spec(image).family == "vit":  # positions may have any resolution
                 (positions,) = (r.source[0] for r in rules if "params/pos_embed" in r.ours)
                 options["position_grid"] = (math.isqrt(arrays[positions].shape[1]),) * 2
             built = create_model(image, classes or 1, **options)
         else:
             built = model.clone(num_classes=classes or 1)
         shapes = abstract_variables(built, _input_shape(owner, tiny))
-        targets = flatten_dict(unstack_blocks(shapes), sep="/")  # rules speak of each block
+        targets = flatten_dict(unstack_blocks(shapes), sep="/")  # rules name single blocks
         if classes is None:
             targets = {k: x for k, x in targets.items() if not re.match(HEAD, k)}
         flat = convert(arrays, rules, targets, f"{what} ({origin}) as {owner}")
@@ -204,13 +209,13 @@ def read_weights(
         grid = (model.size // model.patch,) * 2
         flat, done = inflate_vit(flat, flatten_dict(target, sep="/"), grid, inflation or "centre")
         if getattr(model, "tanh_gelu", False):
-            done.append("GELU is its tanh approximation, unlike theirs, unless tanh_gelu=False")
+            done.append("GELU uses the tanh approximation, unlike the source, unless tanh_gelu=False")
         classes, fresh = None, (FRESH,)
         notes = (f"{name} starts from the weights of {owner}: {'; '.join(done)}",)
     elif owner == image:
         target = unstack_blocks(abstract_variables(model, _input_shape(name, tiny)))
         flat = {k: x for k, x in flat.items() if not re.match(HEAD, k)}
-        if FIRST in flat:  # their channels for now, see `merge_into`
+        if FIRST in flat:  # with the source's channels, which `merge_into` adapts
             stem = target["params"]["stem_conv"]
             shape = (*stem["kernel"].shape[:-2], *flat[FIRST].shape[-2:])
             stem["kernel"] = jax.ShapeDtypeStruct(shape, stem["kernel"].dtype)
@@ -224,7 +229,7 @@ def read_weights(
         rest = "head and non-local blocks" if own else "head"
         notes = (f"the weights of {owner} are inflated; {rest} of {name} are newly initialized",)
     elif owner != name:
-        # The image classifier is for image classes; the video model has its own.
+        # Drop the classifier of image classes; the video model has its own.
         flat = {
             k.replace("/", f"/{place}/", 1): x
             for place in getattr(model, "TRUNKS", ("trunk",))
@@ -232,9 +237,11 @@ def read_weights(
             if not re.match(HEAD, k)
         }
         classes, fresh = None, (_NOT_TRUNK,)
-        notes = (f"the weights of {owner} go into the trunk; all else of {name} is freshly initialized",)
+        notes = (
+            f"the weights of {owner} are loaded into the trunk; the rest of {name} is newly initialized",
+        )
     elif classes is None:
-        fresh, notes = (HEAD,), ("the source has no classifier; the head is freshly initialized",)
+        fresh, notes = (HEAD,), ("the source has no classifier; the head is newly initialized",)
     declared = preprocessing(origin, owner)
     return Weights(
         what=what,
@@ -258,30 +265,30 @@ def load(
     inflation: str | None = None,
     **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any], Weights]:
-    """Like `load_pretrained`, and also returns the `Weights`."""
+    """Creates a model with pretrained weights, see `load_pretrained`; also returns the `Weights`."""
     weights = read_weights(name, source, origin, inflation=inflation, **overrides)
     if weights.owner == name:
         overrides = weights.options | overrides
-    have = weights.num_classes
+    source_classes = weights.num_classes
     if num_classes is None:
-        num_classes = have or spec(name).num_classes
+        num_classes = source_classes or spec(name).num_classes
     skip = ()
-    if have is not None and num_classes != have:
+    if source_classes is not None and num_classes != source_classes:
         skip = (HEAD,)
-        note = f"{num_classes} classes, {have} in the source: the head is freshly initialized"
+        note = f"{num_classes} classes, {source_classes} in the source: the head is newly initialized"
         weights = dataclasses.replace(weights, notes=(*weights.notes, note))
     model = create_model(name, num_classes, **overrides)
     shape = _input_shape(name, overrides.get("tiny", False))
     fresh = flatten_dict(abstract_variables(model, shape), sep="/")
     kept = [k for k in fresh if any(re.search(s, k) for s in (*skip, *weights.fresh))]
 
-    @jax.jit  # what is not returned is not computed
-    def initialise():
+    @jax.jit  # skips the initialization of everything that is not returned
+    def initialize():
         flat = flatten_dict(model.init(jax.random.PRNGKey(0), dummy_input(shape, make=jnp.zeros)), sep="/")
         return {k: flat[k] for k in kept}
 
     if kept:
-        fresh |= initialise()
+        fresh |= initialize()
     return model, weights.merge_into(unflatten_dict(fresh, sep="/"), skip), weights
 
 
@@ -293,23 +300,23 @@ def load_pretrained(
     inflation: str | None = None,
     **overrides: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Creates a registered model with the weights of a file, a vidjax checkpoint or another project.
+    """Creates a registered model with pretrained weights.
 
     Args:
-      name: a registered name. For a model on an image trunk the weights may be the trunk's.
-      source: a file (.safetensors, .pth, .npz, ...), a checkpoint folder, or a mapping of the source's own
-        names to numpy arrays or PyTorch tensors.
-      num_classes: size of the classifier; the source's where None. Where they differ the head is freshly
-        initialized, from a fixed seed, and that is logged.
-      origin: the project whose parameter names these are, e.g. "timm"; detected from the names if None.
-      inflation: of an image model's weights, see `read_weights`.
+      name: a registered name. Models with an image backbone also accept the weights of the backbone.
+      source: a file (.safetensors, .pth, .npz, ...), a checkpoint folder, or a mapping of the source's names
+        to numpy arrays or PyTorch tensors.
+      num_classes: number of classes; defaults to that of the source. If they differ, the head is newly
+        initialized from a fixed seed, with a warning.
+      origin: the project whose parameter names are used, e.g. "timm"; detected from the names if None.
+      inflation: how image weights are inflated, see `read_weights`.
       **overrides: fields of the linen class, and `tiny`, see `create_model`.
 
     Returns:
       The model and its variables: `logits, endpoints = model.apply(variables, video)`.
 
     Raises:
-      UserError: naming everything at once that does not fit.
+      UserError: lists everything that does not fit.
     """
     model, variables, weights = load(name, source, num_classes, origin, inflation, **overrides)
     for note in weights.notes:
@@ -318,7 +325,7 @@ def load_pretrained(
 
 
 def rules_for(name: str, origin: str) -> Rules:
-    """Returns the rules between a model and an origin. Raises `UserError` if there are none."""
+    """Returns the rules between a model and `origin`. Raises `UserError` if there are none."""
     if origin not in ORIGINS:
         raise unknown("origin of weights", origin, ORIGINS)
     if name not in ORIGINS[origin]:
@@ -331,16 +338,16 @@ def _input_shape(name: str, tiny: bool) -> InputShape:
 
 
 def _to_channels(kernel: Any, channels: int, path: str) -> Any:
-    """`adapt_channels` where the number differs: tiled to a multiple, averaged to any other."""
-    have = kernel.shape[-2]
-    if have == channels:
+    """Applies `adapt_channels` if the number differs: "tile" for multiples, else "average"."""
+    source_channels = kernel.shape[-2]
+    if source_channels == channels:
         return kernel
-    mode = "average" if channels % have else "tile"
-    logging.warning("%s: %d input channels for %d (%s)", path, channels, have, mode)
+    mode = "average" if channels % source_channels else "tile"
+    logging.warning("%s: adapted from %d to %d input channels (%s)", path, source_channels, channels, mode)
     return adapt_channels(kernel, channels, mode)
 
 
-def _recognise(
+def _recognize(
     arrays: Mapping[str, Any], owners: Sequence[str], origin: str | None, what: str
 ) -> tuple[str, str, Rules]:
     """Returns the origin, model and rules that leave the fewest names unmatched."""
@@ -355,11 +362,13 @@ def _recognise(
     if min(over) > len(arrays) / 2:
         asked = _list({o for o, _, _ in found})
         raise UserError(
-            f"{what} is not of {owners[0]} in the naming of {asked}: no rule knows {min(over)} "
+            f"{what} does not fit {owners[0]} in the naming of {asked}: no rule matches {min(over)} "
             f"of its {len(arrays)} arrays, such as {', '.join(unmatched(arrays, rules)[:3])}"
         )
     if odd := [o for o, _, r in fits if r is not rules]:
-        raise UserError(f"{what} fits the naming of {fits[0][0]} and of {odd[0]}: choose one with origin")
+        raise UserError(
+            f"{what} fits the naming of both {fits[0][0]} and {odd[0]}: set origin to one of them"
+        )
     return " or ".join(o for o, m, _ in fits if m == owner), owner, rules
 
 

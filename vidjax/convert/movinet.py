@@ -1,4 +1,4 @@
-"""MoViNet-pytorch's names (Atze00/MoViNet-pytorch), whose weights are the authors' from TensorFlow."""
+"""Rules for MoViNet-pytorch (Atze00/MoViNet-pytorch), which ported the authors' TensorFlow weights."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, batch_norm, chain, per_array, rule
 from vidjax.convert.preprocessing import declare
@@ -6,7 +6,7 @@ from vidjax.convert.x3d_csn import dense
 from vidjax.models import spec
 from vidjax.models.movinet import STRIDES
 
-# A stream model's 2D convolutions: over (H, W), and over (T, 1); here both are over (T, H, W).
+# Stream models use 2D convolutions over (H, W) and over (T, 1); both are over (T, H, W) in vidjax.
 _SPACE = chain(CHANNELS_LAST, per_array(lambda x: x[None], lambda x: x[0]))
 _TIME = chain(CHANNELS_LAST, per_array(lambda x: x[:, :, None], lambda x: x[:, :, 0]))
 
@@ -30,7 +30,7 @@ def _rules(name: str) -> Rules:
         rules += layer(f"{source}.expand", f"{ours}/conv1", f"{ours}/bn1")
         rules += layer(f"{source}.deep", f"{ours}/conv2", f"{ours}/bn2")
         rules += layer(f"{source}.project", f"{ours}/conv3", f"{ours}/bn3")
-        place = 1 if STRIDES[i] > 1 else 0  # behind the pooling
+        place = 1 if STRIDES[i] > 1 else 0  # after the pooling
         rules += layer(f"{source}.res.{place}", f"{ours}/down_conv", f"{ours}/down_bn")
         if stream:
             time = f"{source}.deep.conv_2"
@@ -42,7 +42,7 @@ def _rules(name: str) -> Rules:
     return tuple(rules)
 
 
-# The port has no positional encoding, which the stream models from A3 on have.
+# The port lacks the positional encoding that the stream models from A3 on have.
 RULES = {
     name: _rules(name)
     for name in (

@@ -1,4 +1,4 @@
-"""Names of multiscale vision transformers: torchvision's, PySlowFast's, and pytorchvideo's (v1 only)."""
+"""Rules for MViT of torchvision, PySlowFast, and pytorchvideo (v1 only)."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def _norm(source: str, ours: str) -> Rules:
 
 
 def _rules(patches: str, norm: str, head: str, proj: str, fc1: str, fc2: str) -> Rules:
-    """What all three name alike up to a word."""
+    """Returns the rules that are common to all three up to single names."""
     return (
         *linear(patches, "patch_embed"),
         *_norm(f"{_BLOCK}.norm{{i}}", f"{_OURS}/norm{{i}}"),
@@ -67,7 +67,7 @@ _TORCHVISION_V1 = (
 
 
 def _meta(patches: str, norm: str, head: str, positions: str) -> Rules:
-    """PySlowFast's names and pytorchvideo's."""
+    """Returns the rules that PySlowFast and pytorchvideo share."""
     return (
         *_rules(patches, norm, head, proj="proj", fc1="fc1", fc2="fc2"),
         *_pools("pool_{n:[qkv]}", "norm_{n:[qkv]}"),

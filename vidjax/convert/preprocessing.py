@@ -1,8 +1,8 @@
-"""The frames, sizes and statistics with which the published accuracy of a source's weights was measured.
+"""Preprocessing and test views under which the published accuracy of pretrained weights was measured.
 
-The rules of each source declare it beside their names, by `declare`; `vidjax convert` writes it into the
-checkpoint, so that evaluation and prediction follow it. `python -m vidjax.convert.table` writes the
-table in docs/preprocessing.md.
+The modules with the conversion rules declare it by `declare`. `vidjax convert` writes it to the checkpoint,
+so that evaluation and prediction use it. `python -m vidjax.convert.table` writes the table in
+docs/preprocessing.md.
 """
 
 import dataclasses
@@ -13,29 +13,29 @@ import flax.linen as nn
 
 from vidjax.registry import ModelSpec
 
-SSV2_CLASSES = 174  # of Something-Something V2, whose clips span the video
+SSV2_CLASSES = 174  # classes of Something-Something V2, whose clips span the whole video
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a source's weights were evaluated; None takes the value of the model's spec.
+    """Evaluation settings of pretrained weights; None stands for the value of the model's spec.
 
     Attributes:
-      source: file, paper or page that states it.
-      unverified: what no source states, in words; "" where all is.
-      frames: of a clip.
-      stride: frames of the video from one of a clip to the next, at `target_fps`, or of the video's own where
+      source: file, paper or page that documents the settings.
+      unverified: description of undocumented settings; "" if there are none.
+      frames: frames per clip.
+      stride: distance between the frames of a clip, in frames at `target_fps`, or in frames of the video if
         that is None.
-      linspace: the clip's frames are spread evenly from the first to the last of frames x stride, and so are
-        (frames * stride - 1) / (frames - 1) apart (PySlowFast, slowfast/datasets/decoder.py,
+      linspace: whether the frames are spread evenly from the first to the last of frames x stride, at a
+        distance of (frames * stride - 1) / (frames - 1) (PySlowFast, slowfast/datasets/decoder.py,
         temporal_sampling).
       sampling, starts, short: see `config.schema`.
-      short_side, resize_to, resize: of the test resize, see `config.schema`.
-      size: of a test crop, where it is not that of training.
+      short_side, resize_to, resize: the test resize, see `config.schema`.
+      size: size of a test crop, if it differs from training.
       clips, crops: test views.
-      mean, std: of each channel, on a scale of 0 to 1. All sources take RGB.
+      mean, std: per-channel statistics of RGB values in [0, 1].
       options: fields of the model.
-      ssv2: fields of this class that differ for weights of 174 classes, those of Something-Something V2.
+      ssv2: fields that differ for Something-Something V2, that is, for weights with 174 classes.
     """
 
     source: str
@@ -59,11 +59,11 @@ class Preprocessing:
     ssv2: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def of_classes(self, classes: int | None) -> "Preprocessing":
-        """The same for weights of so many classes, see `ssv2`."""
+        """Returns the settings for weights with `classes` classes, see `ssv2`."""
         return dataclasses.replace(self, **self.ssv2, ssv2={}) if classes == SSV2_CLASSES else self
 
     def sections(self, s: ModelSpec, tiny: bool = False) -> dict[str, dict[str, Any]]:
-        """The sections `data`, `model` and `evals` of a config; sizes in proportion for the tiny preset."""
+        """Returns the sections `data`, `model` and `evals` of a config; the tiny preset scales the sizes."""
         shapes = (s.input_shape, s.tiny_input_shape)
         full, own = (x if isinstance(x, Mapping) else {s.modality: x} for x in (shapes[0], shapes[tiny]))
         published, ours = (next(iter(x.values())) for x in (full, own))
@@ -105,13 +105,13 @@ class Preprocessing:
         for key, value in self.options.items():
             if (ours := getattr(model, key)) != value:
                 found.append(
-                    f"the weights were trained with {key}={value}, and the model has {key}={ours}: set "
-                    f"model.options.{key}={value} to keep to that"
+                    f"the weights were trained with {key}={value}, but the model has {key}={ours}: set "
+                    f"model.options.{key}={value} to match them"
                 )
         if self.mean is not None and (tuple(self.mean), tuple(self.std)) != (tuple(mean), tuple(std)):
             found.append(
-                f"the weights were trained on clips of mean {self.mean} and deviation {self.std}, not of "
-                f"{mean} and {std}: set data.mean and data.std to those of the weights"
+                f"the weights were trained with mean {self.mean} and std {self.std}, not {mean} and {std}: "
+                "set data.mean and data.std to match them"
             )
         return tuple(found)
 
@@ -120,7 +120,7 @@ DECLARED: dict[tuple[str, str], Preprocessing] = {}
 
 
 def declare(origin: str, names: str | Iterable[str], **fields: Any) -> None:
-    """Adds the `Preprocessing` of `fields` for models of an origin. Raises ValueError where there is one."""
+    """Declares the `Preprocessing` of models of an origin. Raises ValueError if one is already declared."""
     for name in (names,) if isinstance(names, str) else tuple(names):
         if (origin, name) in DECLARED:
             raise ValueError(f"preprocessing declared twice: {name} of {origin}")
@@ -128,10 +128,10 @@ def declare(origin: str, names: str | Iterable[str], **fields: Any) -> None:
 
 
 def preprocessing(origin: str, name: str) -> Preprocessing | None:
-    """The declared one of an origin ("torchvision or timm" is the first that has any), or None."""
+    """Returns the preprocessing of an origin, of the first for "torchvision or timm"; None if undeclared."""
     return next((p for o in origin.split(" or ") if (p := DECLARED.get((o, name)))), None)
 
 
 def of_spec(s: ModelSpec) -> Preprocessing:
-    """That of a model whose weights come from no known source: what its spec publishes."""
+    """Returns the preprocessing given by a model's spec, for weights of unknown origin."""
     return Preprocessing(source=f"arXiv:{s.arxiv}", target_fps=s.fps)

@@ -1,4 +1,4 @@
-"""PySlowFast's names of its ResNets, in the files that its PyTorch code writes."""
+"""Rules for the ResNets of PySlowFast, as saved by its PyTorch code."""
 
 from vidjax.convert.engine import Rules, batch_norm, linear
 from vidjax.convert.pytorchvideo_resnets import RESNETS, SLOWFAST

@@ -1,7 +1,7 @@
-"""pytorchvideo's names of its bottleneck ResNets: C2D, I3D, Slow, R(2+1)D and SlowFast.
+"""Rules for the bottleneck ResNets of pytorchvideo: C2D, I3D, Slow, R(2+1)D and SlowFast.
 
-The networks are numbered blocks: the stem, the stages, pooling layers (without weights) and the head. A stage
-counts its non-local layers among its blocks.
+pytorchvideo numbers the parts of a network as blocks: the stem, the stages, pooling layers (without weights)
+and the head. Within a stage, non-local layers are numbered together with the residual blocks.
 """
 
 from vidjax.convert.engine import Rules, batch_norm, linear
@@ -12,7 +12,7 @@ _NON_LOCAL = ("theta", "phi", "g", "out")
 
 
 def bottleneck(source: str, ours: str, factorised: bool = False) -> Rules:
-    """A residual block with the 1x1, 3x3 and 1x1 convolutions a, b and c; b may be a (2+1)D convolution."""
+    """Returns rules for a block of convolutions a (1x1), b (3x3 or, if factorized, (2+1)D) and c (1x1)."""
     rules = [
         *linear(f"{source}.branch1_conv", f"{ours}/down_conv", bias=False),
         *batch_norm(f"{source}.branch1_norm", f"{ours}/down_bn"),
@@ -87,7 +87,7 @@ RULES = {
     **{name: _slowfast(name) for name in SLOWFAST},
 }
 
-# pytorchvideo's model zoo was measured by PySlowFast (docs/source/model_zoo.md).
+# pytorchvideo's model zoo was evaluated with PySlowFast (docs/source/model_zoo.md).
 PYSLOWFAST = dict(
     source="PySlowFast, configs/Kinetics/*.yaml, slowfast/datasets/*.py; MODEL_ZOO.md",
     target_fps=30,

@@ -1,10 +1,10 @@
-"""The table of every source's preprocessing, in docs/preprocessing.md: `python -m vidjax.convert.table`."""
+"""Writes the table of preprocessing in docs/preprocessing.md: `python -m vidjax.convert.table`."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import vidjax.convert  # noqa: F401  declares
+import vidjax.convert  # noqa: F401  registers the declarations
 from vidjax.convert.preprocessing import DECLARED, SSV2_CLASSES, Preprocessing
 from vidjax.registry import ModelSpec, spec
 
@@ -12,7 +12,7 @@ START, END = "<!-- made by `python -m vidjax.convert.table` -->", "<!-- end of t
 
 
 def table() -> str:
-    """Every declared preprocessing as a table in markdown."""
+    """Returns a markdown table of all declared preprocessing."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for (origin, name), p in DECLARED.items():
         keys = [(origin, p)]
@@ -63,7 +63,7 @@ def _values(x: Any) -> str:
 
 
 def main() -> None:
-    """Writes the table into docs/preprocessing.md."""
+    """Updates the table in docs/preprocessing.md."""
     path = pathlib.Path(__file__).parents[2] / "docs/preprocessing.md"
     before, _, rest = path.read_text().partition(START)
     path.write_text(f"{before}{START}\n{table()}\n{END}{rest.partition(END)[2]}")

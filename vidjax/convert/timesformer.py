@@ -1,9 +1,9 @@
-"""Names of TimeSformer: Hugging Face's, and the authors' (github.com/facebookresearch/TimeSformer)."""
+"""Rules for TimeSformer of Hugging Face and of the authors (github.com/facebookresearch/TimeSformer)."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, chain, linear, per_array, rule
 from vidjax.convert.preprocessing import declare
 
-# A frame's patch is a tubelet of one frame.
+# A 2D patch is a tubelet of one frame.
 _TUBELET = chain(CHANNELS_LAST, per_array(lambda x: x[None], lambda x: x[0]))
 
 
@@ -14,7 +14,7 @@ def _norm(source: str, ours: str) -> Rules:
 def _rules(
     patch: str, tables: dict[str, str], block: str, parts: dict[str, str], norm: str, head: str
 ) -> Rules:
-    """Rules from the source's names of the patch embedding, the tables, a block, its parts, and the end."""
+    """Returns rules from the source's names of the patch embedding, tables, blocks, block parts and head."""
     rules = [
         rule(f"{patch}.weight", "params/patch_embed/kernel", _TUBELET),
         rule(f"{patch}.bias", "params/patch_embed/bias"),

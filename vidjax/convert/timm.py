@@ -1,4 +1,4 @@
-"""timm's names. Its ResNets of the plain stem and shortcut (no letter after the depth) are torchvision's."""
+"""Rules for timm, whose plain ResNets (no letter after the depth) have torchvision's names."""
 
 from vidjax.convert.preprocessing import declare
 from vidjax.convert.torchvision import RESNET

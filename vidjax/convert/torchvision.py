@@ -1,5 +1,4 @@
-"""torchvision's names: `torchvision.models.resnet*` and `torchvision.models.video.{r3d_18, mc3_18,
-r2plus1d_18}`."""
+"""Rules for torchvision's `models.resnet*` and `models.video.{r3d_18, mc3_18, r2plus1d_18}`."""
 
 from vidjax.convert.engine import batch_norm, linear
 from vidjax.convert.preprocessing import declare
@@ -46,7 +45,7 @@ R2PLUS1D = (
 RULES = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), RESNET),
     **dict.fromkeys(("r3d_18", "mc3_18"), VIDEO_RESNET),
-    # The last two have other widths than torchvision's one, and its names.
+    # The last two have torchvision's names with other widths.
     **dict.fromkeys(("r2plus1d_18", "r2plus1d_18_paper", "r2plus1d_34"), R2PLUS1D),
 }
 

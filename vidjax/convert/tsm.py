@@ -1,5 +1,8 @@
-"""Names of the TSM authors' checkpoints (mit-han-lab/temporal-shift-module), of TSN as of TSM: torchvision's
-trunk as `base_model`, whose shifted convolutions are wrapped as `net`, and the classifier `new_fc`."""
+"""Rules for the TSN and TSM checkpoints of the TSM authors (mit-han-lab/temporal-shift-module).
+
+The torchvision backbone is `base_model`, its shifted convolutions are wrapped as `net`, and the classifier is
+`new_fc`.
+"""
 
 from vidjax.convert.engine import Rules, batch_norm, linear
 from vidjax.convert.preprocessing import declare
@@ -9,7 +12,7 @@ _BLOCK, _OURS = "base_model.layer{stage}.{block}", "trunk/stage{stage}_block{blo
 
 
 def _resnet(shifted: str) -> Rules:
-    """Of a ResNet of bottleneck blocks; `shifted` follows the name of their first convolution."""
+    """Returns rules for a bottleneck ResNet; `shifted` is the suffix of each block's first convolution."""
     return (
         *linear("base_model.conv1", "trunk/stem_conv", bias=False),
         *batch_norm("base_model.bn1", "trunk/stem_bn"),
@@ -23,7 +26,7 @@ def _resnet(shifted: str) -> Rules:
 
 
 def _mobilenet() -> Rules:
-    """Of MobileNetV2, whose blocks are flat lists; those with a shortcut, all but a stage's first, shift."""
+    """Returns rules for MobileNetV2; blocks with a shortcut, all but the first of a stage, are shifted."""
     rules = []
     for at, ours in ((0, "stem"), (18, "last")):
         rules += linear(f"base_model.features.{at}.0", f"trunk/{ours}_conv", bias=False)

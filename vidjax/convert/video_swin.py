@@ -1,9 +1,11 @@
-"""Names of Video Swin Transformers: torchvision's, those of the authors (github.com/SwinTransformer/
-Video-Swin-Transformer), and of the image models that the authors start from (microsoft/Swin-Transformer).
+"""Rules for Video Swin Transformers.
 
-An image model is inflated as in section 3.3 of the paper: each kernel of the patches is spread over its two
-frames, and a table of biases serves every distance in time. So a still clip is answered as an image of it,
-and the classifier is that of images.
+Supported are torchvision's names, those of the authors (github.com/SwinTransformer/Video-Swin-Transformer),
+and those of the image models that the authors start from (microsoft/Swin-Transformer).
+
+Image models are inflated as in section 3.3 of the paper: the patch embedding's kernel is divided evenly over
+its two frames, and the relative position biases are repeated for every temporal distance. On a static clip
+the inflated model thus has the output of the image model, including the classifier.
 """
 
 import numpy as np
@@ -34,7 +36,7 @@ def _norm(source: str, ours: str) -> Rules:
 
 
 def _index(window: tuple[int, int, int]) -> np.ndarray:
-    """Row of the table of biases for each pair of tokens, a redundant buffer of the source."""
+    """Returns the bias table's row for each pair of tokens, which is a redundant buffer of the source."""
     places = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij")).reshape(3, -1)
     offsets = places[:, :, None] - places[:, None] + np.reshape(window, (3, 1, 1)) - 1
     return np.ravel_multi_index(tuple(offsets), [2 * w - 1 for w in window])
@@ -43,7 +45,7 @@ def _index(window: tuple[int, int, int]) -> np.ndarray:
 def _rules(
     stages: list[str], merges: list[str], prefix: str, fc1: str, fc2: str, head: str, image: bool = False
 ) -> Rules:
-    """Rules from the source's prefixes of the four stages' blocks and of the merges between them."""
+    """Returns rules from the source's prefixes of each stage's blocks and of the patch merging layers."""
     patches = f"{prefix}patch_embed.proj"
     rules = [
         rule(f"{patches}.weight", "params/patch_embed/kernel", _inflated(_SPREAD, image, CHANNELS_LAST)),

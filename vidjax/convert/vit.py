@@ -1,7 +1,7 @@
-"""Names of the image ViT in torchvision and timm, and of VideoMAE in its authors' code and in transformers.
+"""Rules for the image ViT of torchvision and timm, and for VideoMAE of its authors and of transformers.
 
-Since its version 5 transformers keeps the biases of q and v in the linear layers ("transformers"); most files
-of its hub are older and have them beside ("transformers_4").
+transformers 5 stores the q and v biases in the linear layers ("transformers"); most files on its hub are
+older and store them separately ("transformers_4").
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear
 from vidjax.convert.preprocessing import declare
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
-# Separate q, k and v, each [D, D], to one [3 D, D].
+# Fuses q, k and v, each [D, D], to [3 D, D].
 _FUSE = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], 3)))
 
 

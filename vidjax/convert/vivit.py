@@ -1,7 +1,6 @@
-"""Names of ViViT: Hugging Face's, of models 1, and those of the authors' release in Flax, of models 1 and 2.
+"""Rules for ViViT model 1 of Hugging Face, and for models 1 and 2 of the authors' release in Flax.
 
-transformers renamed the layers in its version 5 ("transformers"); the files of its hub are older
-("transformers_4").
+transformers 5 renamed the layers ("transformers"); the files on its hub are older ("transformers_4").
 """
 
 import numpy as np
@@ -9,14 +8,16 @@ import numpy as np
 from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear, rule
 from vidjax.convert.preprocessing import declare
 
-# q, k and v apart, along the first axis (PyTorch's outputs) or the last, to one.
+# Fuse q, k and v along the first axis (the outputs in PyTorch) or the last.
 _ROWS = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], 3)))
 _COLUMNS = Transform(lambda xs: (np.concatenate(xs, axis=-1),), lambda xs: tuple(np.split(xs[0], 3, axis=-1)))
 
 
 def _merge_heads(first: int) -> Transform:
-    """[..., H, D / H, ...] <-> [..., D, ...] at `first`. The size of a head is 64 in every ViT, unless the
-    model is too narrow for it."""
+    """Returns a transform [..., heads, head size, ...] <-> [..., D, ...] at the axis `first`.
+
+    The head size is 64 in every ViT, or D / 2 if the model is too narrow for that.
+    """
 
     def split(x: np.ndarray) -> np.ndarray:
         size = min(64, x.shape[first] // 2)
@@ -68,12 +69,12 @@ _HUGGING_FACE_4 = _transformers(
 
 
 def _both(source: str, ours: str, *parts: str) -> Rules:
-    """Rules of a Flax layer's parameters, which are named alike."""
+    """Returns rules for the parameters of a Flax layer, which have the same names in both models."""
     return tuple(rule(f"{source}/{part}", f"params/{ours}/{part}") for part in parts)
 
 
 def _flax_encoder(encoder: str, cls: str, prefix: str = "") -> Rules:
-    """An encoder of the release and its class token; ours have `prefix` before their names."""
+    """Returns rules for an encoder of the release and its class token; vidjax names start with `prefix`."""
     layer, block = f"{encoder}/encoderblock_{{i}}", f"{prefix}block{{i}}"
     attention = f"{layer}/MultiHeadDotProductAttention_0"
     kernels, biases = (

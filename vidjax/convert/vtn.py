@@ -1,4 +1,4 @@
-"""Names of VTN in its authors' release, within PySlowFast: timm's ViT, transformers' Longformer, an MLP."""
+"""Rules for VTN in its authors' PySlowFast fork: timm's ViT, transformers' Longformer and an MLP head."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def _norm(source: str, ours: str) -> Rules:
 
 
 def _fused(names: tuple[str, ...], ours: str) -> Rules:
-    """Several linear layers [D, D] as one of as many D columns."""
+    """Returns rules that fuse n linear layers [D, D] into one with n D outputs."""
     fuse = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], len(names))))
     linears = tuple(f"{_LAYER}.attention.self.{n}" for n in names)
     weights, biases = (tuple(f"{n}.{kind}" for n in linears) for kind in ("weight", "bias"))

@@ -1,6 +1,6 @@
-"""X3D and CSN in the naming of pytorchvideo, and CSN in that of its authors, VMZ.
+"""Rules for X3D and CSN of pytorchvideo, and for CSN of its authors (VMZ).
 
-PySlowFast's X3D has one norm more, in the shortcut of the first block, which this one has no place for.
+PySlowFast's X3D is not supported: it has an additional norm in the shortcut of the first block.
 """
 
 from vidjax.convert.engine import Rules, Transform, batch_norm, linear, per_array, rule
@@ -13,12 +13,12 @@ NAMES_IR = tuple(f"csn_ir_{depth}" for depth in (50, 101, 152))
 
 
 def pointwise(window: int) -> Transform:
-    """The weight of a PyTorch convolution whose window is one in each of `window` axes, to a Dense kernel."""
+    """Returns a transform from a PyTorch pointwise convolution over `window` axes to a Dense kernel."""
     return per_array(lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T.reshape(*x.T.shape, *(1,) * window))
 
 
 def dense(source: str, ours: str, window: int = 3, bias: bool = True) -> Rules:
-    """A pointwise PyTorch convolution that is a Dense layer here."""
+    """Returns rules from a pointwise PyTorch convolution to a Dense layer."""
     weight = rule(f"{source}.weight", f"params/{ours}/kernel", pointwise(window))
     return (weight, rule(f"{source}.bias", f"params/{ours}/bias")) if bias else (weight,)
 
@@ -35,7 +35,7 @@ def _x3d_pytorchvideo() -> Rules:
     ]
     for stage in range(1, 5):
         source, ours = f"blocks.{stage}.res_blocks.{{block}}", f"stage{stage}_block{{block}}"
-        # The second norm stands in a sequence with squeeze-and-excitation.
+        # The second norm is in a Sequential with squeeze-and-excitation.
         rules += [r for r in bottleneck(source, ours) if "norm_b" not in str(r)]
         rules += batch_norm(f"{source}.branch2.norm_b.0", f"{ours}/bn2")
         rules += dense(f"{source}.branch2.norm_b.1.block.0", f"{ours}/se/fc1")
