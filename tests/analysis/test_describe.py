@@ -95,13 +95,13 @@ def test_streams():
     assert row["params"] == params and row["gmacs"] == pytest.approx(macs / 1e9)
     out = text(row)
     assert "rgb 1x64x64x3, flow 10x64x64x2" in out and "receptive field" not in out
-    assert "every stream has its own" in out
+    assert "differs by stream" in out
 
 
 def test_models_on_tokens_tell_their_numbers_and_what_is_not_computed(r3d_18):
     field = {"stage1": {"shape": [25089, 96], "clipped": [16, 224, 224], "unclipped": None}}
     out = text(r3d_18 | {"tokens": [25089, 393], "receptive_field": field})
-    assert "25089, then 393" in out and "endless input is not computed for models on tokens" in out
+    assert "25089, then 393" in out and "not computed for an unbounded input" in out
 
 
 def test_errors(capsys):

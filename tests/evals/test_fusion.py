@@ -83,8 +83,8 @@ def test_the_svm_with_two_classes_and_with_one_unseen():
 def test_what_cannot_be_fused():
     a = scored(4, (0,), 0)
     for other, message in (
-        (result(a.logits, a.labels, ["v0", "v1", "v2", "w"]), "2 are in one only, such as v3, w"),
-        (result(a.logits[:3], a.labels[:3]), "result 2 is of 3 videos and the first of 4, 1 are in one only"),
+        (result(a.logits, a.labels, ["v0", "v1", "v2", "w"]), "2 are in only one of them, such as v3, w"),
+        (result(a.logits[:3], a.labels[:3]), "result 2 has 3 videos and the first 4; 1 are in only one"),
         (result(a.logits, (a.labels + 1) % 4), "result 2 has another label than the first for v0"),
         (result(a.logits, a.labels, names=("run", "walk", "jump", "hop")), "classes such as hop, wave are"),
         (result(a.logits, a.labels, names=NAMES[::-1]), "the order of the classes differs"),
@@ -95,7 +95,7 @@ def test_what_cannot_be_fused():
             svm([a, a], [a, other])
     for call, message in (
         (lambda: average([a]), "two models or more"),
-        (lambda: average([a, a], [1.0]), "2 results want as many weights"),
+        (lambda: average([a, a], [1.0]), "2 results need as many weights"),
         (lambda: average([a, a], [0.0, 0.0]), "not all 0"),
         (lambda: svm([a, a, a], [a, a]), "3 results to fit the SVM to, and 2 to test"),
         (lambda: svm([a, a], [a, a], c=0.0), "c must be positive"),

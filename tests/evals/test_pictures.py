@@ -95,7 +95,7 @@ def test_flow_is_drawn_in_colours():
 @pytest.mark.parametrize("shape", [(4, 8, 8), (0, 8, 8, 3), (4, 8, 8, 4)])
 def test_not_a_clip(shape):
     for draw in (gif, strip):
-        with pytest.raises(ValueError, match="a clip is uint8"):
+        with pytest.raises(ValueError, match="a clip must be uint8"):
             draw(np.zeros(shape, np.uint8))
     with pytest.raises(ValueError, match="float32"):
         gif(np.zeros((4, 8, 8, 3), np.float32))

@@ -192,13 +192,13 @@ def test_empty_parts_are_left_out(tmp_path, part):
     keep |= {"config": {"x": 1}, "environment": {"y": "z"}, "table": [{"c": 1}]}
     _, page = write(tmp_path, **{**keep, part: empty})
     gone = {"config": ["Configuration"], "metrics": ["Training"], "table": ["Summary"]}
-    gone |= {"results": ["Accuracy", "Confusions", "Classes"]}
+    gone |= {"results": ["Accuracy", "Confusion matrix", "Per-class accuracy"]}
     everything = {
         "Summary",
         "Accuracy",
         "Training",
-        "Confusions",
-        "Classes",
+        "Confusion matrix",
+        "Per-class accuracy",
         "Examples",
         "Configuration",
         "Environment",

@@ -59,14 +59,14 @@ def test_pretraining_report_has_curves_and_latest_reconstructions(pretrained, tm
     for text in (
         "knn top1",
         "0.4321",
-        "Neighbor probe (top-1)",
+        "kNN probe (top-1)",
         "Effective rank of features",
         "mae, step 10",
     ):
         assert text in html
     assert images(html) == [("gif", image("gif", 200)), ("png", image("png", 200))]
     assert html.index("<b>leak-free</b>") < html.index("<b>true statistics</b>")
-    assert "Accuracy" not in html and "Confusions" not in html
+    assert "Accuracy" not in html and "Confusion matrix" not in html
 
 
 def test_fine_tuning_report_shows_the_pretraining_run(pretrained, tmp_path):
@@ -80,4 +80,4 @@ def test_fine_tuning_report_shows_the_pretraining_run(pretrained, tmp_path):
     assert ("png", image("png", 200)) in images(html)
     both = tmp_path / "both.html"
     report_runs(both, "both", {"mae": pretrained, "tuned": tuned}, ListSource((), ("a", "b")), data)
-    assert "mae, step 10" in both.read_text() and "Neighbor probe" in both.read_text()
+    assert "mae, step 10" in both.read_text() and "kNN probe" in both.read_text()

@@ -1,4 +1,4 @@
-"""What is known of a registered model and what it costs, as one row of data and as a page of text."""
+"""Description of a registered model and its computational cost, as data and as formatted text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from vidjax.registry import InputShape, ModelSpec, create_model, shape_text, spe
 
 LARGEST = 2**13  # frames, size and depth
 CONVENTION = "1 MAC = 1 multiply-add of a convolution, matrix product or attention; FLOPs = 2 x MACs"
-NOT_ASKED = "not asked for: --memory compiles a training step (seconds to minutes)"
+NOT_COMPILED = "not measured: --memory compiles a training step (seconds to minutes)"
 
 
 def spec_row(s: ModelSpec) -> dict[str, Any]:
-    """What is published of a model, ready for JSON."""
+    """Returns the published facts about a model, ready for JSON."""
     return {
         "name": s.name,
         "family": s.family,
@@ -43,7 +43,7 @@ def spec_row(s: ModelSpec) -> dict[str, Any]:
 
 
 def clip_seconds(frames: int, stride: float, fps: float) -> float:
-    """Seconds of video that a clip covers: `frames` frames, `stride` apart, at `fps` frames a second."""
+    """Returns the duration of a clip in seconds: `frames` frames, `stride` apart, at `fps` frames/s."""
     return frames * stride / fps
 
 
@@ -56,17 +56,17 @@ def describe(
     depth: int = 1,
     memory: bool = False,
 ) -> dict[str, Any]:
-    """Everything known of a model and its cost for one input, ready for JSON; see `page` for its text.
+    """Describes a model and its cost for one input, ready for JSON; `page` formats it as text.
 
     Args:
       name: a registered name.
-      frames, size: number of frames, and height and width, in place of the published input's.
-      num_classes: size of the last layer; the published one where None.
-      depth: how many names deep modules are listed.
-      memory: also the memory where blocks are recomputed (remat), and that of the compiled step of one input.
+      frames, size: number of frames, and height and width; default to those of the published input.
+      num_classes: number of classes; defaults to the published number.
+      depth: depth of the module names to list.
+      memory: whether to include the memory with rematerialization, and that of a compiled training step.
 
     Raises:
-      UserError: unknown name, an input that the model cannot take.
+      UserError: the name is unknown, or the model does not accept the input.
     """
     s = spec(name)
     for what, n in (("frames", frames), ("size", size), ("depth", depth)):
@@ -81,7 +81,7 @@ def describe(
     check_endpoints(refusal, {k: g.shape(k) for k in g.endpoints})
     cost, params = jaxpr_cost(g.jaxpr), g.variables["params"]
     modules, by_module = cost.by_module(depth), params_by_module(params, depth)
-    # A model on tokens has an endpoint "tokens", [B, N, D]; its stages may have had more.
+    # Token-based models have an endpoint "tokens", [B, N, D]; earlier stages may have more tokens.
     tokens = None
     if "tokens" in g.endpoints:
         sequences = [g.shape(k) for k in g.endpoints if k.startswith("stage") or k == "tokens"]
@@ -97,7 +97,7 @@ def describe(
         "gmacs": cost.macs / 1e9,
         "gmacs_by_module": {k: n / 1e9 for k, n in modules.items() if n or k in by_module},
         "elementwise": dict(cost.elementwise),
-        "uncounted": dict(cost.uncounted) | ({"turns of unknown loops": cost.loops} if cost.loops else {}),
+        "uncounted": dict(cost.uncounted) | ({"loops of unknown length": cost.loops} if cost.loops else {}),
         "tokens": tokens,
         "stride": s.stride,
         "fps": s.fps,
@@ -112,7 +112,7 @@ def describe(
         "activation_bytes_remat": None,
         "compiled_bytes": None,
         "compiled_bytes_remat": None,
-        "compiled_for": NOT_ASKED,
+        "compiled_for": NOT_COMPILED,
     }
     if memory:
         row["activation_bytes_remat"] = activation_bytes(model, shape, remat=True, variables=g.variables)
@@ -129,7 +129,7 @@ def _listed(shape: InputShape) -> Any:
 def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> InputShape:
     if isinstance(s.input_shape, Mapping):
         if frames is not None:
-            raise UserError(f"{s.name} has several streams: its numbers of frames are not one to choose")
+            raise UserError(f"{s.name} has several streams, whose numbers of frames cannot be set by frames")
         return {k: (t, size or h, size or w, c) for k, (t, h, w, c) in s.input_shape.items()}
     if s.modality == "features" and (frames or size):
         raise UserError(f"{s.name} takes cached features: it has neither frames nor a size")
@@ -144,7 +144,7 @@ def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> InputSha
 
 
 def page(row: dict[str, Any]) -> Group:
-    """The row of `describe` as text and tables for a `rich` console."""
+    """Formats the result of `describe` as text and tables for a `rich` console."""
     fields = (Text(), _fields(row)) if row["receptive_field"] else ()
     return Group(*_lines(row), Text(), _modules(row), *fields)
 
@@ -156,12 +156,12 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
     as_published = row["num_classes"] == row["published_num_classes"]
     same_input = as_published and row["input_shape"] == row["published_input_shape"]
     size = lambda key: f"{row[key] / 1e6:,.1f} MB"  # noqa: E731
-    kept, compiled = (
-        f"{size('activation_bytes')} kept for the backward pass of one input",
+    saved, compiled = (
+        f"{size('activation_bytes')} saved for the backward pass of one input",
         row["compiled_for"],
     )
     if row["compiled_bytes"]:
-        kept += f"; {size('activation_bytes_remat')} with remat of each block"
+        saved += f"; {size('activation_bytes_remat')} with remat of each block"
         compiled = f"{size('compiled_bytes')}, with remat {size('compiled_bytes_remat')}, for {compiled}"
     facts = {
         "temporal": row["temporal"],
@@ -173,9 +173,9 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
         "convention": row["convention"],
         "other work": ", ".join(f"{k} {n / 1e6:.1f} M" for k, n in row["elementwise"].items()),
         "not counted": ", ".join(f"{k} ({n})" for k, n in row["uncounted"].items()),
-        "tokens": ", then ".join(map(str, row["tokens"] or ["none: not a model on tokens"])),
+        "tokens": ", then ".join(map(str, row["tokens"] or ["none: not a token-based model"])),
         "field": _field_note(row),
-        "activations": kept,
+        "activations": saved,
         "compiled": compiled,
         "weights": row["weights"],
         "licence": row["licence"],
@@ -191,11 +191,11 @@ def _lines(row: dict[str, Any]) -> Iterator[Text]:
 def _field_note(row: dict[str, Any]) -> str:
     """Returns the remarks below the table of receptive fields."""
     if isinstance(row["input_shape"], Mapping):
-        return "every stream has its own: describe the model of that stream alone"
+        return "differs by stream: describe the model of a single stream"
     if row["tokens"]:
-        return "that of an endless input is not computed for models on tokens: attention costs its square"
+        return "not computed for an unbounded input: the cost of attention is quadratic"
     if any("past" in (f["unclipped"] or ()) for f in row["receptive_field"].values()):
-        return "past: this frame and all before it, however many"
+        return "past: this frame and all earlier frames"
     return ""
 
 
@@ -221,7 +221,7 @@ def _modules(row: dict[str, Any]) -> Table:
 
 def _fields(row: dict[str, Any]) -> Table:
     axes = "TxHxW" if len(row["input_shape"]) == 4 else "HxW"
-    headings = ("stage", "output", f"receptive field {axes}", "in an endless input")
+    headings = ("stage", "output", f"receptive field {axes}", "in an unbounded input")
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for name, f in row["receptive_field"].items():
         free = _times(f["unclipped"]) if f["unclipped"] else "not computed"

@@ -1,4 +1,4 @@
-"""Classification accuracy over several views of each video, from one pass over the test clips."""
+"""Multi-view classification metrics, computed from one pass over the test clips."""
 
 import dataclasses
 import functools
@@ -19,11 +19,11 @@ from vidjax.errors import UserError
 class ClassificationResult:
     """The logits of every view of every video, and the metrics derived from them.
 
-    The score of a video is the mean over its views of the softmax. Equal scores rank by class index, the
-    lower first, as `argmax` does, so a constant prediction scores chance, not one.
+    The score of a video is the mean softmax over its views. Ties rank by class index, as in `argmax`, so that
+    a constant prediction has chance accuracy.
 
     Attributes:
-      ids: the name of each video, N of them.
+      ids: names of the N videos.
       labels: int [N], the true classes.
       logits: float32 [N, V, K], one row per view.
       class_names: K names.
@@ -36,7 +36,7 @@ class ClassificationResult:
 
     @functools.cached_property
     def log_probs(self) -> np.ndarray:
-        """Log of each video's score, float64 [N, K]; logarithms avoid ties by underflow."""
+        """Log of each video's score, float64 [N, K]; avoids ties by underflow."""
         views = self.logits.shape[1]
         return np.stack([_logsumexp(_log_softmax(x), 0)[0] for x in self.logits]) - np.log(views)
 
@@ -49,9 +49,9 @@ class ClassificationResult:
     def metrics(self) -> dict[str, float]:
         """Loss (mean negative log likelihood of the videos, nats) and accuracies as fractions.
 
-        `clip_*` count every view as a sample of its own, `video_*` the mean over views. Top-5 means the
-        first min(5, K), so with five classes or fewer it is always 1. `mean_class_accuracy` is the mean of
-        `per_class` over the classes that occur.
+        `clip_*` counts every view as a sample, `video_*` uses the mean over views. Top-5 uses min(5, K)
+        classes, so it is 1 for K <= 5. `mean_class_accuracy` is the mean of `per_class` over the classes
+        present.
         """
         clip = np.stack([_rank(x, np.full(len(x), y)) for x, y in zip(self.logits, self.labels)])
         video = _rank(self.log_probs, self.labels)
@@ -71,7 +71,7 @@ class ClassificationResult:
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
-        """Videos of true class i (row) predicted as class j (column), int [K, K]."""
+        """Confusion matrix int [K, K]: number of videos of class i (row) predicted as class j (column)."""
         k = len(self.class_names)
         return np.bincount(self.labels * k + self.predictions, minlength=k * k).reshape(k, k)
 
@@ -92,7 +92,7 @@ class ClassificationResult:
         self.write_predictions(epath.Path(workdir) / "predictions.jsonl")
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes every array to one npz file, replacing an older file atomically."""
+        """Writes the result to an npz file, replacing an existing file atomically."""
         encoded = io.BytesIO()
         np.savez_compressed(
             encoded,
@@ -105,7 +105,7 @@ class ClassificationResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ClassificationResult":
-        """Reads a file written by `save`. Raises `UserError` if there is none or it is of another kind."""
+        """Reads a file written by `save`. Raises `UserError` if it does not exist or has another format."""
         try:
             with epath.Path(path).open("rb") as file, np.load(file) as f:
                 return cls(f["ids"].tolist(), f["labels"], f["logits"], tuple(f["class_names"].tolist()))
@@ -121,7 +121,7 @@ class ClassificationResult:
             top = [[c, round(p, 6)] for c, p in self.top(i)]
             row = {"id": name, "true": self.class_names[label], "predicted": top[0][0], "top5": top}
             rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-        files.write(path, "".join(rows))  # a file name that is not UTF-8 becomes a JSON escape
+        files.write(path, "".join(rows))  # a file name that is not UTF-8 is escaped by JSON
 
 
 def collect(
@@ -131,16 +131,16 @@ def collect(
 
     Args:
       batches: dicts of outputs (logits float32 [B, V, K]), label int [B], index int [B] (the record) and mask
-        bool [B] (False: padding, or a video that cannot be read).
+        bool [B] (False for padding and corrupt videos).
       class_names: K names.
-      ids: the name of each record, by its index.
+      ids: names of the records, by index.
 
     Returns:
-      The result with videos in order of their index, however they were batched.
+      The result, with the videos ordered by index.
 
     Raises:
-      UserError: no video, logits that are not finite, or classes of the model and the data that differ.
-      ValueError: logits of another shape, or a record seen twice.
+      UserError: there is no video, logits are not finite, or the model and the data differ in their classes.
+      ValueError: the logits have another shape, or a record occurs twice.
     """
     labels, indices, logits = [], [], []
     for batch in batches:
@@ -151,7 +151,7 @@ def collect(
         if out.shape[-1] != len(class_names):
             raise UserError(
                 f"the model has {out.shape[-1]} classes and the data {len(class_names)}: "
-                "evaluate a model with the data it was trained for"
+                "evaluate the model on a dataset with the classes it was trained on"
             )
         labels.append(np.asarray(batch["label"], np.int64)[keep])
         indices.append(np.asarray(batch["index"], np.int64)[keep])
@@ -173,7 +173,7 @@ def _check(logits: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> None:
     if bad.any():
         raise UserError(
             f"the model's logits are not finite for '{ids[bad.argmax()]}' ({bad.sum()} of {len(bad)} videos "
-            "of a batch): training has diverged; go back to an earlier checkpoint or lower the learning rate"
+            "of a batch): training has diverged; use an earlier checkpoint or lower the learning rate"
         )
     stray = (labels < 0) | (labels >= logits.shape[-1])
     if stray.any():
@@ -192,7 +192,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes come before the label's, int [N], for scores [N, K]."""
+    """Returns the rank of the label among the scores [N, K], int [N], starting at 0."""
     true = np.take_along_axis(scores, labels[:, None], -1)
     earlier = np.arange(scores.shape[-1])[None] < labels[:, None]
     return ((scores > true) | ((scores == true) & earlier)).sum(-1)

@@ -1,4 +1,4 @@
-"""Pictures of clips: an animated GIF, and a strip of frames."""
+"""Visualization of clips, as an animated GIF and as a strip of frames."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from vidjax.flow import picture
 
 INK, MUTED, ACCENT, TRACK = "#1c2430", "#5d6878", "#2f6fdf", "#e6eaf0"
 
-# Colors, share of the size and of the frames (one in n) that a GIF is tried with, until it is small enough.
+# (colors, scale, frame step) that `gif` tries in turn until the file is small enough.
 LADDER = (128, 1, 1), (64, 1, 1), (64, 0.8, 1), (48, 0.65, 1), (32, 0.5, 1), (32, 0.5, 2), (16, 0.5, 8)
 
 
 def watchable(video: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the stream of a clip that is shown: the RGB frames if it has several."""
+    """Returns the stream of a clip to visualize: the RGB frames if there are several streams."""
     return video["rgb"] if isinstance(video, Mapping) else video
 
 
@@ -24,18 +24,21 @@ def gif(frames: np.ndarray, fps: float = 8.0, size: int = 192, limit: int | None
     """Encodes a clip as an endlessly looping GIF.
 
     Args:
-      frames: uint8 [T, H, W, C], C = 1 (grey), 2 (flow, drawn in colors) or 3.
-      fps: playing speed in frames per second.
-      size: longer side in pixels; small clips are enlarged to it by a whole factor.
-      limit: bytes to stay under, paid for with colors, pixels and at last frames. An eighth of the frames
-        at half the size is the last resort, whatever it weighs.
+      frames: uint8 [T, H, W, C], C = 1 (gray), 2 (flow, shown in colors) or 3.
+      fps: playback speed in frames per second.
+      size: longer side in pixels; small clips are enlarged by an integer factor.
+      limit: maximum size in bytes, reached by reducing the colors, the resolution and finally the frames. If
+        an eighth of the frames at half the size is still larger, that is returned.
+
+    Returns:
+      The contents of the GIF file.
 
     Raises:
-      ValueError: frames of another shape or type.
+      ValueError: `frames` has another shape or dtype.
     """
     images = _images(frames)
-    for colours, scale, step in LADDER:
-        data = _gif([_fit(im, int(size * scale)) for im in images[::step]], fps / step, colours)
+    for colors, scale, step in LADDER:
+        data = _gif([_fit(im, int(size * scale)) for im in images[::step]], fps / step, colors)
         if limit is None or len(data) <= limit:
             break
     return data
@@ -49,18 +52,18 @@ def strip(
     columns: int = 8,
     tile: int = 160,
 ) -> Image.Image:
-    """Draws frames side by side on white; save it with `strip(...).save("out.png")`.
+    """Draws frames side by side on white; save the image with `strip(...).save("out.png")`.
 
     Args:
-      frames: uint8 [T, H, W, C] as for `gif`; all of them are shown, so sample them first.
+      frames: uint8 [T, H, W, C] as in `gif`. All frames are drawn, so sample them first.
       captions: one line under each frame, e.g. its time.
       title: lines above the frames.
-      probs: (class name, probability) pairs, drawn as bars below.
-      columns: frames in a row.
+      probs: (class name, probability) pairs, drawn as bars below the frames.
+      columns: frames per row.
       tile: longer side of a frame in pixels.
 
     Raises:
-      ValueError: frames of another shape or type, or captions of another number.
+      ValueError: `frames` has another shape or dtype, or the number of captions differs.
     """
     images = [_fit(im, tile) for im in _images(frames)]
     if captions and len(captions) != len(images):
@@ -100,33 +103,33 @@ def strip(
 def _images(frames: np.ndarray) -> list[Image.Image]:
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.size or frames.shape[-1] not in (1, 2, 3):
-        raise ValueError(f"a clip is uint8 [T, H, W, 1 to 3], got {frames.dtype} {list(frames.shape)}")
+        raise ValueError(f"a clip must be uint8 [T, H, W, 1 to 3], got {frames.dtype} {list(frames.shape)}")
     if frames.shape[-1] == 2:
         frames = picture(frames)
     return [Image.fromarray(np.broadcast_to(f, (*f.shape[:2], 3)).copy()) for f in frames]
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
-    """Shrinks smoothly, or enlarges by a whole factor without blurring, to a longer side of about `size`."""
+    """Enlarges by an integer factor, or reduces with antialiasing, to a longer side of about `size`."""
     longer = max(image.size)
     factor = size // longer if size >= longer else size / longer
     shape = tuple(max(1, round(side * factor)) for side in image.size)
     return image.resize(shape, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
 
 
-def _gif(images: list[Image.Image], fps: float, colours: int) -> bytes:
-    # One palette for the whole clip: still areas do not flicker, and the file is smaller. No dithering, for
-    # the same reasons. A quarter of the pixels choose it, for speed.
+def _gif(images: list[Image.Image], fps: float, colors: int) -> bytes:
+    # One palette for the whole clip and no dithering, so that static areas do not flicker and the file is
+    # smaller. The palette is computed from a quarter of the pixels, for speed.
     w, h = images[0].size
     column = Image.new("RGB", (w, h * len(images)))
     for i, im in enumerate(images):
         column.paste(im, (0, i * h))
     sample = column.resize(((w + 1) // 2, (column.height + 1) // 2), Image.Resampling.NEAREST)
-    palette = sample.quantize(colours, dither=Image.Dither.NONE)
+    palette = sample.quantize(colors, dither=Image.Dither.NONE)
     column = column.quantize(palette=palette, dither=Image.Dither.NONE)
     first, *rest = (column.crop((0, i * h, w, (i + 1) * h)) for i in range(len(images)))
     out = io.BytesIO()
-    delay = max(20, 1000 / fps)  # ms; browsers slow down anything shorter
+    delay = max(20, 1000 / fps)  # ms; browsers play shorter delays more slowly
     first.save(out, "GIF", save_all=True, append_images=rest, duration=delay, loop=0)
     return out.getvalue()
 

@@ -1,4 +1,4 @@
-"""Metrics of pretraining without labels: kNN accuracy of the features, and whether they collapse."""
+"""Metrics of self-supervised pretraining: kNN accuracy of the features, and measures of their collapse."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from vidjax import files
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingResult:
-    """Metrics of one evaluation; `knn_top1` is the one that checkpoints are ranked by."""
+    """Metrics of one evaluation; checkpoints are ranked by `knn_top1`."""
 
     metrics: dict[str, float]
 
@@ -36,10 +36,11 @@ def knn_predict(
 
     Args:
       bank: features [M, D] of labeled clips.
-      labels: int [M].
-      queries: features [N, D].
-      classes: K.
-      k: neighbors by cosine similarity s, or M where that is less; each votes with exp(s / temperature).
+      labels: int [M], classes of the labeled clips.
+      queries: features [N, D] to classify.
+      classes: K, the number of classes.
+      k: number of neighbors by cosine similarity, at most M.
+      temperature: a neighbor of similarity s votes with weight exp(s / temperature).
 
     Returns:
       Scores float64 [N, K].
@@ -54,8 +55,11 @@ def knn_predict(
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """exp of the entropy of the centered features' normalized singular values (Roy & Vetterli, EUSIPCO 2007):
-    1 where all lie on a line, D where they spread evenly. Features [N, D]."""
+    """Returns the effective rank of features [N, D] (Roy & Vetterli, EUSIPCO 2007).
+
+    This is the exponential of the entropy of the normalized singular values of the centered features: 1 if
+    they lie on a line, D if they spread evenly.
+    """
     values = np.linalg.svd(features - features.mean(0), compute_uv=False)
     if values.sum() == 0:
         return 1.0
@@ -65,7 +69,9 @@ def effective_rank(features: np.ndarray) -> float:
 
 
 def feature_std(features: np.ndarray) -> float:
-    """Mean over dimensions of the spread of unit-length features, times sqrt(D): near 0 where they have
-    collapsed to one direction, near 1 where they point everywhere. Features [N, D]."""
+    """Returns the mean standard deviation of the L2-normalized features [N, D], times sqrt(D).
+
+    It is near 0 if the features have collapsed to one direction, and near 1 if they point in all directions.
+    """
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return float(unit.std(0).mean() * features.shape[1] ** 0.5)

@@ -1,9 +1,10 @@
-"""Pictures of a masked autoencoder's reconstructions: original, masked, and reconstructed in two ways.
+"""Visualization of a masked autoencoder's reconstructions: original, masked, and two reconstructions.
 
-Where its targets are normalized token by token, a prediction lacks the mean and deviation of its pixels.
-"Leak-free" gives every predicted token those of the clip's visible pixels. "True statistics" is the form
-usually shown: each token's own, which the model never had to predict, so it looks better than the model is.
-Where the targets are plain pixels a prediction is shown as it is, "leak-free" by nature.
+If the targets are normalized per token, predictions lack the mean and standard deviation of the pixels.
+"Leak-free" uses the statistics of the clip's visible pixels for every predicted token. "True statistics", the
+usual visualization, uses those of each masked token, which the model does not predict, and therefore
+overstates the quality of the model. If the targets are plain pixels, predictions are shown unchanged as
+"leak-free".
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ GREY = 0.5
 
 
 def unpatch(tokens: jax.Array, patch: Sequence[int], grid: Sequence[int]) -> jax.Array:
-    """Pixels of tokens [B, T' H' W', p_t p_h p_w C] -> [B, T, H, W, C], the inverse of `patches`."""
+    """Converts tokens [B, T' H' W', p_t p_h p_w C] to pixels [B, T, H, W, C], the inverse of `patches`."""
     (t, h, w), (pt, ph, pw) = grid, patch
     x = tokens.reshape(tokens.shape[0], t, h, w, pt, ph, pw, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return x.reshape(x.shape[0], t * pt, h * ph, w * pw, -1)
@@ -38,19 +39,19 @@ def reconstruct(
     std: Sequence[float],
     normalized: bool = True,
 ) -> dict[str, jax.Array]:
-    """Reconstructs clips under one mask.
+    """Reconstructs masked clips.
 
     Args:
       model: a masked autoencoder of `vidjax.models.mae`.
-      variables: its variables.
-      video: uint8 [B, T, H, W, C]; T, H and W are multiples of the patch.
+      variables: variables of the model.
+      video: uint8 [B, T, H, W, C]; T, H and W are multiples of the patch size.
       rng: key of the mask.
-      mean, std: statistics that the model expects.
-      normalized: whether its targets were.
+      mean, std: normalization statistics of the model.
+      normalized: whether the model was trained on targets normalized per token.
 
     Returns:
-      The `PANELS`, of plain targets the first three, float32 in [0, 1], [B, T, H, W, C]. A model that
-      predicts one frame of each tubelet has it repeated.
+      The `PANELS`, each float32 [B, T, H, W, C] in [0, 1]; without the last one if not `normalized`. If the
+      model predicts one frame per tubelet, that frame is repeated.
     """
     clip = video.astype(jnp.float32) / 255
     grid, channels = model.token_grid(video.shape[1:]).shape, video.shape[-1]
@@ -61,9 +62,9 @@ def reconstruct(
     true = patches(clip, model.patch).reshape(len(clip), -1, predicted.shape[-1])
     rows = jnp.arange(len(clip)).reshape(-1, 1)
     by_channel = lambda x: x.reshape(*x.shape[:2], -1, channels)  # noqa: E731
-    seen = by_channel(true[rows, visible]).reshape(len(clip), 1, -1, channels)
+    shared = by_channel(true[rows, visible]).reshape(len(clip), 1, -1, channels)
     own = by_channel(true[rows, decoded])
-    axes = (2, 3) if model.predicts_one_frame else 2  # whole patches, or each channel by itself
+    axes = (2, 3) if model.predicts_one_frame else 2  # statistics over the whole patch, or per channel
 
     def filled(pixels: jax.Array) -> jax.Array:
         pixels = jnp.clip(pixels, 0, 1).reshape(predicted.shape)
@@ -74,11 +75,11 @@ def reconstruct(
     masked = jnp.full_like(true, GREY).at[rows, visible].set(true[rows, visible])
     panels = [unpatch(true, *where), unpatch(masked, *where)]
     if normalized:
-        said = by_channel(predicted)
+        pixels = by_channel(predicted)
         panels += [
-            filled(said * x.std(axes, keepdims=True) + x.mean(axes, keepdims=True)) for x in (seen, own)
+            filled(pixels * x.std(axes, keepdims=True) + x.mean(axes, keepdims=True)) for x in (shared, own)
         ]
-    elif model.predicts_one_frame:  # of the video as the model gets it
+    elif model.predicts_one_frame:  # predicts the normalized video
         panels.append(filled(denormalize(by_channel(predicted), mean, std)))
     else:
         panels.append(filled(predicted))
@@ -86,21 +87,21 @@ def reconstruct(
 
 
 def sheet(panels: Mapping[str, np.ndarray], frames: int = 8, side: int = 96) -> Image.Image:
-    """The panels of one clip, [T, H, W, C] in [0, 1] each, as labeled rows of frames."""
+    """Draws the panels of one clip, each [T, H, W, C] in [0, 1], as labeled rows of frames."""
     return _rows(panels, np.linspace(0, len(panels[PANELS[0]]) - 1, frames).astype(int), side)
 
 
 def animation(panels: Mapping[str, np.ndarray], side: int = 160) -> list[Image.Image]:
-    """The panels of one clip side by side, a picture for each frame."""
+    """Draws the panels of one clip side by side, one image per frame."""
     columns = {name: np.asarray(x) for name, x in panels.items()}
-    pictures = []
+    images = []
     for t in range(len(columns[PANELS[0]])):
         picture = Image.new("RGB", (len(columns) * (side + 4), side + 18), "white")
         for i, (name, x) in enumerate(columns.items()):
             picture.paste(_image(x[t], side), (i * (side + 4), 18))
             ImageDraw.Draw(picture).text((i * (side + 4) + 2, 3), name, fill="black")
-        pictures.append(picture)
-    return pictures
+        images.append(picture)
+    return images
 
 
 def _rows(panels: Mapping[str, np.ndarray], chosen: np.ndarray, side: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""One HTML file about a run or a comparison: accuracy, curves, confusions, clips, config, environment."""
+"""HTML reports of runs and comparisons: accuracy, curves, confusion matrices, clips, config, environment."""
 
 import base64
 import dataclasses
@@ -25,28 +25,28 @@ from vidjax import files
 from vidjax.evals.classification import ClassificationResult
 from vidjax.evals.pictures import gif, strip
 
-# Readable on white and on near-black and safe for color-blind readers; markers differ too.
+# Readable on light and dark backgrounds and color-blind safe; models also differ in their markers.
 COLOURS = "#2f7ed8", "#d97706", "#0f9d76", "#c2479b", "#8467d7", "#80868f"
 MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}
-# Stand-ins that become CSS variables, so that figures follow the page's light or dark theme.
+# Placeholders that are replaced by CSS variables, so that figures follow the page's light or dark theme.
 INK, MUTED, LINE = "#010203", "#010204", "#010205"
 THEME = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
-# Figure, its key in rows of training and of validation, and whether it is a share.
+# (title, key in training rows, key in validation rows, whether it is a fraction)
 PANELS = (
     ("Loss", "loss", "loss", False),
     ("Accuracy (top-1)", "top1", "video_top1", True),
-    ("Neighbor probe (top-1)", None, "knn_top1", True),
-    ("Spread of features: 0 where they collapsed", "feature_std", "feature_std", False),
+    ("kNN probe (top-1)", None, "knn_top1", True),
+    ("Feature standard deviation (0: collapsed)", "feature_std", "feature_std", False),
     ("Effective rank of features", None, "effective_rank", False),
     ("Learning rate", "lr", None, False),
     ("Step time, s", "step_time", None, False),
     ("Time spent waiting for data", "data_wait", None, True),
     ("Clips per second", "clips_per_s", None, False),
 )
-POINTS = 300  # of one curve; longer ones are averaged
-CELLS = 100  # to a side of a confusion matrix
+POINTS = 300  # per curve; longer curves are averaged
+CELLS = 100  # rows and columns of a confusion matrix
 CLASS_ROWS = 40
-GIF_BYTES = 100_000  # of one example
+GIF_BYTES = 100_000  # per example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Example:
 
     Attributes:
       id: name of the video.
-      true: its class; None where unknown.
+      true: true class; None if unknown.
       frames: uint8 [T, H, W, C], C = 1 or 3.
-      probs: (class name, probability) pairs, the likeliest first.
-      start, end: where the clip lies in the video, in seconds; it then plays at its true speed.
+      probs: (class name, probability) pairs in descending order.
+      start, end: position of the clip in the video in seconds, from which its playback speed is computed.
     """
 
     id: str
@@ -71,13 +71,13 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """Pictures of a masked autoencoder's reconstructions, drawn by `vidjax.evals.reconstruction`.
+    """Reconstructions of a masked autoencoder, drawn by `vidjax.evals.reconstruction`.
 
     Attributes:
-      name: of the run.
-      step: after which they were drawn.
-      sheet: a PNG file.
-      animation: a GIF file.
+      name: name of the run.
+      step: training step of the checkpoint.
+      sheet: contents of a PNG file.
+      animation: contents of a GIF file.
     """
 
     name: str
@@ -100,22 +100,22 @@ def write_report(
     note: str = "",
     reconstructions: Sequence[Reconstruction] = (),
 ) -> None:
-    """Writes a self-contained HTML file, at most about 150 kB per example; empty sections are left out.
+    """Writes a self-contained HTML report of at most about 150 kB per example, without empty sections.
 
     Args:
-      path: the file; missing folders are made.
-      title, note: heading and a paragraph under it.
+      path: the HTML file; missing folders are created.
+      title, note: heading, and a paragraph under it.
       config: the run's configuration, nested or flat.
       metrics: rows of metrics.jsonl by model.
-      results: evaluation results by model, all over `class_names`.
+      results: evaluation results by model, all with the classes `class_names`.
       class_names: K names.
       examples: clips to show.
-      environment: what `vidjax.environment.environment` returns.
-      table: rows of a table to put first.
-      reconstructions: of masked autoencoders, the ones to show.
+      environment: result of `vidjax.environment.environment`.
+      table: rows of a summary table to show first.
+      reconstructions: reconstructions of masked autoencoders to show.
 
     Raises:
-      ValueError: a result over another number of classes.
+      ValueError: a result has another number of classes.
     """
     for name, result in results.items():
         if result.logits.shape[-1] != len(class_names):
@@ -126,7 +126,7 @@ def write_report(
     )
     env.filters["percent"] = _percent
     models = list(dict.fromkeys([*metrics, *results]))
-    # A class name may hold a dollar sign, which is not mathematics; text stays text, in the reader's font.
+    # Do not parse dollar signs in class names as math; keep text as text, in the browser's font.
     with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "vidjax"}):
         html = env.get_template("report.html.jinja").render(
             title=title,
@@ -155,7 +155,7 @@ def write_report(
 
 
 def _accuracy(name: str, result: ClassificationResult) -> dict[str, Any]:
-    """A row of the accuracy table."""
+    """Returns a row of the accuracy table."""
     videos, views = result.logits.shape[:2]
     low, high = _wilson(result.metrics["video_top1"], videos)
     most = result.confusion.sum(1).max() / videos
@@ -171,36 +171,36 @@ def _accuracy(name: str, result: ClassificationResult) -> dict[str, Any]:
 
 
 def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % confidence interval of a share seen in n draws (Wilson, 1927)."""
-    centre = share + z * z / (2 * n)
+    """Returns the 95 % confidence interval of a proportion in n samples (Wilson, 1927)."""
+    center = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+    return max(0.0, (center - half) / (1 + z * z / n)), min(1.0, (center + half) / (1 + z * z / n))
 
 
 def _style(i: int) -> tuple[str, str, str]:
-    """Color, marker and the marker as text of the i-th model."""
+    """Returns the color, the marker and the marker's character of the i-th model."""
     marker = list(MARKERS)[i % len(MARKERS)]
     return COLOURS[i % len(COLOURS)], marker, MARKERS[marker]
 
 
 def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence[str]) -> list[Markup]:
-    """A figure for each of `PANELS` that any row has a number for."""
+    """Returns a figure for each of `PANELS` that has any values."""
     figures = []
     for label, train_key, val_key, share in PANELS:
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         ax = _axes(figure)
         for i, name in enumerate(models):
-            colour, marker, _ = _style(i)
+            color, marker, _ = _style(i)
             for split, key in (("train", train_key), ("val", val_key)):
                 x, y = _series(metrics.get(name, ()), split, key)
                 if len(x):
                     train = split == "train"
-                    # A lone point has no line, and several models must differ in more than color.
+                    # Single points need a marker, and several models must differ in more than color.
                     few = not train or len(x) == 1
                     every = 1 if few else max(1, len(x) // 6)
                     shape = marker if few or len(models) > 1 else ""
                     line = {"ls": "-"} if train else {"ls": "--", "mfc": "none"}
-                    ax.plot(x, y, c=colour, lw=1.4, marker=shape, ms=4.5, markevery=every, **line)
+                    ax.plot(x, y, c=color, lw=1.4, marker=shape, ms=4.5, markevery=every, **line)
         if ax.lines:
             ax.set_title(label, color=INK, fontsize=10, loc="left")
             ax.set_xlabel("step", color=MUTED, fontsize=9)
@@ -210,7 +210,7 @@ def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence
                 ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
             ax.margins(y=0.08)
             low, high = ax.dataLim.y0, ax.dataLim.y1
-            # A loss that stays near its start, as of pretraining, would be a straight line above zero.
+            # Start the axis at zero, except for losses that change little, which would look flat.
             if low >= 0 and not (label == "Loss" and low > high / 2):
                 ax.set_ylim(0, 1.08 * high or None)
             figures.append(_svg(figure, f"{label} by training step"))
@@ -218,7 +218,7 @@ def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence
 
 
 def _series(rows: Sequence[Mapping[str, Any]], split: str, key: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values, at most `POINTS`. A step logged again after a restart counts once, the last time."""
+    """Returns at most `POINTS` steps and values; for steps logged again after a restart, the last ones."""
     last = {r["step"]: r[key] for r in rows if r.get("split") == split and _is_number(r.get(key))}
     if not last:
         return np.zeros(0), np.zeros(0)
@@ -232,10 +232,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _confusion(name: str, result: ClassificationResult, class_names: Sequence[str]) -> dict[str, Any]:
-    """The confusion matrix as a figure, rows scaled to one, and the most frequent confusions."""
+    """Draws the row-normalized confusion matrix, and lists the most frequent confusions."""
     counts = result.confusion
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    # Of many classes, neighbors share a cell: one of their own would be about a pixel.
+    # If there are many classes, adjacent ones share a cell, which would otherwise be about one pixel.
     group = math.ceil(len(counts) / CELLS)
     drawn = shares
     if group > 1:
@@ -264,7 +264,7 @@ def _confusion(name: str, result: ClassificationResult, class_names: Sequence[st
     ax.set_ylabel("true", color=MUTED, fontsize=9)
 
     wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-(wrong + shares / 2), None, kind="stable")  # of equal counts, the larger share first
+    order = np.argsort(-(wrong + shares / 2), None, kind="stable")  # ties in count are ordered by share
     worst = [np.unravel_index(i, wrong.shape) for i in order[:10]]
     pairs = [(class_names[i], class_names[j], wrong[i, j], shares[i, j]) for i, j in worst if wrong[i, j]]
     return {
@@ -277,7 +277,7 @@ def _confusion(name: str, result: ClassificationResult, class_names: Sequence[st
 
 
 def _classes(results: Mapping[str, ClassificationResult], class_names: Sequence[str]) -> dict[str, Any]:
-    """Rows of the per-class table: all in their order, or the worst of many."""
+    """Returns the rows of the per-class table: all classes in order, or the worst if there are many."""
     if not results:
         return {"models": [], "rows": [], "absent": 0}
     right = np.array([np.diag(r.confusion) for r in results.values()])  # [models, K]
@@ -323,7 +323,7 @@ def _axes(figure: Figure) -> Axes:
 
 
 def _svg(figure: Figure, label: str) -> Markup:
-    """A figure as an <svg> element for an HTML page: no ids of groups, which would repeat, and no links."""
+    """Converts a figure to an <svg> element, without group ids, which would not be unique, and metadata."""
     out = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser's fonts draw the text
@@ -332,8 +332,8 @@ def _svg(figure: Figure, label: str) -> Markup:
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'<g id="[^"]*"', "<g", body)
-    for colour, variable in THEME.items():
-        body = body.replace(colour, variable)
+    for color, variable in THEME.items():
+        body = body.replace(color, variable)
     w, h = (72 * side for side in figure.get_size_inches())
     head = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {:g} {:g}" style="max-width:{:g}pt">')
     return head.format(label, w, h, w) + Markup(body)
@@ -348,7 +348,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _columns(table: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """Each column of a table, and whether it holds numbers."""
+    """Returns the columns of a table, and whether each holds numbers."""
     columns: dict[str, bool] = {}
     for row in table:
         for key, value in row.items():
@@ -357,7 +357,7 @@ def _columns(table: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
 
 
 def _plain(value: Any) -> Any:
-    """A table's value: numbers to four digits, nothing as a dash."""
+    """Formats a value of a table: numbers with four digits, missing values as a dash."""
     if value is None or value == "":
         return "—"
     return float(f"{value:.4g}") if isinstance(value, (float, np.floating)) else value

@@ -70,7 +70,7 @@ class Lateral(nn.Module):
         channels. "sum": as "channels", but added to the slow pathway, which must have as many channels.
         "none": no connection.
       alpha: ratio of the frame rates of the fast and the slow pathway.
-      kernel: frames of the convolution's kernel.
+      kernel: temporal kernel size of the convolution.
       ratio: output channels of the convolution, as a multiple of its input channels.
       conv, norm: constructors of the convolution and of the normalization.
     """
@@ -144,7 +144,7 @@ class SlowFast(nn.Module):
       non_local: per stage, the blocks of the slow pathway that a non-local block follows.
       non_local_form: see `NonLocal`.
       zero_init: initialize the last scale of every residual branch to zero.
-      dropout: rate before the classifier.
+      dropout: dropout rate before the classifier.
       bn_groups: see `BatchNorm`.
       dtype, param_dtype: dtypes of the computation and of the parameters.
     """
@@ -235,7 +235,7 @@ _TINY = dict(
 _PAPER = "arXiv:1812.03982, table 2"
 
 _NL = dict(non_local=((), (), (6, 13, 20), ()))
-# gmacs: at 224x224. checkpoint: in pytorchvideo's model zoo.
+# gmacs are for 224x224; checkpoint is the name in pytorchvideo's model zoo.
 _PRESETS = {
     "slowfast_r50_4x16": dict(
         fields={}, frames=32, params=34_480_216, gmacs=27.64, top1=75.6, top5=92.1, checkpoint="4x16_R50"

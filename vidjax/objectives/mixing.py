@@ -1,6 +1,6 @@
-"""Mixing and erasing of normalized clips, on the device: mixup, cutmix, random erasing.
+"""Batch augmentation of normalized clips on the device: mixup, CutMix and random erasing.
 
-All three take static shapes and a key, so they sit inside the jitted step.
+All three have static shapes and take a key, so they run inside the jitted training step.
 """
 
 import math
@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-_BATCH_AXES = ("data", "fsdp")  # the axes of the mesh that cut the batch, see `vidjax.train.sharding`
+_BATCH_AXES = ("data", "fsdp")  # mesh axes that the batch is sharded over, see `vidjax.train.sharding`
 
 
 def mix(
@@ -19,26 +19,26 @@ def mix(
     cutmix: float = 0.0,
     switch: float = 0.5,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each clip of a batch with its mirror in the device's share, by one draw for the whole batch.
+    """Applies mixup or CutMix to a batch, with one draw for the whole batch.
 
-    Clip i of the n clips that a device holds is mixed with clip n - 1 - i of them, as timm's
+    Clip i of the n clips on a device is mixed with clip n - 1 - i, as timm's
     `x.mul_(lam).add_(x.flip(0).mul_(1 - lam))` does in each process, so that no video moves between devices.
-    On one device that is the mirror in the whole batch; on another mesh, other pairs are mixed. Where a
-    device holds a single clip, the whole batch is mirrored, across devices.
+    The pairs therefore depend on the mesh. If a device holds a single clip, the pairs are formed in the whole
+    batch, across devices.
 
-    Mixup (Zhang et al., arXiv:1710.09412, section 2) averages clips with weight lam ~ Beta(mixup, mixup);
-    CutMix (Yun et al., arXiv:1905.04899, section 3.1) pastes a box of a share 1 - lam of the frame, lam ~
-    Beta(cutmix, cutmix), the same in every frame. Targets are averaged by the share of the pixels kept.
+    Mixup (Zhang et al., arXiv:1710.09412, section 2) averages clips with weight lam ~ Beta(mixup, mixup).
+    CutMix (Yun et al., arXiv:1905.04899, section 3.1) replaces a box, the same in every frame, with an area
+    of 1 - lam of the frame, lam ~ Beta(cutmix, cutmix). Targets are averaged by the fraction of pixels kept.
 
     Args:
       rng: key.
       video: [B, ..., H, W, C], normalized.
       targets: [B, K].
-      mixup, cutmix: the two alphas; 0 leaves one out.
-      switch: probability of CutMix where both are given.
+      mixup, cutmix: alpha of mixup and of CutMix; 0 disables it.
+      switch: probability of CutMix if both are enabled.
 
     Returns:
-      The mixed clips and targets.
+      The mixed clips and targets, with the shapes of `video` and `targets`.
     """
     if not (mixup or cutmix):
         return video, targets
@@ -54,7 +54,7 @@ def mix(
 
 
 def _mirror(x: jax.Array) -> jax.Array:
-    """Reverses [B, ...] within the share of each device of the mesh in use."""
+    """Reverses [B, ...] along the batch within the shard of each device of the current mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     shares = math.prod(mesh.shape.get(axis, 1) for axis in _BATCH_AXES)
     if x.shape[0] % shares or x.shape[0] == shares:
@@ -69,14 +69,17 @@ def random_erasing(
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> jax.Array:
-    """Fills a box, the same in every frame of a clip, with normal noise (Zhong et al., arXiv:1708.04896).
+    """Fills a random box, the same in every frame of a clip, with noise (Zhong et al., arXiv:1708.04896).
 
     Args:
       rng: key.
       video: [B, T, H, W, C], normalized.
-      probability: that a clip has a box.
-      area: range of its share of the frame. A box that reaches over the edge is cut there.
-      aspect: range of height / width, drawn evenly on a log scale.
+      probability: probability that a clip is erased.
+      area: range of the box's area as a fraction of the frame. Boxes are clipped to the frame.
+      aspect: range of height / width, drawn log-uniformly.
+
+    Returns:
+      [B, T, H, W, C], with standard normal noise in the boxes.
     """
     b, _, h, w, _ = video.shape
     keys = jax.random.split(rng, 5)
@@ -91,13 +94,13 @@ def random_erasing(
 
 
 def _box(rng: jax.Array, size: tuple[int, int], tall: jax.Array, wide: jax.Array) -> jax.Array:
-    """[H, W] of ones inside a box of the given shares of height and width around a random centre, else 0."""
-    centres = jax.random.uniform(rng, (2,))
+    """Returns a mask [H, W] of a box with the given fractions of height and width at a random center."""
+    centers = jax.random.uniform(rng, (2,))
 
-    def inside(n, centre, share):
-        low, high = jnp.round((centre - share / 2) * n), jnp.round((centre + share / 2) * n)
+    def inside(n, center, share):
+        low, high = jnp.round((center - share / 2) * n), jnp.round((center + share / 2) * n)
         i = jnp.arange(n)
         return ((i >= low) & (i < high)).astype(jnp.float32)
 
-    rows, columns = inside(size[0], centres[0], tall), inside(size[1], centres[1], wide)
+    rows, columns = inside(size[0], centers[0], tall), inside(size[1], centers[1], wide)
     return rows.reshape(-1, 1) * columns.reshape(1, -1)
