@@ -1,4 +1,4 @@
-"""Rules: both ways, bit for bit, and every fault told at once."""
+"""Tests of conversion rules: exact round trips, and complete reports of mismatches."""
 
 import doctest
 import functools
@@ -50,11 +50,11 @@ def random(*shape):
 def test_transforms_have_exact_inverses(transform, arrays, shapes):
     forward = transform.forward(tuple(arrays))
     assert [x.shape for x in forward] == shapes
-    for x, back in zip(arrays, transform.inverse(forward), strict=True):
-        np.testing.assert_array_equal(x, back)
+    for x, restored in zip(arrays, transform.inverse(forward), strict=True):
+        np.testing.assert_array_equal(x, restored)
 
 
-def test_channels_last_is_the_reference_layout():
+def test_channels_last_moves_output_and_input_channels_to_the_end():
     x = random(4, 3, 5, 6)
     (y,) = CHANNELS_LAST.forward((x,))
     assert y[1, 2, 0, 3] == x[3, 0, 1, 2]
@@ -101,21 +101,21 @@ def targets(shapes):
     return {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in shapes.items()}
 
 
-def test_every_kind_of_rule_goes_round():
+def test_every_kind_of_rule_round_trips():
     ours = convert(SOURCE, RULES, targets(SHAPES))
     assert {k: x.shape for k, x in ours.items()} == SHAPES
     np.testing.assert_array_equal(ours["params/block0/k/kernel"], SOURCE["blocks.0.qkv"][2:4].T)
     np.testing.assert_array_equal(ours["params/block0/k/bias"], 0)
     assert class_count(SOURCE, RULES) == 5
     assert unmatched([*SOURCE, "fc.weights"], RULES) == ["fc.weights"]
-    back = export(ours, RULES)
-    assert back.keys() == SOURCE.keys()
+    restored = export(ours, RULES)
+    assert restored.keys() == SOURCE.keys()
     for name, x in SOURCE.items():
-        np.testing.assert_array_equal(back[name], x)
-        assert back[name].dtype == x.dtype
+        np.testing.assert_array_equal(restored[name], x)
+        assert restored[name].dtype == x.dtype
 
 
-def test_every_fault_is_told_at_once_with_names_and_shapes():
+def test_all_mismatches_are_listed_with_names_and_shapes():
     source = dict(SOURCE)
     source["extra.weight"] = random(7)
     source["fc.weight"] = random(5, 9)
@@ -128,8 +128,8 @@ def test_every_fault_is_told_at_once_with_names_and_shapes():
     source["alias"] = random(3)
     with pytest.raises(UserError) as e:
         convert(source, rules, targets(SHAPES), "the file")
-    told = str(e.value)
-    assert told.startswith("the file: ") and "\n" not in told
+    message = str(e.value)
+    assert message.startswith("the file: ") and "\n" not in message
     for part in (
         "extra.weight (7,): no rule matches it",
         "fc.weight (5, 9): matches several rules, fc.weight and fc.{x:[a-z]+}",
@@ -140,16 +140,16 @@ def test_every_fault_is_told_at_once_with_names_and_shapes():
         "blocks.2.qkv (7, 4) -> params/block2/q/kernel",
         "params/neck_bn/bias (3,): filled twice, from neck.bn.bias (3,) and from alias (3,)",
     ):
-        assert part in told, part
+        assert part in message, part
 
 
-def test_the_model_may_lack_what_the_source_has():
+def test_source_arrays_missing_from_the_model_are_reported():
     shapes = {k: v for k, v in SHAPES.items() if "head" not in k}
     with pytest.raises(UserError, match=r"fc.weight \(5, 2\): the model has no params/head/kernel \(2, 5\)"):
         convert(SOURCE, RULES, targets(shapes))
 
 
-def test_export_refuses_what_the_naming_cannot_say():
+def test_export_rejects_arrays_that_the_format_cannot_store():
     ours = convert(SOURCE, RULES, targets(SHAPES))
     ours["params/block0/k/bias"] = np.ones(2, np.float32)
     ours["params/new/kernel"] = random(2, 2)
@@ -164,7 +164,7 @@ def test_export_refuses_what_the_naming_cannot_say():
         assert part in str(e.value)
 
 
-def test_a_very_long_list_is_cut_after_its_count():
+def test_long_lists_of_problems_are_truncated():
     with pytest.raises(UserError, match=r"200 problems.*and 180 more") as e:
         convert({f"x{i}": random(2) for i in range(200)}, (), {})
     assert len(str(e.value)) < 2000
@@ -180,8 +180,8 @@ def full_size(name):
 
 
 @pytest.mark.parametrize("origin, name", MODELS)
-def test_every_rule_file_covers_its_models_and_goes_round(origin, name):
-    """At full size. Numbers vary along the last axis alone, so that few are stored and a few rows tell."""
+def test_rules_cover_each_model_and_round_trip(origin, name):
+    """Uses full-size models, with values that vary only along the last axis and few compared rows."""
     shapes = full_size(name)
     rng = np.random.default_rng(0)
     ours = {
@@ -189,16 +189,16 @@ def test_every_rule_file_covers_its_models_and_goes_round(origin, name):
         for k, x in shapes.items()
     }
     rules = ORIGINS[origin][name]
-    back = convert(export(ours, rules), rules, shapes)
-    assert {k: x.shape for k, x in back.items()} == {k: x.shape for k, x in ours.items()}
+    restored = convert(export(ours, rules), rules, shapes)
+    assert {k: x.shape for k, x in restored.items()} == {k: x.shape for k, x in ours.items()}
     for k, x in ours.items():
         rows = np.ix_(*(sorted({*range(0, n, max(1, n // 4)), n - 1}) for n in x.shape[:-1]))
-        np.testing.assert_array_equal(back[k][rows], x[rows])
+        np.testing.assert_array_equal(restored[k][rows], x[rows])
     counts = [r for r in rules if isinstance(r, Dropped) and r.beside]
     assert all(r.value.dtype == np.int64 for r in counts)
 
 
-def test_the_document_on_weights_is_true():
+def test_doctests_of_the_weights_page_pass():
     doc = pathlib.Path(__file__).parents[2] / "docs" / "weights.md"
     result = doctest.testfile(str(doc), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 5 and not result.failed

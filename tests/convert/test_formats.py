@@ -1,4 +1,4 @@
-"""Files of weights: each kind read back, and no file trusted."""
+"""Tests of weight file readers: every format round-trips, and untrusted files cannot execute code."""
 
 import io
 import os
@@ -25,7 +25,7 @@ ARRAYS = {
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 did, in strings."""
+    """Pickles bytes as strings, as Python 2 did."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
@@ -51,7 +51,7 @@ class Payload:
 
 
 def write(path, arrays=ARRAYS):
-    """A file of the kind that its suffix says."""
+    """Writes a weight file in the format given by the suffix."""
     if path.suffix == ".safetensors":
         save_file(arrays, path)
     elif path.suffix == ".msgpack":
@@ -66,7 +66,7 @@ def write(path, arrays=ARRAYS):
     return path
 
 
-def same(got, want):
+def assert_same(got, want):
     assert got.keys() == want.keys()
     for name, x in want.items():
         np.testing.assert_array_equal(got[name], x)
@@ -77,34 +77,34 @@ KINDS = ["w.safetensors", "w.npz", "w.pkl", "w.pth", "w.pyth"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_arrays_come_back_whole(tmp_path, kind):
+def test_arrays_round_trip(tmp_path, kind):
     arrays, meta = formats.read(write(tmp_path / kind))
-    same(arrays, ARRAYS)
+    assert_same(arrays, ARRAYS)
     assert meta == {}
 
 
-def test_nested_files_give_paths(tmp_path):
+def test_nested_files_are_flattened_to_paths(tmp_path):
     arrays, _ = formats.read(write(tmp_path / "w.msgpack"))
-    same(arrays, {"a/weight": ARRAYS["a.weight"], "b": ARRAYS["a.bias"]})
+    assert_same(arrays, {"a/weight": ARRAYS["a.weight"], "b": ARRAYS["a.bias"]})
 
 
-def test_a_checkpoint_folder_gives_its_paths_and_meta(tmp_path):
+def test_checkpoint_folder_returns_paths_and_metadata(tmp_path):
     variables = {"params": {"x": {"kernel": ARRAYS["a.weight"]}}, "batch_stats": {"bn": {"mean": np.ones(2)}}}
     save_variables(tmp_path / "ckpt", variables, {"note": 1})
     arrays, meta = formats.read(tmp_path / "ckpt")
-    same(arrays, {"params/x/kernel": ARRAYS["a.weight"], "batch_stats/bn/mean": np.ones(2)})
+    assert_same(arrays, {"params/x/kernel": ARRAYS["a.weight"], "batch_stats/bn/mean": np.ones(2)})
     assert meta == {"note": 1}
     with pytest.raises(UserError, match="exists"):
         save_variables(tmp_path / "ckpt", variables, {})
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state", "module"])
-def test_what_training_scripts_wrap_around_the_weights(wrapper):
+def test_wrappers_of_training_scripts_are_removed(wrapper):
     saved = {"epoch": 7, "optimizer": {"lr": 0.1}, wrapper: {f"module.{k}": x for k, x in ARRAYS.items()}}
-    same(formats.state_dict(saved, "x"), ARRAYS)
+    assert_same(formats.state_dict(saved, "x"), ARRAYS)
 
 
-def test_a_prefix_that_not_all_share_stays():
+def test_prefix_is_kept_unless_all_names_share_it():
     mixed = {"module.a": ARRAYS["a.bias"], "b": ARRAYS["a.bias"]}
     assert formats.state_dict(mixed, "x").keys() == mixed.keys()
 
@@ -112,38 +112,38 @@ def test_a_prefix_that_not_all_share_stays():
 def test_bfloat16(tmp_path):
     want = np.arange(5, dtype=np.float32).astype(ml_dtypes.bfloat16)
     save_file({"x": want}, tmp_path / "w.safetensors")
-    same(formats.read(tmp_path / "w.safetensors")[0], {"x": want})
+    assert_same(formats.read(tmp_path / "w.safetensors")[0], {"x": want})
 
 
 def test_bfloat16_tensors():
     torch = pytest.importorskip("torch", reason="tensors are PyTorch's")
     x = torch.arange(5, dtype=torch.bfloat16, requires_grad=True)
-    same(formats.state_dict({"x": x}, "x"), {"x": np.arange(5, dtype=np.float32)})
+    assert_same(formats.state_dict({"x": x}, "x"), {"x": np.arange(5, dtype=np.float32)})
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_calls_is_refused_before_it_runs(tmp_path, protocol):
+def test_pickle_with_a_call_is_rejected_before_execution(tmp_path, protocol):
     trap = tmp_path / "trap"
     file = tmp_path / "w.pkl"
     file.write_bytes(pickle.dumps({"blobs": {"x": Payload(trap)}}, protocol))
     with pytest.raises(UserError, match=f"more than arrays: {os.system.__module__}.system"):
         formats.read(file)
     assert not trap.exists()
-    pickle.loads(file.read_bytes())  # the trap works, where a pickle is trusted
+    pickle.loads(file.read_bytes())  # the payload does run in a regular unpickler
     assert trap.exists()
 
 
 @pytest.mark.parametrize(
     "module, name", [("builtins", "eval"), ("numpy", "load"), ("numpy.core", "multiarray")]
 )
-def test_other_names_of_a_pickle_are_refused(tmp_path, module, name):
+def test_pickle_with_unknown_globals_is_rejected(tmp_path, module, name):
     (tmp_path / "w.pkl").write_bytes(f"c{module}\n{name}\n.".encode())
     with pytest.raises(UserError, match=f"more than arrays: {module}.{name}"):
         formats.read(tmp_path / "w.pkl")
 
 
 @pytest.mark.parametrize("in_zip", [True, False])
-def test_a_pth_that_calls_is_refused_before_it_runs(tmp_path, in_zip):
+def test_pth_with_a_call_is_rejected_before_execution(tmp_path, in_zip):
     torch = pytest.importorskip("torch", reason="PyTorch reads .pth")
     trap, file = tmp_path / "trap", tmp_path / "w.pth"
     torch.save({"state_dict": {"x": Payload(trap)}}, file, _use_new_zipfile_serialization=in_zip)
@@ -154,7 +154,7 @@ def test_a_pth_that_calls_is_refused_before_it_runs(tmp_path, in_zip):
 
 @pytest.mark.parametrize("kind", [*KINDS, "w.msgpack"])
 @pytest.mark.parametrize("damage", ["cut", "tail", "text", "empty"])
-def test_what_is_damaged_or_something_else_is_told_in_a_line(tmp_path, kind, damage):
+def test_corrupt_files_raise_a_one_line_error(tmp_path, kind, damage):
     file = write(tmp_path / kind)
     data = file.read_bytes()
     file.write_bytes(
@@ -166,7 +166,7 @@ def test_what_is_damaged_or_something_else_is_told_in_a_line(tmp_path, kind, dam
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         ({"x": object()}, "more than arrays: x (object)"),
         ({"model": {"lr": 0.1, "name": "x"}}, "more than arrays: lr (float), name (str)"),
@@ -175,13 +175,13 @@ def test_what_is_damaged_or_something_else_is_told_in_a_line(tmp_path, kind, dam
         ({}, "contains no mapping"),
     ],
 )
-def test_what_is_no_state_dict(content, told):
+def test_invalid_state_dicts_are_rejected(content, message):
     with pytest.raises(UserError) as e:
         formats.state_dict(content, "the file")
-    assert told in str(e.value)
+    assert message in str(e.value)
 
 
-def test_arrays_of_objects_are_no_weights(tmp_path):
+def test_object_arrays_are_rejected(tmp_path):
     np.savez(tmp_path / "w.npz", x=np.array([None]))
     with pytest.raises(UserError, match="cannot read"):
         formats.read(tmp_path / "w.npz")
@@ -190,14 +190,14 @@ def test_arrays_of_objects_are_no_weights(tmp_path):
 @pytest.mark.parametrize(
     "file, module, extra", [("w.pth", "torch", "convert"), ("w.index", "tensorflow", "tf")]
 )
-def test_a_missing_extra_is_named(tmp_path, monkeypatch, file, module, extra):
+def test_missing_optional_dependency_names_the_extra(tmp_path, monkeypatch, file, module, extra):
     (tmp_path / file).write_bytes(b"x")
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'vidjax\[{extra}\]'"):
         formats.read(tmp_path / file)
 
 
-def test_what_is_not_there_or_of_no_known_kind(tmp_path):
+def test_missing_files_and_unknown_formats_are_reported(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         formats.read(tmp_path / "w.npz")
     (tmp_path / "w.h5").touch()
@@ -219,10 +219,10 @@ def test_tensorflow_checkpoints(tmp_path):
         formats.read(prefix)
 
 
-def test_written_files_are_read_back_whatever_their_layout_in_memory(tmp_path):
+def test_written_files_round_trip_for_any_memory_layout(tmp_path):
     arrays = {"t": ARRAYS["a.weight"].T, "zero": ARRAYS["count"]}
     formats.write(tmp_path / "w.safetensors", arrays, {"model": "x"})
-    same(formats.read(tmp_path / "w.safetensors")[0], arrays)
+    assert_same(formats.read(tmp_path / "w.safetensors")[0], arrays)
     with pytest.raises(UserError, match="safetensors"):
         formats.write(tmp_path / "w.pth", arrays, {})
     with pytest.raises(UserError, match="cannot write"):

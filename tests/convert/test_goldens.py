@@ -1,4 +1,4 @@
-"""Models with weights drawn on both sides answer as the reference did, stage by stage."""
+"""Tests that models match recorded outputs of the reference for the same random weights, stage by stage."""
 
 import json
 import pathlib
@@ -14,11 +14,11 @@ GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 sys.path.append(str(GOLDEN))
 from weights import draw_all, draw_input, relative_error, sample  # noqa: E402
 
-TOLERANCE = 1e-5  # float32 against the reference in float64, unless the recording says otherwise
+TOLERANCE = 1e-5  # float32 against the reference in float64, unless the recording sets another
 
 
 def load(name):
-    """The recorded answers, how they were made, and the source's weights."""
+    """Returns the recorded outputs, the settings of the recording, and the source weights."""
     with np.load(GOLDEN / f"{name}.npz") as file:
         golden = dict(file)
     about = json.loads(str(golden.pop("about")))
@@ -26,7 +26,7 @@ def load(name):
 
 
 def differing(name, golden, about, source):
-    """The stages that differ, in order, and the errors of all."""
+    """Returns the stages that differ, in order, and the relative errors of all stages."""
     model, variables = vidjax.load_pretrained(name, source, **about.get("options", {}))
     assert model.num_classes == about["classes"]
     x = draw_input(tuple(about["input_shape"]), about["input_seed"])
@@ -37,13 +37,13 @@ def differing(name, golden, about, source):
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in GOLDEN.glob("*.npz")))
-def test_answers_as_the_reference(name):
+def test_outputs_match_the_reference(name):
     golden, about, source = load(name)
     wrong, errors = differing(about["model"], golden, about, source)
     assert not wrong, f"{name} first differs at {wrong[0]}: relative errors {errors}"
 
 
-def test_tells_the_first_stage_that_differs():
+def test_first_differing_stage_is_reported():
     golden, about, source = load("resnet18")
     source["layer2.0.downsample.1.bias"] = source["layer2.0.downsample.1.bias"] + 0.01
     wrong, _ = differing("resnet18", golden, about, source)

@@ -1,4 +1,4 @@
-"""Images to video: what is inflated answers as the image network did."""
+"""Tests that inflated networks are equivalent to their image networks."""
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ from vidjax.layers.norm import BatchNorm
 
 
 class Net(nn.Module):
-    """Two convolutions, a norm and a classifier; of images where `frames` is empty, else of clips."""
+    """Two convolutions, a norm and a classifier; for images if `frames` is empty, else for clips."""
 
     frames: tuple[int, ...] = ()
     pad_time: int = 0
@@ -47,7 +47,7 @@ def filled(model, x):
 
 @pytest.mark.parametrize("mode", ["average", "centre"])
 @pytest.mark.parametrize("frames", [2, 3])
-def test_an_inflated_net_is_its_image_net_on_a_static_clip(mode, frames):
+def test_inflated_network_equals_image_network_on_a_static_clip(mode, frames):
     image = random(2, 11, 9, 3)
     weights = filled(Net(), image)
     clip = np.repeat(image[:, None], 5, axis=1)
@@ -59,7 +59,7 @@ def test_an_inflated_net_is_its_image_net_on_a_static_clip(mode, frames):
         np.testing.assert_allclose(g, np.broadcast_to(w[:, None], g.shape), rtol=1e-4, atol=1e-4)
 
 
-def test_centre_answers_for_each_frame_apart_padding_included():
+def test_centre_applies_the_image_network_to_each_frame():
     clip = random(1, 5, 11, 9, 3)
     weights = filled(Net(), clip[:, 0])
     net = Net((3,), pad_time=1)
@@ -70,7 +70,7 @@ def test_centre_answers_for_each_frame_apart_padding_included():
     assert np.abs(average - want).max() > 0.1
 
 
-def test_inflate_lists_all_that_does_not_follow():
+def test_inflate_lists_all_mismatches():
     weights, clip = filled(Net(), random(1, 8, 8, 3)), random(1, 4, 8, 8, 3)
     target = jax.eval_shape(Net((3,)).init, jax.random.PRNGKey(0), clip)
     weights["params"]["old"] = {"kernel": random(2, 2)}
@@ -88,14 +88,14 @@ def test_inflate_lists_all_that_does_not_follow():
         inflate_kernel(random(3, 3), 2, "averag")
 
 
-def test_inflate_leaves_out_what_is_skipped():
+def test_inflate_omits_skipped_paths():
     weights = filled(Net(), random(1, 8, 8, 3))
     del weights["params"]["head"]
     target = jax.eval_shape(Net((3,)).init, jax.random.PRNGKey(0), random(1, 4, 8, 8, 3))
     assert "head" not in inflate(weights, target, skip=("params/head",))["params"]
 
 
-def test_a_tubelet_embedding_is_its_patch_embedding_on_a_static_clip():
+def test_tubelet_embedding_equals_patch_embedding_on_a_static_clip():
     patch, image = random(4, 4, 3, 6), random(8, 12, 3)
     tokens = lambda x, k: jnp.einsum("...i,io->...o", x, k.reshape(-1, k.shape[-1]))  # noqa: E731
     cut = image.reshape(2, 4, 3, 4, 3).transpose(0, 2, 1, 3, 4)  # [2, 3 patches, 4, 4, 3]
@@ -105,20 +105,20 @@ def test_a_tubelet_embedding_is_its_patch_embedding_on_a_static_clip():
         np.testing.assert_allclose(tokens(tubes, inflate_kernel(patch, 2, mode)), want, rtol=1e-4, atol=1e-5)
 
 
-def test_channels():
+def test_adapted_channels_preserve_the_output():
     kernel = random(3, 3, 3, 8)
-    grey = random(5, 3, 3, 1)
-    answer = lambda x, k: np.einsum("bhwi,hwio->bo", x, k)  # noqa: E731
-    want = answer(np.repeat(grey, 3, axis=-1), kernel)
+    gray = random(5, 3, 3, 1)
+    apply = lambda x, k: np.einsum("bhwi,hwio->bo", x, k)  # noqa: E731
+    want = apply(np.repeat(gray, 3, axis=-1), kernel)
     for channels in (1, 2, 20):
         adapted = adapt_channels(kernel, channels)
         assert adapted.shape == (3, 3, channels, 8) and adapted.dtype == np.float32
         np.testing.assert_allclose(
-            answer(np.repeat(grey, channels, axis=-1), adapted), want, rtol=1e-4, atol=1e-4
+            apply(np.repeat(gray, channels, axis=-1), adapted), want, rtol=1e-4, atol=1e-4
         )
     frame = random(5, 3, 3, 3)
-    tiled = answer(np.tile(frame, 4), adapt_channels(kernel, 12, "tile"))
-    np.testing.assert_allclose(tiled, answer(frame, kernel), rtol=1e-4, atol=1e-4)
+    tiled = apply(np.tile(frame, 4), adapt_channels(kernel, 12, "tile"))
+    np.testing.assert_allclose(tiled, apply(frame, kernel), rtol=1e-4, atol=1e-4)
     with pytest.raises(UserError, match="not a multiple"):
         adapt_channels(kernel, 10, "tile")
     with pytest.raises(UserError, match="average"):
@@ -127,7 +127,7 @@ def test_channels():
 
 @pytest.mark.parametrize("method", ["linear", "cubic"])
 @pytest.mark.parametrize("grid", [(6,), (4, 5), (3, 4, 2)])
-def test_positions_go_to_a_finer_grid_and_back(grid, method):
+def test_positions_survive_upsampling_and_downsampling(grid, method):
     positions = random(1 + int(np.prod(grid)), 7)
     np.testing.assert_array_equal(interpolate_positions(positions, grid, grid, 1, method), positions)
     finer = tuple(3 * n for n in grid)
@@ -137,7 +137,7 @@ def test_positions_go_to_a_finer_grid_and_back(grid, method):
     np.testing.assert_allclose(interpolate_positions(up, finer, grid, 1, method), positions, atol=1e-5)
 
 
-def test_positions_keep_their_axes():
+def test_interpolation_preserves_the_order_of_axes():
     rows, columns = np.meshgrid(np.arange(4.0), np.arange(6.0), indexing="ij")
     positions = np.stack([rows, columns], axis=-1).reshape(-1, 2).astype(np.float32)
     halved = interpolate_positions(positions, (4, 6), (2, 3), method="linear").reshape(2, 3, 2)
@@ -146,12 +146,12 @@ def test_positions_keep_their_axes():
 
 
 @pytest.mark.parametrize("grid, new", [((4, 5), (8, 8)), ((4, 6), (8,))])
-def test_positions_that_are_not_on_the_grid(grid, new):
+def test_positions_that_do_not_match_the_grid_are_rejected(grid, new):
     with pytest.raises(UserError, match="24 positions"):
         interpolate_positions(random(24, 3), grid, new)
 
 
-def test_tiled_and_factorised_positions():
+def test_tiled_and_factorized_positions():
     image = random(1 + 6, 4)
     tiled = tile_positions(image, 3, prefix=1)
     assert tiled.shape == (1 + 18, 4)

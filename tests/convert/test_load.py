@@ -1,4 +1,4 @@
-"""Weights find their model, its trunk, a training run and the command line; what does not fit is told."""
+"""Tests of loading pretrained weights: into models, backbones and training runs, and on the command line."""
 
 import hashlib
 
@@ -33,10 +33,10 @@ def random_variables(name, classes, tiny=True):
 
 
 def foreign(name, classes, tiny=True):
-    """Random weights in torchvision's names."""
+    """Returns random weights with torchvision's names."""
     variables = random_variables(name, classes, tiny)
     named = export(flatten_dict(variables, sep="/"), ORIGINS["torchvision"][name])
-    return {k: x.copy() for k, x in named.items()}  # safetensors stores memory as it lies, not views
+    return {k: x.copy() for k, x in named.items()}  # safetensors cannot store views
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def full_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "r3d_18", "mc3_18"])
-def test_the_model_has_the_classes_and_weights_of_the_source(name):
+def test_model_takes_classes_and_weights_of_the_source(name):
     model, variables = vidjax.load_pretrained(name, foreign(name, 7), tiny=True)
     assert model.num_classes == 7
     chex.assert_trees_all_equal(jax.device_get(variables), random_variables(name, 7))
 
 
-def test_other_classes_start_a_fresh_head_and_nothing_else(image_weights):
+def test_changing_the_classes_reinitializes_only_the_head(image_weights):
     model, variables, weights = load("resnet18", image_weights, num_classes=3, tiny=True)
     assert model.num_classes == 3
     assert weights.notes == ("3 classes, 7 in the source: the head is newly initialized",)
@@ -87,20 +87,20 @@ def test_a_source_without_classifier(image_weights):
     assert "no classifier" in weights.notes[0]
 
 
-def test_weights_without_counts_of_batches(image_weights):
-    """Files of torchvision's early years have none."""
+def test_missing_batch_counts_are_accepted(image_weights):
+    """Early files of torchvision have no batch counts."""
     source = {k: x for k, x in image_weights.items() if "num_batches" not in k}
     assert vidjax.load_pretrained("resnet18", source, tiny=True)[0].num_classes == 7
 
 
-def test_tensors_of_pytorch(image_weights):
+def test_pytorch_tensors_are_accepted(image_weights):
     torch = pytest.importorskip("torch", reason="tensors are PyTorch's")
     tensors = {k: torch.nn.Parameter(torch.tensor(x), requires_grad=False) for k, x in image_weights.items()}
     _, variables = vidjax.load_pretrained("resnet18", tensors, tiny=True)
     chex.assert_trees_all_equal(jax.device_get(variables), random_variables("resnet18", 7))
 
 
-def test_whose_naming_it_is(image_weights):
+def test_origin_is_detected_or_checked(image_weights):
     assert read_weights("resnet18", image_weights, tiny=True).origin == "torchvision or timm"
     assert read_weights("resnet18", image_weights, "timm", tiny=True).origin == "timm"
     assert read_weights("r3d_18", foreign("r3d_18", 7), tiny=True).origin == "torchvision"
@@ -110,7 +110,7 @@ def test_whose_naming_it_is(image_weights):
         read_weights("r3d_18", image_weights, "timm", tiny=True)
 
 
-def test_two_namings_that_fit_are_not_guessed_between(image_weights, monkeypatch):
+def test_ambiguous_origin_is_an_error(image_weights, monkeypatch):
     monkeypatch.setitem(ORIGINS, "timm", {"resnet18": tuple(ORIGINS["timm"]["resnet18"])[:-2]})
     assert read_weights("resnet18", image_weights, tiny=True).origin == "torchvision"
     monkeypatch.setitem(ORIGINS, "timm", {"resnet18": [*ORIGINS["torchvision"]["resnet18"]]})
@@ -118,7 +118,7 @@ def test_two_namings_that_fit_are_not_guessed_between(image_weights, monkeypatch
         read_weights("resnet18", image_weights, tiny=True)
 
 
-def test_weights_of_another_model(image_weights):
+def test_weights_of_another_model_are_rejected(image_weights):
     with pytest.raises(UserError, match=r"does not fit slow_fusion|no rules to read slow_fusion_conv4") as e:
         vidjax.load_pretrained("slow_fusion_conv4", image_weights)
     assert "resnet18" in str(e.value)
@@ -132,7 +132,7 @@ def test_weights_of_another_model(image_weights):
 
 @pytest.fixture(scope="module")
 def image_and_features(image_weights):
-    """Images [2, 32, 32, 3] and what the image network's last stage makes of them."""
+    """Returns images [2, 32, 32, 3] and the output of the image network's last stage."""
     model, variables = vidjax.load_pretrained("resnet18", image_weights, tiny=True)
     image = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
     return image, jax.jit(model.apply)(variables, image)[1]["stage4"]
@@ -141,7 +141,7 @@ def image_and_features(image_weights):
 @pytest.mark.parametrize(
     "name", ["single_frame_resnet18", "late_fusion_resnet18_mlp", "early_fusion_resnet18"]
 )
-def test_image_weights_go_into_the_trunk_of_a_video_model(name, image_weights, image_and_features):
+def test_image_weights_are_loaded_into_the_trunk_of_a_video_model(name, image_weights, image_and_features):
     video_model, variables, weights = load(name, image_weights, num_classes=5, tiny=True)
     assert weights.owner == "resnet18" and "loaded into the trunk" in weights.notes[0]
     assert variables["params"]["head"]["bias"].shape == (5,)
@@ -149,11 +149,11 @@ def test_image_weights_go_into_the_trunk_of_a_video_model(name, image_weights, i
     got = jax.jit(video_model.apply)(variables, np.repeat(image[:, None], 4, axis=1))[1]["stage4"]
     if got.ndim > want.ndim:
         got = got[:, 2]
-    # Early fusion's first kernel is repeated over the frames: a still clip is the image to it.
+    # Early fusion repeats the first kernel over the frames, so a static clip is equivalent to the image.
     np.testing.assert_allclose(got, want, rtol=1e-4 if "early" in name else 1e-6)
 
 
-def test_checkpoints_go_where_files_go(image_weights, image_file, tmp_path):
+def test_checkpoints_are_accepted_like_files(image_weights, image_file, tmp_path):
     convert_file(image_file, "resnet18", tmp_path / "image", tiny=True)
     for name in ("resnet18", "single_frame_resnet18"):
         a = load(name, image_weights, tiny=True)[1]
@@ -194,7 +194,7 @@ def cache(tmp_path_factory):
         yield
 
 
-def test_training_starts_from_a_foreign_file_by_one_field(image_file):
+def test_init_path_accepts_a_file_of_another_project(image_file):
     state = initial_state(motion(dict(path=str(image_file)), name="single_frame_resnet18"))
     want = random_variables("resnet18", 7)
     del want["params"]["head"]
@@ -205,7 +205,7 @@ def test_training_starts_from_a_foreign_file_by_one_field(image_file):
     assert state.params["head"]["bias"].shape == (12,)
 
 
-def test_training_from_another_class_count_names_the_head(tmp_path):
+def test_class_count_mismatch_suggests_skipping_the_head(tmp_path):
     save_file(foreign("r3d_18", 7), tmp_path / "w.safetensors")
     init = dict(path=str(tmp_path / "w.safetensors"))
     with pytest.raises(UserError, match=r"init.skip.*params/head/bias: \(7,\) in the checkpoint, \(12,\) in"):
@@ -225,7 +225,7 @@ def write_video(path):
         out.mux(stream.encode())
 
 
-def test_a_converted_checkpoint_predicts_and_says_where_it_came_from(tmp_path):
+def test_converted_checkpoint_predicts_and_records_its_source(tmp_path):
     file, video = tmp_path / "w.safetensors", tmp_path / "v.mp4"
     save_file(foreign("r3d_18", 7), file)
     names = [f"action {c}" for c in "abcdefg"]
@@ -242,8 +242,8 @@ def test_a_converted_checkpoint_predicts_and_says_where_it_came_from(tmp_path):
     assert len(prediction.clips) == 5 and {n for n, _ in prediction.top} <= set(names)
 
 
-def test_the_command_converts_and_exports_bit_for_bit(full_file, tmp_path, capsys):
-    """At full size, as a person would."""
+def test_cli_converts_and_exports_bit_for_bit(full_file, tmp_path, capsys):
+    """Uses the full-size model, without options."""
     source = load_file(full_file)
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
     ckpt, out = tmp_path / "ckpt", tmp_path / "out.safetensors"
@@ -273,7 +273,7 @@ def run(*args, code=0):
     assert e.value.code == code
 
 
-def test_the_command_ends_in_one_line(image_file, full_file, tmp_path, capsys):
+def test_cli_errors_are_one_line(image_file, full_file, tmp_path, capsys):
     convert_file(image_file, "single_frame_resnet18", tmp_path / "ckpt", num_classes=2, tiny=True)
     (tmp_path / "names.txt").write_text("a\nb\n")
     (tmp_path / "cut.safetensors").write_bytes(image_file.read_bytes()[:5000])
@@ -305,15 +305,15 @@ def test_the_command_ends_in_one_line(image_file, full_file, tmp_path, capsys):
         ((*export_to, "huggingface", "--out", tmp_path / "x.safetensors"), "unknown origin of weights"),
         (("export", tmp_path / "none", "--to=timm", "--out", tmp_path / "x.safetensors"), "no such folder"),
     ]
-    for args, told in cases:
+    for args, message in cases:
         run(*args, code=2)
         out, err = capsys.readouterr()
-        assert told in err and err.startswith("vidjax: ") and err.count("\n") == 1 and not out, (args, err)
+        assert message in err and err.startswith("vidjax: ") and err.count("\n") == 1 and not out, (args, err)
     assert not (tmp_path / "out").exists() and not (tmp_path / "x.safetensors").exists()
 
 
-def test_export_follows_training(tmp_path):
-    """What is exported are the checkpoint's weights of now, not the file's."""
+def test_export_writes_the_weights_of_the_checkpoint(tmp_path):
+    """The exported weights are those of the checkpoint, not of the file it was converted from."""
     save_file(foreign("mc3_18", 3), tmp_path / "w.safetensors")
     convert_file(tmp_path / "w.safetensors", "mc3_18", tmp_path / "a", tiny=True, num_classes=4)
     assert export_file(tmp_path / "a", "torchvision", tmp_path / "x.safetensors") == "mc3_18"

@@ -1,4 +1,4 @@
-"""Weights carry the preprocessing that their accuracy was published with, and everything follows it."""
+"""Tests of the preprocessing declared for pretrained weights, and of its use in evaluation."""
 
 import pathlib
 import sys
@@ -40,7 +40,7 @@ from weights import sample  # noqa: E402
 
 
 def data_of(origin, name):
-    """The resolved data section of a checkpoint, with the size of a test crop."""
+    """Returns the resolved data section of a checkpoint, with the size of a test crop."""
     sections = preprocessing(origin, name).sections(vidjax.spec(name))
     data = ConfigDict(schema().data.to_dict() | sections["data"])
     data.size = sections["evals"].get("size", data.size)
@@ -49,9 +49,12 @@ def data_of(origin, name):
 
 @pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_torchvisions_presets_are_matched_pixel_by_pixel(name, size):
-    """Its rounding to bytes included. Both interpolate in float32, in another order, so one value in a
-    thousand may round to the next level, which is 1 / (255 std) <= 0.0182."""
+def test_torchvision_presets_match_per_pixel(name, size):
+    """Includes the rounding to bytes.
+
+    Both interpolate in float32, but in another order, so one value in a thousand may be rounded to the next
+    level, which differs by 1 / (255 std) <= 0.0182.
+    """
     data = data_of("torchvision", name)
     (view,) = views_of(clip(*size), data, 1)
     ours = sample(np.asarray(normalize(view, **statistics(vidjax.spec(name), data))), SAMPLES)
@@ -62,8 +65,8 @@ def test_torchvisions_presets_are_matched_pixel_by_pixel(name, size):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_the_test_crops_of_pytorchvideo_are_matched_to_half_a_level(size):
-    """It normalizes before it resizes, without rounding to bytes: half a level is 0.5 / (255 * 0.225)."""
+def test_pytorchvideo_test_crops_match_within_half_a_level(size):
+    """pytorchvideo resizes normalized clips without rounding; half a level is 0.5 / (255 * 0.225)."""
     data = data_of("pytorchvideo", "slow_r50_8x8")
     with np.load(GOLDEN / "preprocessing/pytorchvideo.npz") as file:
         for i, view in enumerate(views_of(clip(*size), data, 3)):
@@ -72,7 +75,7 @@ def test_the_test_crops_of_pytorchvideo_are_matched_to_half_a_level(size):
             assert np.abs(ours - want).max() < 0.5 / (255 * 0.225) + 1e-4, i
 
 
-def test_every_model_of_every_origin_has_a_preprocessing():
+def test_every_model_of_every_origin_declares_preprocessing():
     assert set(DECLARED) == {(origin, name) for origin, models in ORIGINS.items() for name in models}
     different = {repr(p): (name, p) for (_, name), p in DECLARED.items()}
     for name, p in different.values():
@@ -82,7 +85,7 @@ def test_every_model_of_every_origin_has_a_preprocessing():
         resolve(sections | dict(epochs=1.0))
 
 
-def test_the_table_in_the_docs_is_current():
+def test_table_in_the_docs_is_up_to_date():
     text = (pathlib.Path(__file__).parents[2] / "docs/preprocessing.md").read_text()
     written = text.split(START)[1].split(END)[0].strip()
     assert written == table(), "run `python -m vidjax.convert.table`"
@@ -97,8 +100,8 @@ def test_the_table_in_the_docs_is_current():
         ("timesformer", "timesformer_b_8x32", 8, 32, 1),
     ],
 )
-def test_clips_are_pyslowfasts(origin, name, frames, rate, clips):
-    """slowfast/datasets/decoder.py, get_start_end_idx and temporal_sampling, of 300 frames at 30 fps."""
+def test_clips_match_pyslowfast(origin, name, frames, rate, clips):
+    """slowfast/datasets/decoder.py, get_start_end_idx and temporal_sampling, for 300 frames at 30 fps."""
     data, total = data_of(origin, name), 300
     delta = total - frames * rate
     starts = [delta * i / clips for i in range(clips)]
@@ -110,8 +113,8 @@ def test_clips_are_pyslowfasts(origin, name, frames, rate, clips):
     np.testing.assert_array_equal(short, [held] * clips)
 
 
-def test_clips_of_video_swin_start_in_the_middle_of_their_parts():
-    """mmaction/datasets/pipelines/loading.py, SampleFrames: its room ends a frame earlier than ours."""
+def test_video_swin_clips_start_at_the_center_of_their_part():
+    """mmaction/datasets/pipelines/loading.py, SampleFrames, whose last start is one frame earlier."""
     data = data_of("video_swin", "swin3d_t")
     ours = sampling.spread(300, clip_moments(data), 4, data.short, where=data.starts)
     interval = (300 - 64 + 1) / 4
@@ -123,7 +126,7 @@ def test_clips_of_video_swin_start_in_the_middle_of_their_parts():
     "rule, longer, top",
     [("torchvision", 85, 0), ("pyslowfast", 85, 1), ("tensorflow", 85, 0), ("mmaction", 86, 0)],
 )
-def test_rules_round_the_longer_side_and_the_middle_as_their_library(rule, longer, top):
+def test_resize_rules_round_as_their_library(rule, longer, top):
     video = np.random.default_rng(0).integers(0, 256, (1, 70, 94, 3), np.uint8)
     resized = resize_short_side(video, 64, rule)
     assert resized.shape == (1, 64, longer, 3)  # 64 * 94 / 70 = 85.94
@@ -131,7 +134,7 @@ def test_rules_round_the_longer_side_and_the_middle_as_their_library(rule, longe
     np.testing.assert_array_equal(crop, resized[:, top : top + 63, 11 : 11 + 63])
 
 
-def test_tensorflow_truncates_to_bytes_what_pytorch_rounds():
+def test_tensorflow_truncates_where_pytorch_rounds():
     video = np.array([[0, 1], [0, 1]], np.uint8).reshape(1, 2, 2, 1) * 3
     across = {rule: RESIZES[rule].frames(video, 2, 4)[0, 0, :, 0].tolist() for rule in RESIZES}
     assert across["tensorflow"] == [0, 0, 2, 3]  # 0, 0.75, 2.25, 3
@@ -139,7 +142,7 @@ def test_tensorflow_truncates_to_bytes_what_pytorch_rounds():
 
 
 def foreign(name, origin, classes=3):
-    """Random weights of the tiny preset in an origin's names."""
+    """Returns random weights of the tiny preset with the names of an origin."""
     s = vidjax.spec(name)
     abstract = abstract_variables(vidjax.create_model(name, classes, tiny=True), s.tiny_input_shape)
     rng = np.random.default_rng(0)
@@ -152,7 +155,7 @@ def foreign(name, origin, classes=3):
 
 @pytest.fixture
 def video(tmp_path):
-    """A file of 40 frames at 10 fps, 48 x 64."""
+    """Writes a video of 40 frames at 10 fps, 48 x 64 pixels."""
     with av.open(str(tmp_path / "v.mp4"), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
         stream.width, stream.height = 64, 48
@@ -164,8 +167,8 @@ def video(tmp_path):
     return tmp_path / "v.mp4"
 
 
-def test_a_converted_checkpoint_predicts_with_its_sources_preprocessing(tmp_path, video):
-    """VMZ's CSN has other statistics than pytorchvideo's, which are the model's."""
+def test_converted_checkpoint_predicts_with_the_preprocessing_of_its_source(tmp_path, video):
+    """VMZ's statistics for CSN differ from those of the model, which are pytorchvideo's."""
     save_file(foreign("csn_ir_50", "vmz"), tmp_path / "w.safetensors")
     convert_file(tmp_path / "w.safetensors", "csn_ir_50", tmp_path / "ckpt", origin="vmz", tiny=True)
     variables, meta = load_variables(tmp_path / "ckpt")
@@ -190,7 +193,7 @@ def test_a_converted_checkpoint_predicts_with_its_sources_preprocessing(tmp_path
     np.testing.assert_allclose([got[f"class {i}"] for i in range(3)], want, rtol=1e-4)
 
 
-def test_slowfast_takes_the_slow_frames_that_its_weights_were_trained_with(tmp_path):
+def test_slowfast_uses_the_slow_frames_of_its_weights(tmp_path):
     name, source = "slowfast_r50_4x16", foreign("slowfast_r50_4x16", "pytorchvideo")
     assert vidjax.load_pretrained(name, source, tiny=True)[0].slow_frames == "linspace"
     assert vidjax.load_pretrained(name, source, tiny=True, slow_frames="stride")[0].slow_frames == "stride"
@@ -203,12 +206,12 @@ def test_slowfast_takes_the_slow_frames_that_its_weights_were_trained_with(tmp_p
     assert load_variables(tmp_path / "again")[1]["config"] == load_variables(tmp_path / "ckpt")[1]["config"]
 
 
-def test_a_stored_config_without_the_rule_keeps_the_old_one():
+def test_config_without_slow_frames_uses_stride():
     old = dict(model=dict(name="slowfast_r50_8x8", tiny=True), **DATASET)
     assert build_model(resolve(old))[0].slow_frames == "stride"
 
 
-def test_training_from_weights_names_what_the_model_does_otherwise():
+def test_differences_from_the_weights_are_reported():
     found = preprocessing("pytorchvideo", "slowfast_r50_8x8")
     model = vidjax.create_model("slowfast_r50_8x8")
     (note,) = found.differences(model, found.mean, found.std)
@@ -217,7 +220,7 @@ def test_training_from_weights_names_what_the_model_does_otherwise():
     assert "mean (0.45, 0.45, 0.45)" in note and "set data.mean and data.std" in note
 
 
-def test_174_classes_are_something_something_v2():
+def test_174_classes_select_the_something_something_v2_settings():
     p = preprocessing("videomae", "videomae_b")
     assert p.of_classes(400) is p and p.of_classes(174).sampling == "uniform"
 
@@ -231,11 +234,11 @@ def test_174_classes_are_something_something_v2():
         ("data.resize_to=64", r"data.resize_to is \(height, width\), not 64"),
     ],
 )
-def test_a_wrong_preprocessing_is_one_line(override, message):
+def test_invalid_preprocessing_is_rejected(override, message):
     with pytest.raises(UserError, match=message):
         resolve(dict(model=dict(name="r3d_18"), **DATASET), [override])
 
 
-def test_statistics_have_one_value_for_each_channel():
+def test_statistics_require_one_value_per_channel():
     with pytest.raises(UserError, match=r"data\.mean of data\.modality=rgb has one value for each of the 3"):
         resolve(dict(model=dict(name="r3d_18"), **DATASET), ["data.std=(1.0,1.0,1.0)", "data.mean=(0.5,)"])

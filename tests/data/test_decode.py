@@ -1,6 +1,6 @@
-"""Decoding is exact on videos whose every frame carries its own number, and survives what real files do.
+"""Tests that decoding is frame-exact, on videos that encode each frame's number, and robust to real files.
 
-The plain decoding of a whole file, in the order in which the decoder gives frames, is the reference.
+The reference is a full decode of the file, in the decoder's order.
 """
 
 import itertools
@@ -20,7 +20,7 @@ X264 = {"g": "16", "preset": "veryfast"}
 
 
 def numbered(count=COUNT, height=HEIGHT, width=WIDTH):
-    """Grey frames uint8 [H, W]: moving texture under twelve blocks, the bits of the frame's number."""
+    """Yields gray frames uint8 [H, W]: a moving texture, and the frame number as twelve binary blocks."""
     texture = np.random.default_rng(0).integers(60, 190, (height // 8, width // 8 + count), np.uint8)
     texture = texture.repeat(8, 0).repeat(8, 1)
     for i in range(count):
@@ -32,10 +32,10 @@ def numbered(count=COUNT, height=HEIGHT, width=WIDTH):
 
 
 def numbers(clip):
-    """The numbers written in frames [n, H, W, C]."""
+    """Reads the numbers encoded in frames [n, H, W, C]."""
     width = clip.shape[2] // 12
-    centres = np.arange(12) * width + width // 2
-    return ((clip[:, 8, centres].mean(-1) > 127) << np.arange(12)).sum(-1)
+    centers = np.arange(12) * width + width // 2
+    return ((clip[:, 8, centers].mean(-1) > 127) << np.arange(12)).sum(-1)
 
 
 def write(
@@ -59,7 +59,7 @@ def write(
 
 
 def reference(path):
-    """All frames that a plain decoder gives before its first error, uint8 [n, H, W, 1] luma."""
+    """Decodes all frames up to the first error, uint8 [n, H, W, 1] luma."""
     frames, convert = [], av.video.reformatter.VideoReformatter()
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = container.streams.best("video")
@@ -73,7 +73,7 @@ def reference(path):
 
 
 def remux(path, to, shift=0.0, keep=lambda n: True, **options):
-    """The packets of `path`, `shift` seconds earlier."""
+    """Copies the packets of `path`, shifted `shift` seconds earlier."""
     with av.open(str(path)) as source, av.open(str(to), "w", **options) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for n, packet in enumerate(source.demux(video=0)):
@@ -85,7 +85,7 @@ def remux(path, to, shift=0.0, keep=lambda n: True, **options):
 
 
 def assert_exact(video, expected):
-    """Single frames from the last to the first, then clips in any order and with repeats."""
+    """Checks single frames from the last to the first, then clips in any order and with repeats."""
     rng = np.random.default_rng(0)
     count = len(expected)
     for k in range(count - 1, -1, -max(1, count // 40)):
@@ -101,7 +101,7 @@ KINDS = {
     "b_frames.mp4": {},
     "b_frames.mkv": {},
     "b_frames.ts": {},
-    "made_up_times.avi": {},  # AVI has no timestamps: the demuxer's are in the wrong order
+    "made_up_times.avi": {},  # AVI has no timestamps, and the demuxer invents wrong ones
     "no_times.h264": {},
     "open_gop.mp4": {"options": OPEN_GOP},
     "open_gop.mkv": {"options": OPEN_GOP},
@@ -120,7 +120,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_frame_is_the_one_asked_for(tmp_path, name):
+def test_every_requested_frame_is_exact(tmp_path, name):
     path = write(tmp_path / name, **KINDS[name])
     expected = reference(path)
     with Video(path) as video:
@@ -139,7 +139,7 @@ NOT_CODED = b"\0\0\1\xb6\x50\x4f"  # an MPEG-4 frame header and no frame
 
 
 def pack(path, to):
-    """MPEG-4 with B-frames as XviD packs it in AVI.
+    """Packs MPEG-4 with B-frames in AVI as XviD does.
 
     Each P-frame shares a packet with the first B-frame that is shown before it. Headers alone fill the packet
     that this leaves over.
@@ -166,7 +166,7 @@ def pack(path, to):
 
 
 @pytest.mark.parametrize("b_frames", [1, 2])
-def test_packed_mpeg4_has_all_its_frames_and_its_rate(tmp_path, b_frames):
+def test_packed_mpeg4_has_all_frames_at_the_right_rate(tmp_path, b_frames):
     plain = write(tmp_path / "plain.avi", "mpeg4", {"g": "12"}, b_frames=b_frames)
     path = pack(plain, tmp_path / "packed.avi")
     with Video(path) as video:
@@ -177,7 +177,7 @@ def test_packed_mpeg4_has_all_its_frames_and_its_rate(tmp_path, b_frames):
 
 
 @pytest.mark.parametrize("name", ["mpeg4.mkv", "hevc.mkv", "hevc.hevc"])
-def test_frames_that_a_cut_left_without_reference_are_not_counted(tmp_path, name):
+def test_undecodable_frames_after_a_cut_are_not_counted(tmp_path, name):
     whole, path = tmp_path / "whole.mp4", tmp_path / name
     if name == "mpeg4.mkv":
         write(whole, "mpeg4", {"g": "12"}, b_frames=2)
@@ -195,13 +195,13 @@ def test_frames_that_a_cut_left_without_reference_are_not_counted(tmp_path, name
         assert_exact(video, expected)
 
 
-def test_vp9_headers_tell_which_frames_are_shown():
+def test_vp9_headers_show_which_frames_are_displayed():
     context = av.CodecContext.create("vp9", "r")
     superframe = b"\x84\0\x86\0" + b"\xc1\2\2\xc1"
     for data, shown in (
         (b"\x86\0", True),
         (b"\x84\0", False),
-        (b"\x88", True),  # a frame sent before
+        (b"\x88", True),  # shows an earlier frame
         (b"\xb3\0", True),  # profile 3
         (b"\xb2\0", False),
         (superframe, True),
@@ -209,8 +209,8 @@ def test_vp9_headers_tell_which_frames_are_shown():
         assert _shown(av.Packet(data), context) is shown
 
 
-def test_the_last_frame_stands_for_missing_ones(tmp_path):
-    """A last packet without a frame in it: an access unit delimiter alone."""
+def test_last_frame_replaces_missing_ones(tmp_path):
+    """The last packet holds no frame, only an access unit delimiter."""
     whole, path = write(tmp_path / "whole.mp4"), tmp_path / "short.mkv"
     with av.open(str(whole)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -229,7 +229,7 @@ def test_the_last_frame_stands_for_missing_ones(tmp_path):
         assert numbers(video.frames([COUNT, 3, COUNT - 1])).tolist() == [COUNT - 1, 3, COUNT - 1]
 
 
-def test_palette_survives_seeking(tmp_path):
+def test_palette_is_kept_when_seeking(tmp_path):
     rng, path = np.random.default_rng(0), tmp_path / "palette.avi"
     palette = rng.integers(0, 256, (256, 4), np.uint8)
     palette[:, 0] = 255  # alpha
@@ -274,7 +274,7 @@ def count_decoded(monkeypatch):
     return decoded
 
 
-def test_seeks_instead_of_decoding_what_is_not_needed(tmp_path, monkeypatch):
+def test_seeking_skips_frames_that_are_not_needed(tmp_path, monkeypatch):
     path = write(tmp_path / "long.mp4", count=400)
     decoded = count_decoded(monkeypatch)
     with Video(path) as video:
@@ -283,7 +283,7 @@ def test_seeks_instead_of_decoding_what_is_not_needed(tmp_path, monkeypatch):
 
 
 def test_memory_is_bounded_by_the_clip(tmp_path):
-    """1,000 frames that would take 58 MB as YUV and 115 MB as RGB, by seeking and by counting."""
+    """Decodes 1,000 frames, 58 MB as YUV and 115 MB as RGB, by seeking and from the start."""
     fast = {"g": "250", "preset": "ultrafast", "bf": "2"}
     for name in ("a.mp4", "a.avi"):
         with Video(write(tmp_path / name, options=fast, height=160, width=240, count=1000)) as video:
@@ -298,34 +298,34 @@ def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_shapes_repeats_and_colour(tmp_path):
+def test_shapes_repeated_indices_and_luma(tmp_path):
     with Video(write(tmp_path / "a.mp4")) as video:
         clip = video.frames([5, 5, 2])
         assert clip.shape == (3, HEIGHT, WIDTH, 3) and clip.dtype == np.uint8
         np.testing.assert_array_equal(clip[0], clip[1])
-        grey = video.frames(np.array([5, 5, 2]), grey=True)
-        assert grey.shape == (3, HEIGHT, WIDTH, 1)
-        assert grey.min() < 5 and grey.max() > 250  # full range, not 16..235
-        np.testing.assert_allclose(clip.mean(-1), grey[..., 0], atol=3)  # the picture is grey
+        gray = video.frames(np.array([5, 5, 2]), grey=True)
+        assert gray.shape == (3, HEIGHT, WIDTH, 1)
+        assert gray.min() < 5 and gray.max() > 250  # full range, not 16..235
+        np.testing.assert_allclose(clip.mean(-1), gray[..., 0], atol=3)  # the image is gray
         assert video.frames([]).shape == (0, HEIGHT, WIDTH, 3)
         assert video.frames([], grey=True).shape == (0, HEIGHT, WIDTH, 1)
 
 
-def test_colours_are_those_that_were_written(tmp_path):
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], np.uint8)
+def test_colors_are_decoded_correctly(tmp_path):
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], np.uint8)
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"qp": "4"})
         stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
-        for colour in colours:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.tile(colour, (64, 64, 1)), "rgb24")))
+        for color in colors:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.tile(color, (64, 64, 1)), "rgb24")))
         container.mux(stream.encode())
     with Video(path) as video:
         means = video.frames(range(4)).mean((1, 2))
-    np.testing.assert_allclose(means, colours, atol=6)
+    np.testing.assert_allclose(means, colors, atol=6)
 
 
-# (a, b, c, d) of the display matrix: what ffmpeg's autorotation makes of frames [n, H, W, C]
+# (a, b, c, d) of the display matrix: the result of ffmpeg's autorotation for frames [n, H, W, C]
 ORIENTATIONS = {
     (1, 0, 0, 1): lambda x: x,
     (-1, 0, 0, 1): lambda x: x[:, :, ::-1],
@@ -339,7 +339,7 @@ ORIENTATIONS = {
 
 
 @pytest.mark.parametrize("matrix", ORIENTATIONS)
-def test_orientation_is_that_of_the_display_matrix(tmp_path, matrix):
+def test_display_matrix_is_applied(tmp_path, matrix):
     path = write(tmp_path / "turned.mp4", matrix=matrix)
     upright = ORIENTATIONS[matrix](reference(path))
     with Video(path) as video:
@@ -348,8 +348,8 @@ def test_orientation_is_that_of_the_display_matrix(tmp_path, matrix):
 
 
 @pytest.mark.parametrize("side", [16, 48, 96, 160])
-def test_tiny_packets_of_a_still_picture_are_frames(tmp_path, side):
-    """An MPEG-4 picture in which nothing moved takes a few bytes, hardly more than AVI's padding."""
+def test_small_packets_of_static_video_count_as_frames(tmp_path, side):
+    """A static MPEG-4 picture takes a few bytes, hardly more than AVI's padding."""
     path = tmp_path / "still.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -362,7 +362,7 @@ def test_tiny_packets_of_a_still_picture_are_frames(tmp_path, side):
         assert video.frames([29]).shape == (1, side, side, 3)
 
 
-def test_time_follows_a_variable_frame_rate(tmp_path):
+def test_times_follow_a_variable_frame_rate(tmp_path):
     pts = np.arange(COUNT) + 50 * (np.arange(COUNT) >= 40) + 100  # a gap of two seconds; starts at 4 s
     with Video(write(tmp_path / "gap.mkv", pts=pts)) as video:
         np.testing.assert_allclose(video.times, (pts - 100) / 25, atol=1e-3)
@@ -370,12 +370,14 @@ def test_time_follows_a_variable_frame_rate(tmp_path):
         seconds = [-1.0, 0.0, 0.039, 0.04, 1.57, 2.9, 3.559, 3.6, 3.65, 99.0]
         assert numbers(video.frames_at(seconds)).tolist() == [0, 0, 0, 1, 39, 39, 39, 40, 41, 59]
         assert video.indices_at(video.times).tolist() == list(range(COUNT))
-        assert video.indices_at((pts - 100) / 25).tolist() == list(range(COUNT))  # though mkv rounds to 1 ms
+        assert video.indices_at((pts - 100) / 25).tolist() == list(
+            range(COUNT)
+        )  # although mkv rounds to 1 ms
 
 
 @pytest.mark.parametrize(["codec", "b_frames"], [("libx264", 2), ("mpeg4", 2), ("mpeg4", None)])
-def test_empty_chunks_of_avi_take_time(tmp_path, codec, b_frames):
-    """Ten frames, a pause of half a second, and so on: AVI holds the pause as chunks of no bytes."""
+def test_empty_avi_chunks_delay_the_next_frame(tmp_path, codec, b_frames):
+    """After every ten frames half a second is skipped, which AVI stores as empty chunks."""
     pts = np.arange(COUNT) + 12 * (np.arange(COUNT) // 10)
     path = write(tmp_path / "pauses.avi", codec, {"g": "30"}, pts=pts, b_frames=b_frames)
     with Video(path) as video, Video(path, indexed=False) as playing:
@@ -386,8 +388,8 @@ def test_empty_chunks_of_avi_take_time(tmp_path, codec, b_frames):
         assert numbers(video.frames_at([35 / 25])).tolist() == [19]
 
 
-def test_edit_list_and_missing_start(tmp_path):
-    """A cut within a group of pictures: by edit list (frames hidden), and without the keyframe."""
+def test_edit_lists_and_missing_keyframes(tmp_path):
+    """Cuts within a group of pictures, by an edit list and by removing the keyframe."""
     whole = write(tmp_path / "whole.mp4")
     edited = remux(whole, tmp_path / "edited.mp4", shift=0.8)
     with Video(edited) as video:
@@ -399,7 +401,7 @@ def test_edit_list_and_missing_start(tmp_path):
         assert_exact(video, reference(beheaded))
 
 
-def test_bytes_and_odd_names(tmp_path):
+def test_bytes_and_unusual_file_names(tmp_path):
     path = write(tmp_path / "plain.mp4")
     with Video(path.read_bytes()) as video:
         assert numbers(video.frames([50, 3])).tolist() == [50, 3]
@@ -410,7 +412,7 @@ def test_bytes_and_odd_names(tmp_path):
         path = tmp_path / name
 
 
-def test_metadata_that_is_not_utf8(tmp_path):
+def test_metadata_that_is_not_utf8_is_ignored(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "QQQQQQ"
@@ -428,7 +430,7 @@ def test_metadata_that_is_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.ts", "fragments.mp4"])
-def test_a_file_that_was_cut_off_gives_what_it_has(tmp_path, name):
+def test_truncated_file_returns_its_complete_frames(tmp_path, name):
     path = tmp_path / name
     write(path)
     if name == "fragments.mp4":
@@ -437,12 +439,12 @@ def test_a_file_that_was_cut_off_gives_what_it_has(tmp_path, name):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 8 // 10])
     with Video(path) as video:
         assert COUNT // 4 < video.num_frames < COUNT
-        sure = video.num_frames - 6  # the last group may lack a reference
+        sure = video.num_frames - 6  # the last group may lack reference frames
         assert numbers(video.frames(range(video.num_frames)))[:sure].tolist() == list(range(sure))
 
 
-def test_a_stream_that_changes_its_size(tmp_path):
-    """Frames of both halves have the first half's size."""
+def test_stream_with_a_size_change_keeps_its_first_size(tmp_path):
+    """All frames have the size of the first half."""
     small, large = write(tmp_path / "small.ts"), write(tmp_path / "large.ts", height=96, width=256)
     path = tmp_path / "both.ts"
     path.write_bytes(small.read_bytes() + large.read_bytes())
@@ -456,7 +458,7 @@ def test_a_stream_that_changes_its_size(tmp_path):
         assert np.abs(clip[1].mean(-1) - smaller).mean() < 8
 
 
-def test_random_damage_ends_in_frames_or_a_decode_error(tmp_path):
+def test_random_corruption_returns_frames_or_raises_decode_error(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a.mp4", "a.ts", "a.avi", "a.mkv"):
         whole = np.frombuffer(write(tmp_path / name).read_bytes(), np.uint8)
@@ -474,7 +476,7 @@ def test_random_damage_ends_in_frames_or_a_decode_error(tmp_path):
         assert readable
 
 
-def test_a_cover_is_not_a_video(tmp_path):
+def test_cover_image_is_not_a_video(tmp_path):
     cover = av.VideoFrame.from_ndarray(np.zeros((96, 96, 3), np.uint8))
     png = b"".join(map(bytes, encoded("png", "rgb24", [cover])))
     song = tmp_path / "song.mp3"
@@ -526,8 +528,8 @@ def test_errors_name_the_file(tmp_path):
                 video.frames([0, index])
 
 
-def test_frames_around_damage(tmp_path):
-    """Frames before the damage are readable, at it the error names the file, after it seeking works."""
+def test_frames_before_and_after_corruption_are_readable(tmp_path):
+    """Frames before and after the corruption are readable; at it, the error names the file."""
     path = write(tmp_path / "damaged.mkv", "libvpx-vp9", FAST)
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
@@ -544,11 +546,11 @@ def test_frames_around_damage(tmp_path):
             assert numbers(video.frames([keys[2] + 3])).tolist() == [keys[2] + 3]
 
 
-# ---- real files ----
+# Tests on real files.
 
 DATA = pathlib.Path(os.environ.get("VIDJAX_DATA", "/nonexistent"))
 needs_data = pytest.mark.skipif(not (DATA / "videos").is_dir(), reason="VIDJAX_DATA has no folder 'videos'")
-TRAITS = {  # name: frames, upright height and width
+TRAITS = {  # name: frames, height and width after rotation
     "decord_unordered.mov": (4, 50, 50),
     "hmdb51_cartwheel_TurnkRPippi_nonutf8meta.avi": (83, 240, 320),
     "hmdb51_wave_SchoolRules.avi": (74, 240, 320),
@@ -582,14 +584,14 @@ def test_real_file(name):
 
 
 @needs_data
-def test_real_pair_decodes_alike():
+def test_real_pair_decodes_identically():
     videos = DATA / "videos"
     with Video(videos / "vpf_test.mkv") as a, Video(videos / "vpf_test_h264_in_avi.avi") as b:
         np.testing.assert_array_equal(a.frames(range(0, 30, 3)), b.frames(range(0, 30, 3)))
 
 
 @needs_data
-@pytest.mark.parametrize(["turn", "quarters"], [(0, 0), (90, -1), (180, 2), (270, 1)])  # as seen by eye
+@pytest.mark.parametrize(["turn", "quarters"], [(0, 0), (90, -1), (180, 2), (270, 1)])  # verified visually
 def test_real_rotation(turn, quarters):
     path = DATA / "videos" / f"decord_video_{turn}.mov"
     with Video(path) as video:
@@ -600,7 +602,7 @@ def test_real_rotation(turn, quarters):
 
 
 @needs_data
-def test_real_gap_in_time():
+def test_real_timestamp_gap():
     with Video(DATA / "videos" / "torchcodec_var_fps_video.mp4") as video:
         gap = int(np.argmax(np.diff(video.times)))
         assert np.diff(video.times)[gap] > 0.5
@@ -608,7 +610,7 @@ def test_real_gap_in_time():
 
 
 @needs_data
-def test_real_bad_files():
+def test_real_corrupt_files():
     with pytest.raises(DecodeError, match="moviepy_zero_bytes"):
         Video(DATA / "videos" / "moviepy_zero_bytes.webm")
     with Video(DATA / "videos" / "decord_corrupted.mp4") as video:

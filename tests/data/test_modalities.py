@@ -1,4 +1,4 @@
-"""Clips of optical flow and of several streams: shapes, moments, and a sample that depends on its number."""
+"""Tests of clips of optical flow and of several streams: shapes, times and determinism."""
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ def both(**changes):
 
 
 def sliding(dx=2, frames=20, size=48):
-    """An encoded texture that slides right by dx pixels a frame."""
+    """Encodes a texture that slides right by dx pixels per frame."""
     noise = np.random.default_rng(0).random((size, size + dx * frames)).astype(np.float32)
     wide = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     starts = dx * np.arange(frames)[::-1]
@@ -53,7 +53,7 @@ def same(a, b):
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-def test_shapes(good):
+def test_clip_shapes_and_dtypes(good):
     assert clip_shape(config(grey=True)) == (4, 16, 16, 1)
     assert clip_shape(flowing()) == (4, 24, 24, 2)
     assert clip_shape(both()) == {"rgb": (2, 24, 24, 3), "flow": (3, 24, 24, 2)}
@@ -70,8 +70,8 @@ def test_shapes(good):
 
 
 @pytest.mark.parametrize("crop", ["center", "multi_scale"])
-def test_a_sliding_texture_and_its_mirror(good, crop):
-    """48 pixels become 32: two thirds of the slide. A mirrored clip slides the other way."""
+def test_flow_of_a_sliding_texture_and_its_mirror(good, crop):
+    """Resizing 48 to 32 pixels scales the flow by 2/3; mirroring reverses its direction."""
     cfg = flowing(crop=crop, flip=crop != "center", stride=1, size=32, short_side=32, color_jitter=0.0)
     batch = take(train_batches(good, cfg, 24, seed=0), 1)
     middle = np.median(batch["video"][:, :, 8:-8, 8:-8].astype(float) - 128, axis=(1, 2, 3)) * 20 / 127
@@ -84,30 +84,30 @@ def test_a_sliding_texture_and_its_mirror(good, crop):
     assert np.abs(middle[:, 1]).max() < 0.2
 
 
-def test_stride_spreads_the_frames_that_flow_is_between(good):
+def test_stride_sets_the_distance_of_flow_frames(good):
     cfg = flowing(crop="center", flip=False, stride=2, size=32, short_side=32)
     video = next(iter(eval_batches(good, cfg, 6, 1, 1)))["video"].astype(float) - 128
     middle = np.median(video[:, 0, :, 8:-8, 8:-8, 0], axis=(1, 2, 3)) * 20 / 127
     np.testing.assert_allclose(middle, np.array([1, 2, 3, 1, 2, 3]) * 4 / 3, atol=0.3)
 
 
-def test_streams_share_their_middle():
-    """Of frames whose grey level tells their number; flow would not. The longer stream begins the window."""
+def test_streams_have_the_same_center():
+    """Gray levels encode frame numbers, which flow would not show. The longer stream starts the window."""
     clip = np.repeat((20 + 8 * np.arange(20, dtype=np.uint8)).reshape(-1, 1, 1, 1), 3, -1)
     videos = source([encode(np.broadcast_to(clip, (20, 48, 48, 3)), 10)])
     cfg = exact(modality="rgb+flow", frames=1, size=16, short_side=16)
     cfg.flow.update(frames=6, stride=1.0)
     rgb = take(train_batches(videos, cfg, 60, seed=0), 1)["video/rgb"]
-    assert {*frame_numbers(rgb)[:, 0]} == {*range(3, 17)}  # of windows of 7 frames, the fourth
+    assert {*frame_numbers(rgb)[:, 0]} == {*range(3, 17)}  # the fourth frame of windows of 7 frames
     views = next(iter(eval_batches(videos, cfg, 1, clips=2, crops=1)))["video"]["rgb"][0]
     assert frame_numbers(views)[:, 0].tolist() == [3, 16]
-    cfg.update(frames=5, stride=4)  # now the pictures reach further than the flow
+    cfg.update(frames=5, stride=4)  # now the RGB stream is longer than the flow stream
     numbers = frame_numbers(take(train_batches(videos, cfg, 20, seed=0), 1)["video/rgb"])
     assert {*numbers[:, 0]} == {0, 1, 2, 3} and (np.diff(numbers) == 4).all()
 
 
 @pytest.mark.parametrize("make", [flowing, both])
-def test_a_sample_is_a_function_of_its_number(good, make, tmp_path):
+def test_samples_depend_only_on_their_number(good, make, tmp_path):
     cfg = make(bad_limit=0.5)
     some = broken(good, {4}, tmp_path)
     reference = take(train_batches(some, cfg, 4, seed=3), 4)
@@ -122,14 +122,14 @@ def test_a_sample_is_a_function_of_its_number(good, make, tmp_path):
     assert any((reference[k] != other[k]).any() for k in reference)
 
 
-def test_bad_videos_are_masked_in_every_stream(good, tmp_path):
+def test_corrupt_videos_are_masked_in_every_stream(good, tmp_path):
     batch = take(iter(eval_batches(broken(good, {4}, tmp_path), both(bad_limit=0.5), 4, 1, 1)), 2)
     assert batch["mask"].tolist() == [True] * 4 + [False, True, False, False]
     for key in ("video/rgb", "video/flow"):
         assert (batch[key].max((1, 2, 3, 4, 5)) > 0).tolist() == batch["mask"].tolist()
 
 
-def test_a_method_that_is_not_there_is_told_before_the_first_batch(good):
+def test_unavailable_flow_method_is_reported_before_the_first_batch(good):
     cfg = flowing()
     cfg.flow.method = "tvl2"
     for make in (lambda: train_batches(good, cfg, 2, 0), lambda: eval_batches(good, cfg, 2, 1, 1)):

@@ -1,4 +1,4 @@
-"""The pipeline: a sample is a function of its number, whoever makes it; bad videos; views; devices."""
+"""Tests of the input pipeline: determinism, corrupt videos, test views, caching and device transfer."""
 
 import io
 import json
@@ -41,12 +41,12 @@ def config(**changes):
 
 
 def exact(**changes):
-    """A config under which a clip's pixels tell frame numbers: nothing is random but the clip's start."""
+    """Returns a config without augmentation, so that pixels show the frame numbers."""
     return config(**({"crop": "center", "flip": False, "color_jitter": 0.0, "grey": True} | changes))
 
 
 def clip(frames=T, fps=10):
-    """Frame t has grey level 20 + 8 t on the left and 255 in the rightmost eighth."""
+    """Encodes a clip whose frame t has gray level 20 + 8 t on the left and 255 in the rightmost eighth."""
     video = np.empty((frames, H, W, 3), np.uint8)
     video[:] = (20 + 8 * np.arange(frames))[:, None, None, None]
     video[:, :, -W // 8 :] = 255
@@ -54,13 +54,13 @@ def clip(frames=T, fps=10):
 
 
 def frame_numbers(video):
-    """Frame numbers [..., T] of clips [..., T, S, S, 1] of `clip`."""
+    """Reads frame numbers [..., T] from clips [..., T, S, S, 1] of `clip`."""
     return np.round((video[..., 8, 2, 0].astype(float) - 20) / 8).astype(int)
 
 
 @pytest.fixture(scope="module")
 def good():
-    """Ten videos of noise that differ from each other."""
+    """Returns ten different videos of noise."""
     rng = np.random.default_rng(0)
     videos = [encode(rng.integers(0, 255, (T, H, W, 3), np.uint8), 10) for _ in range(10)]
     return source(videos)
@@ -72,7 +72,7 @@ def source(videos, **fields):
 
 
 def broken(good, which, tmp_path):
-    """`good`, with some videos replaced by files that are none."""
+    """Returns `good` with some videos replaced by corrupt files."""
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     records = [
         Record(str(tmp_path / "broken.mp4"), r.label, r.id) if i in which else r for i, r in enumerate(good)
@@ -81,7 +81,7 @@ def broken(good, which, tmp_path):
 
 
 def take(batches, n):
-    """The first n batches, as one."""
+    """Concatenates the first n batches."""
     try:
         return join([next(batches) for _ in range(n)])
     finally:
@@ -116,7 +116,7 @@ def test_clips_of_a_record_differ_between_epochs_and_seeds(good):
     assert len({*of_record_0(0), *of_record_0(1)}) == 6
 
 
-def test_stream_does_not_depend_on_threads_or_where_it_starts(good):
+def test_stream_is_independent_of_threads_and_start(good):
     reference = take(train_batches(good, config(), 4, seed=5), 8)
     same(reference, take(train_batches(good, config(threads=1, prefetch=0), 4, seed=5), 8))
     late = take(train_batches(good, config(), 4, seed=5, start_batch=3), 5)
@@ -131,7 +131,7 @@ def test_hosts_share_each_batch(good, hosts):
     same(reference, join(rounds))
 
 
-def test_worker_processes_give_the_same_stream(good, tmp_path):
+def test_worker_processes_produce_the_same_stream(good, tmp_path):
     some = broken(good, {2, 7}, tmp_path)
     reference = take(train_batches(some, config(bad_limit=0.2), 4, seed=5, report_dir=tmp_path / "a"), 9)
     batches = train_batches(some, config(bad_limit=0.2, workers=2), 4, seed=5, report_dir=tmp_path / "b")
@@ -143,13 +143,13 @@ def test_worker_processes_give_the_same_stream(good, tmp_path):
     assert a == b
 
 
-def test_mistake_in_a_worker_process_is_told_plainly(good):
+def test_user_error_in_a_worker_process_is_raised(good):
     batches = train_batches(good, config(workers=1, crop="centre"), 4, seed=0)
     with pytest.raises(UserError, match="centre"):
         next(batches)
 
 
-def test_workers_import_little():
+def test_workers_do_not_import_jax():
     code = (
         "import sys; import vidjax.data.pipeline, vidjax.data.datasets.video_folder;"
         "assert not {'jax', 'grain', 'flax', 'optax', 'tensorflow', 'torch'} & {*sys.modules}"
@@ -157,7 +157,7 @@ def test_workers_import_little():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_state_goes_on_where_it_was_taken(good):
+def test_restored_state_continues_the_stream(good):
     batches = train_batches(good, config(), 4, seed=2)
     next(batches), next(batches)
     state = json.loads(json.dumps(batches.get_state()))
@@ -166,7 +166,7 @@ def test_state_goes_on_where_it_was_taken(good):
     same(join(expected), take(batches, 3))
 
 
-def test_bad_videos_are_replaced_and_told_once(good, tmp_path, caplog):
+def test_corrupt_videos_are_replaced_and_reported_once(good, tmp_path, caplog):
     some = broken(good, {2, 7}, tmp_path)
     reference = take(train_batches(good, config(), 4, seed=0), 25)
 
@@ -177,7 +177,7 @@ def test_bad_videos_are_replaced_and_told_once(good, tmp_path, caplog):
     kept = ~np.isin(reference["index"], (2, 7))
     same({k: v[kept] for k, v in reference.items()}, {k: v[kept] for k, v in batch.items()})
     assert not np.isin(batch["index"], (2, 7)).any()
-    assert len(set(batch["index"][~kept])) > 3  # each takes another's place
+    assert len(set(batch["index"][~kept])) > 3  # replacements are different records
     np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
     same({k: v[60:] for k, v in batch.items()}, run(15, 10))
 
@@ -188,7 +188,7 @@ def test_bad_videos_are_replaced_and_told_once(good, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("which, limit", [({2, 7}, 0.1), (set(range(10)), 1.0)])
-def test_too_many_bad_videos_end_the_run(good, tmp_path, which, limit):
+def test_too_many_corrupt_videos_raise_an_error(good, tmp_path, which, limit):
     some = broken(good, which, tmp_path)
     with pytest.raises(UserError, match=r"videos cannot be read, more than data.bad_limit.*bad_videos.jsonl"):
         take(train_batches(some, config(bad_limit=limit), 5, seed=0, report_dir=tmp_path), 2)
@@ -197,7 +197,7 @@ def test_too_many_bad_videos_end_the_run(good, tmp_path, which, limit):
         list(eval_batches(some, config(bad_limit=limit), 5, clips=1, crops=1))
 
 
-def test_eval_shows_every_record_once(good, tmp_path):
+def test_eval_returns_every_record_once(good, tmp_path):
     some = broken(good, {4}, tmp_path)
     cfg = config(bad_limit=0.1, flip=True)
     whole = eval_batches(some, cfg, 4, clips=2, crops=3, report_dir=tmp_path)
@@ -216,7 +216,7 @@ def test_eval_shows_every_record_once(good, tmp_path):
     same(batch, join([join(row) for row in zip(*shares)]))
 
 
-def test_eval_views_are_clip_by_clip():
+def test_eval_views_are_ordered_clip_by_clip():
     cfg = exact()
     video = next(iter(eval_batches(source([clip()]), cfg, 1, clips=3, crops=2)))["video"][0]
     left, right = video[0::2], video[1::2]
@@ -250,7 +250,7 @@ def test_start_and_end_bound_the_frames():
     np.testing.assert_array_equal(frame_numbers(batch["video"][0, 0]), [15, 17, 19, 16])
 
 
-def test_part_without_frames_is_a_bad_video():
+def test_segment_without_frames_counts_as_a_corrupt_video():
     with pytest.raises(UserError, match="cannot be read"):
         train_frames([clip()], exact(), start=1.0, end=0.9)
 
@@ -263,7 +263,7 @@ def test_target_fps_sets_the_stride_of_each_video():
 
 
 def irregular_clip(durations):
-    """Like `clip`, but frame t is shown for `durations[t]` seconds."""
+    """Encodes a clip as `clip` does, with frame t shown for `durations[t]` seconds."""
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -279,9 +279,9 @@ def irregular_clip(durations):
 IRREGULAR = [0.04] * 10 + [0.4] * 5 + [0.04] * 10  # seconds
 
 
-def test_target_fps_goes_by_the_times_of_the_frames():
+def test_target_fps_uses_frame_times():
     times = np.cumsum([0, *IRREGULAR])
-    cfg = exact(target_fps=5, stride=1)  # 0.6 s a clip
+    cfg = exact(target_fps=5, stride=1)  # clips of 0.6 s
     numbers = train_frames([irregular_clip(IRREGULAR)], cfg, n=60)
     assert len(np.unique(numbers[:, 0])) > 5
     for first, *rest in numbers:  # the clip starts while its first frame is shown
@@ -293,26 +293,26 @@ def test_target_fps_goes_by_the_times_of_the_frames():
 
 
 @pytest.mark.parametrize("segment", [dict(start=100.0, end=110.0), dict(start=2.0), dict(end=0.0)])
-def test_a_segment_outside_of_the_video_is_a_bad_video(segment):
+def test_segment_outside_the_video_counts_as_a_corrupt_video(segment):
     with pytest.raises(UserError, match="cannot be read"):
         train_frames([clip()], exact(), **segment)
 
 
-def test_times_that_are_not_finite_are_refused():
+def test_times_that_are_not_finite_are_rejected():
     for name, value in (("start", np.nan), ("end", np.inf), ("start", -np.inf)):
         with pytest.raises(UserError, match=f"v: {name}={value} is not a time"):
             Record(b"", 0, "v", **{name: value})
 
 
 @pytest.mark.parametrize("rate", [30, Fraction(30000, 1001), 240])
-def test_starts_and_ends_written_to_three_decimals_are_exact(rate):
+def test_segment_times_rounded_to_three_decimals_are_exact(rate):
     with Video(clip(50, rate)) as video:
         for k in range(49):
             start, end = round(float(k / rate), 3), round(float((k + 1) / rate), 3)
             assert span(video, Record(b"", 0, "v", start, end), exact())[:2] == (k, 1)
 
 
-def test_a_looped_clip_holds_each_frame_once_at_full_size():
+def test_looped_clip_holds_each_frame_once_in_memory():
     rng = np.random.default_rng(0)
     video = encode(rng.integers(0, 255, (1, 1024, 1024, 3), np.uint8).repeat(3, 0), 10)
     for cfg in (config(frames=16), config(frames=16, sampling="uniform"), config(frames=16, repeats=2)):
@@ -325,18 +325,18 @@ def test_a_looped_clip_holds_each_frame_once_at_full_size():
 
 
 @pytest.mark.parametrize("short, expected", [("loop", [0, 2, 1, 0]), ("hold", [0, 2, 2, 2])])
-def test_short_video_is_no_error(short, expected):
+def test_short_videos_are_looped_or_held(short, expected):
     assert (train_frames([clip(frames=3)], exact(short=short)) == expected).all()
 
 
-def test_segments_and_uniform():
+def test_segments_and_uniform_sampling():
     spread = train_frames([clip()], exact(sampling="segments"), n=40)
     assert (spread // 5 == np.arange(4)).all() and len({*spread[:, 0]}) == 5
     assert (train_frames([clip()], exact(sampling="uniform")) == [2, 7, 12, 17]).all()
 
 
 @pytest.mark.parametrize("directional", [False, True])
-def test_directional_data_is_never_mirrored(directional):
+def test_directional_data_is_not_flipped(directional):
     one = ListSource((Record(clip(), 0, "v"),), ("a",), directional)
     cfg = exact(flip=True, crop="multi_scale", size=40)
     video = take(train_batches(one, cfg, 32, seed=0), 1)["video"]
@@ -344,7 +344,7 @@ def test_directional_data_is_never_mirrored(directional):
     assert mirrored.any() != directional
 
 
-def test_batch_that_does_not_divide(good):
+def test_indivisible_batch_size_is_rejected(good):
     for make in (
         lambda: train_batches(good, config(), 6, 0, hosts=4),
         lambda: eval_batches(good, config(), 6, 1, 1, hosts=4),
@@ -400,7 +400,7 @@ def test_real_videos():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_repeats_are_clips_of_the_same_frames_augmented_apart(good, workers):
+def test_repeats_augment_the_same_frames_separately(good, workers):
     cfg = config(repeats=2, rand_augment=7.0, workers=workers)
     batches = train_batches(good, cfg, 6, seed=0)
     seen = [next(batches) for _ in range(4)]
@@ -409,39 +409,39 @@ def test_repeats_are_clips_of_the_same_frames_augmented_apart(good, workers):
         assert batch["video"].shape == (6, 4, 16, 16, 3)
         assert (batch["index"][0::2] == batch["index"][1::2]).all()
         assert (batch["video"][0::2] != batch["video"][1::2]).any((1, 2, 3, 4)).all()
-    # An epoch takes every video once: ten videos are three batches of three and one of the fourth.
+    # An epoch uses every video once: ten videos are three batches of three, and one video of the fourth.
     assert len({int(i) for b in seen for i in b["index"][::2]}) == 10
     still = next(train_batches(source([clip()]), exact(repeats=3), 3, seed=0))["video"]
     assert (still == still[:1]).all()
 
 
-def test_repeats_apart_are_of_moments_of_their_own():
+def test_repeats_apart_start_at_separate_times():
     cfg = exact(repeats=4, stride=1.0, repeats_apart=True)
     video = next(train_batches(source([clip()] * 3), cfg, 12, seed=0))["video"]
     starts = frame_numbers(video)[:, 0].reshape(3, 4)
-    assert (np.diff(frame_numbers(video)) == 1).all()  # each is a clip
+    assert (np.diff(frame_numbers(video)) == 1).all()  # each repeat is a contiguous clip
     assert all(len({*row}) > 1 for row in starts)
     same = next(train_batches(source([clip()] * 3), exact(repeats=4, stride=1.0), 12, seed=0))["video"]
     assert (frame_numbers(same)[:, 0].reshape(3, 4)[:, :1] == starts[:, :1]).all()
 
 
-def test_repeats_must_divide_the_batch(good):
+def test_batch_size_must_be_divisible_by_repeats(good):
     with pytest.raises(UserError, match=r"batch size 5 is not divisible by data.repeats=2"):
         train_batches(good, config(repeats=2), 5, seed=0)
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_kept_frames_are_the_decoded_ones(good, tmp_path, monkeypatch, grey):
+def test_cached_frames_equal_decoded_frames(good, tmp_path, monkeypatch, grey):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     decoded = next(train_batches(good, config(grey=grey), 8, seed=1))
     for _ in range(2):
         kept = next(train_batches(good, config(grey=grey, cache=True), 8, seed=1))
         np.testing.assert_array_equal(kept["video"], decoded["video"])
-        # the second time nothing is decoded
+        # The second pass decodes nothing.
         monkeypatch.setattr("vidjax.data.frame_cache.Video", None)
 
 
-def test_kept_frames_of_a_file_change_with_it(tmp_path, monkeypatch):
+def test_cache_is_invalidated_when_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "clip.mp4"
     for frames in (20, 9):
@@ -453,7 +453,7 @@ def test_kept_frames_of_a_file_change_with_it(tmp_path, monkeypatch):
             np.testing.assert_array_equal(kept.indices_at([0.1, 0.449]), video.indices_at([0.1, 0.449]))
 
 
-def test_kept_frames_have_the_times_of_the_video(tmp_path, monkeypatch):
+def test_cached_frames_have_the_times_of_the_video(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     record = Record(irregular_clip(IRREGULAR), 0, "v", start=0.2)
     decoded, kept, kept_again = (
@@ -465,7 +465,7 @@ def test_kept_frames_have_the_times_of_the_video(tmp_path, monkeypatch):
         np.testing.assert_array_equal(spans, decoded[1])
 
 
-def test_frames_that_cannot_be_kept_end_in_a_clear_line(good, tmp_path, monkeypatch):
+def test_unwritable_cache_is_reported(good, tmp_path, monkeypatch):
     (tmp_path / "frames").write_text("in the way")
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"cannot keep decoded frames in .*set data.cache"):
@@ -474,7 +474,7 @@ def test_frames_that_cannot_be_kept_end_in_a_clear_line(good, tmp_path, monkeypa
 
 @pytest.fixture
 def files(good, tmp_path):
-    """`good` as files in which seeking does not work, MPEG-4 with B-frames in AVI."""
+    """Writes `good` to files without seeking, MPEG-4 with B-frames in AVI."""
     records = []
     for r in good:
         with Video(r.video) as video, av.open(str(tmp_path / f"{r.id}.avi"), "w") as out:
@@ -492,7 +492,7 @@ def cached(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_set_that_fits_is_cached_with_the_same_clips(files, tmp_path, monkeypatch, workers):
+def test_small_datasets_are_cached_with_identical_clips(files, tmp_path, monkeypatch, workers):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
     gigabytes = 10 * T * H * W * 3 / 1e9
     small = config(cache_gb=0.99 * gigabytes, workers=workers)
@@ -506,14 +506,14 @@ def test_a_set_that_fits_is_cached_with_the_same_clips(files, tmp_path, monkeypa
         assert cached(tmp_path / "cache") == 10
     views = [join([*eval_batches(files, cfg, 5, clips=2, crops=1)]) for cfg in (small, fitting)]
     same(*views)
-    grey = config(cache_gb=0.5 * gigabytes, grey=True)  # a third of the bytes
-    assert train_batches(files, grey, 5, seed=1).note
+    gray = config(cache_gb=0.5 * gigabytes, grey=True)  # a third of the bytes
+    assert train_batches(files, gray, 5, seed=1).note
     off = train_batches(files, config(cache=False), 5, seed=1)
     same(reference, take(off, 4))
     assert off.note is None
 
 
-def test_parts_of_killed_processes_are_removed(files, tmp_path, monkeypatch):
+def test_partial_files_of_killed_processes_are_removed(files, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache/frames").mkdir(parents=True)
     dead = subprocess.Popen(["true"])
@@ -527,13 +527,13 @@ def test_parts_of_killed_processes_are_removed(files, tmp_path, monkeypatch):
     assert kept.exists() and not left.exists() and cached(tmp_path / "cache") == 1
 
 
-def test_encoded_bytes_are_not_cached_unasked(good, tmp_path, monkeypatch):
+def test_encoded_bytes_are_not_cached_automatically(good, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     take(train_batches(good, config(), 5, seed=1), 1)
     assert cached(tmp_path) == 0
 
 
-def test_without_room_in_the_cache_videos_are_decoded(files, tmp_path, monkeypatch, caplog):
+def test_videos_are_decoded_if_the_disk_is_full(files, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
     reference = take(train_batches(files, config(cache=False), 5, seed=1), 2)
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
@@ -543,7 +543,7 @@ def test_without_room_in_the_cache_videos_are_decoded(files, tmp_path, monkeypat
     assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["frames are not cached"]
 
 
-def test_a_video_that_cannot_be_decoded_whole_gives_the_clips_it_can(files, tmp_path, monkeypatch):
+def test_partly_corrupt_video_returns_its_readable_clips(files, tmp_path, monkeypatch):
     def refuse(*_):
         raise DecodeError("damaged at the end")
 
@@ -554,7 +554,7 @@ def test_a_video_that_cannot_be_decoded_whole_gives_the_clips_it_can(files, tmp_
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_processor_time_is_counted_and_what_lowers_it_is_said(files, tmp_path, monkeypatch, workers):
+def test_cpu_time_is_measured_with_advice_to_lower_it(files, tmp_path, monkeypatch, workers):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
     spent = {}
     for name, changes in {

@@ -1,4 +1,4 @@
-"""RandAugment treats all frames of a clip alike, repeatably."""
+"""Tests that RandAugment is reproducible and applies the same operations to all frames of a clip."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ FRAME = RNG.integers(0, 256, (24, 32, 3), np.uint8)
 VIDEO = np.repeat(FRAME[None], 3, 0)
 
 
-def test_one_draw_for_the_clip_and_the_same_for_the_same_seed():
+def test_one_draw_per_clip_that_depends_only_on_the_seed():
     outs = [rand_augment(VIDEO, np.random.default_rng(s)) for s in (1, 1, 2, 3, 4, 5)]
     for out in outs:
         assert out.shape == VIDEO.shape and out.dtype == np.uint8
@@ -21,16 +21,16 @@ def test_one_draw_for_the_clip_and_the_same_for_the_same_seed():
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
-def test_stronger_is_further_from_the_original(name):
+def test_higher_magnitude_changes_the_frame_more(name):
     from PIL import Image
 
     smooth = np.linspace(20, 200, 24 * 32).reshape(24, 32, 1) * [1.0, 0.7, 0.4]
-    smooth = FRAME if name == "sharpness" else smooth.astype(np.uint8)  # a ramp is as sharp as it gets
+    smooth = FRAME if name == "sharpness" else smooth.astype(np.uint8)  # a ramp cannot be sharpened
     change = [
         np.abs(np.asarray(OPERATIONS[name](Image.fromarray(smooth), s, 1.0)).astype(int) - smooth).mean()
         for s in (0.2, 0.9)
     ]
-    if name in ("auto_contrast", "equalize", "invert"):  # have no strength
+    if name in ("auto_contrast", "equalize", "invert"):  # operations without a strength
         assert change[0] == change[1] > 0
     else:
         assert change[1] > change[0]

@@ -1,4 +1,4 @@
-"""Every sampling rule over a grid of lengths: bounds, stride, distinctness, centre, the short-video rules."""
+"""Tests of the sampling rules over a grid of lengths: bounds, stride, centering, short videos."""
 
 import itertools
 
@@ -33,11 +33,11 @@ def test_uniform_and_segments(total):
                 assert low <= index < max(high, low + 1)
         if total >= frames:
             assert (np.diff(middle) > 0).all() and (np.diff(drawn) > 0).all()
-            # as far from the start as from the end, to a frame
+            # centered to within a frame
             assert abs(middle[0] - (total - 1 - middle[-1])) <= 1
 
 
-def test_segments_reach_every_frame():
+def test_segments_can_select_every_frame():
     rng = np.random.default_rng(0)
     drawn = np.concatenate([sampling.segments(10, 3, rng) for _ in range(300)])
     assert set(drawn) == set(range(10))
@@ -50,8 +50,8 @@ def test_window(total, short):
     for frames, stride in itertools.product(FRAMES, STRIDES):
         offsets = np.array([int(np.floor(i * stride + 1e-6)) for i in range(frames)])
         room = total - span(frames, stride)
-        centre = sampling.window(total, frames, stride, short=short)
-        for clip in (centre, *(sampling.window(total, frames, stride, rng, short) for _ in range(5))):
+        center = sampling.window(total, frames, stride, short=short)
+        for clip in (center, *(sampling.window(total, frames, stride, rng, short) for _ in range(5))):
             assert clip.dtype == np.int64 and clip.shape == (frames,)
             assert clip.min() >= 0 and clip.max() < total
             if room >= 0:
@@ -60,20 +60,20 @@ def test_window(total, short):
                 folded = offsets % total if short == "loop" else np.minimum(offsets, total - 1)
                 np.testing.assert_array_equal(clip, folded)
         if room >= 0:
-            assert 0 <= (total - 1 - centre[-1]) - centre[0] <= 1
+            assert 0 <= (total - 1 - center[-1]) - center[0] <= 1
 
 
-def test_window_starts_everywhere_it_fits():
+def test_window_starts_at_every_possible_frame():
     rng = np.random.default_rng(0)
     starts = {int(sampling.window(20, 4, 2, rng)[0]) for _ in range(400)}
-    assert starts == set(range(14))  # 20 - 7 + 1 places
+    assert starts == set(range(14))  # 20 - 7 + 1 starts
 
 
-def test_window_by_hand():
+def test_window_matches_hand_computed_indices():
     assert sampling.window(10, 4, 2).tolist() == [1, 3, 5, 7]
     assert sampling.window(5, 4, 2, short="loop").tolist() == [0, 2, 4, 1]
     assert sampling.window(5, 4, 2, short="hold").tolist() == [0, 2, 4, 4]
-    assert np.ptp(sampling.window(400, 101, 0.29)) == 29  # though 100 * 0.29 is 28.999...
+    assert np.ptp(sampling.window(400, 101, 0.29)) == 29  # although 100 * 0.29 is 28.999...
 
 
 @pytest.mark.parametrize("total", TOTALS)
@@ -96,13 +96,13 @@ def test_views(total, short):
             assert len({tuple(v) for v in views}) == clips
 
 
-def test_seed_decides():
+def test_sampling_depends_on_the_seed():
     for rule in (lambda rng: sampling.window(300, 8, 4, rng), lambda rng: sampling.segments(300, 8, rng)):
         a, b, c = (rule(np.random.default_rng(seed)) for seed in (1, 1, 2))
         assert (a == b).all() and (a != c).any()
 
 
-def test_what_a_person_can_get_wrong():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(UserError, match="'lop': did you mean loop"):
         sampling.window(10, 4, 2, short="lop")
     for call in (
@@ -122,7 +122,7 @@ def ends(fps, total):
 
 
 @pytest.mark.parametrize("short", ["loop", "hold"])
-def test_by_time_is_by_count_where_the_rate_is_constant(short):
+def test_sampling_by_time_equals_by_index_at_a_constant_rate(short):
     for fps, target, stride, total in itertools.product((24, 30, 29.97), (10, 25), (1, 2.0), (7, 90)):
         moments = sampling.steps(8, stride) / target
         offsets = sampling.offsets(8, stride * fps / target)
@@ -137,11 +137,11 @@ def test_by_time_is_by_count_where_the_rate_is_constant(short):
 
 
 def irregular():
-    """25 frames a second, then 2.5, then 25 again, float64 [61]."""
+    """Returns times at 25 fps, then 2.5 fps, then 25 fps again, float64 [61]."""
     return np.cumsum([0] + [0.04] * 25 + [0.4] * 10 + [0.04] * 25)
 
 
-def test_frames_of_an_irregular_video_are_those_shown_at_each_moment():
+def test_irregular_video_returns_the_frames_shown_at_each_time():
     times, rng = irregular(), np.random.default_rng(0)
     moments = sampling.steps(8, 1) / 5  # a frame every 0.2 s
     clips = [sampling.place(60, moments, rng, times=times) for _ in range(50)]
@@ -149,9 +149,9 @@ def test_frames_of_an_irregular_video_are_those_shown_at_each_moment():
     for clip in (*clips, *sampling.spread(60, moments, 5, times=times)):
         starts.append(times[clip[0]])
         lag = times[clip] - (times[clip[0]] + moments)
-        assert (lag > -0.4).all() and (lag < 0.4).all()  # a frame lasts as long as that
+        assert (lag > -0.4).all() and (lag < 0.4).all()  # the longest duration of a frame
         assert (np.diff(clip) >= 0).all() and times[clip[-1]] - times[clip[0]] > 0.9
-    assert np.median(starts) == pytest.approx(times[-1] / 2 - 0.7, abs=0.8)  # even in time, not in frames
+    assert np.median(starts) == pytest.approx(times[-1] / 2 - 0.7, abs=0.8)  # uniform in time, not in frames
     looped = sampling.place(60, sampling.steps(3, 4.0), times=times)  # 0, 4 and 8 of 6 seconds
     assert looped.tolist() == sampling.shown(times, np.array([0, 4.0, 2.0])).tolist()
     held = sampling.place(60, sampling.steps(3, 4.0), short="hold", times=times)
@@ -160,7 +160,7 @@ def test_frames_of_an_irregular_video_are_those_shown_at_each_moment():
 
 @pytest.mark.parametrize("times", [irregular(), ends(25, 60), ends(3, 10), ends(25, 1)])
 @pytest.mark.parametrize("rate", [5, 7.5, 25, 60])
-def test_frames_that_come_one_by_one_are_the_same(times, rate):
+def test_resampling_a_stream_matches_shown(times, rate):
     last = times[-2] / (len(times) - 2) if len(times) > 2 else times[-1]  # the mean distance
     end, moments = times[-2] + last, np.arange(100) / rate
     moments = moments[moments < end - 1e-6]

@@ -1,4 +1,4 @@
-"""synthetic_motion: no frame tells the class, the motion does, and the files are written once and whole."""
+"""Tests that only motion identifies a class of synthetic_motion, and that its files are written once."""
 
 import io
 import subprocess
@@ -30,7 +30,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(cache):
-    """{split: (uint8 [N, T, H, W, 3], labels [N])} as decoded from the written files."""
+    """Returns {split: (uint8 [N, T, H, W, 3], labels [N])}, decoded from the written files."""
     result = {}
     for split in ("train", "test"):
         records = list(load_source("synthetic_motion", split, path=cache, **SMALL))
@@ -39,7 +39,7 @@ def clips(cache):
 
 
 def accuracy(clips, features):
-    """Test accuracy of kernel ridge regression (Gaussian kernel at the median distance)."""
+    """Returns the test accuracy of kernel ridge regression (Gaussian kernel at the median distance)."""
     (x, y), (test_x, test_y) = ((features(v), labels) for v, labels in clips.values())
     mean, std = x.mean(0), x.std(0) + 1e-6
     x, test_x = (x - mean) / std, (test_x - mean) / std
@@ -69,8 +69,8 @@ def test_frame_differences_are_far_above_chance(clips):
         v = v.astype(float)
         difference = np.diff(v, axis=1)
         energy = np.sort(np.abs(difference).mean((2, 3)), axis=1)  # [N, T-1, 3]
-        colour = np.sort(difference.mean((2, 3)), axis=1)
-        return np.concatenate([energy.reshape(len(v), -1), colour.reshape(len(v), -1)], 1)
+        color = np.sort(difference.mean((2, 3)), axis=1)
+        return np.concatenate([energy.reshape(len(v), -1), color.reshape(len(v), -1)], 1)
 
     assert accuracy(clips, change) > 0.4
 
@@ -91,7 +91,7 @@ def test_states_stay_uniform_over_time():
         assert np.abs(np.corrcoef(late.T) - np.eye(5)).max() < 5 / np.sqrt(n)
 
 
-def test_velocity_is_what_the_class_says():
+def test_velocity_matches_the_class():
     start = np.full(5, 0.5)
     rng = np.random.default_rng(0)
     step = {name: sm.states(i, start, rng, 2)[1] - start for i, name in enumerate(sm.CLASSES)}
@@ -104,7 +104,7 @@ def test_velocity_is_what_the_class_says():
 
 
 def test_rendering_follows_the_state(monkeypatch):
-    """The shape's centre, size, turn and colour in pixels are those of the state, also across an edge."""
+    """Center, size, rotation and color of the rendered shape match the state, also across an edge."""
     blank = np.full((64, 64, 3), 100, np.uint16)
     monkeypatch.setattr(sm, "_background", lambda rng, size: blank)
 
@@ -113,10 +113,10 @@ def test_rendering_follows_the_state(monkeypatch):
         monkeypatch.setattr(sm, "states", lambda *_: np.array([list(state.values())]))
         return sm.render(0, np.random.default_rng(1), 64, 1)[0].astype(int)
 
-    centre = draw()
-    np.testing.assert_array_equal(draw(x=0.75), np.roll(centre, 16, axis=1))
-    np.testing.assert_array_equal(draw(x=0.0, y=0.0), np.roll(centre, (32, 32), axis=(0, 1)))
-    turned = np.rot90(centre, -1)  # a quarter turn clockwise
+    center = draw()
+    np.testing.assert_array_equal(draw(x=0.75), np.roll(center, 16, axis=1))
+    np.testing.assert_array_equal(draw(x=0.0, y=0.0), np.roll(center, (32, 32), axis=(0, 1)))
+    turned = np.rot90(center, -1)  # a quarter turn clockwise
     assert np.abs(draw(angle=0.25) - turned).mean() < 0.5 < 5 < np.abs(draw(angle=0.75) - turned).mean()
     area = [(draw(scale=s) != 100).any(-1).sum() for s in (0.0, 0.5, 0.99)]
     assert 1.8 < area[1] / area[0] < 3 and 1.5 < area[2] / area[1] < 2.5
@@ -124,7 +124,7 @@ def test_rendering_follows_the_state(monkeypatch):
     assert strongest == [0, 1, 2]
 
 
-def test_compression_leaks_nothing_from_neighbours():
+def test_compressed_frames_are_independent_of_their_neighbors():
     rng = np.random.default_rng(0)
     a, b, c = (sm.render(i, rng, 64, 2)[:1] for i in range(3))
     first, second = (
@@ -135,7 +135,7 @@ def test_compression_leaks_nothing_from_neighbours():
     assert np.abs(first[1].astype(int) - b[0]).mean() < 4
 
 
-def test_round_trip(cache, clips):
+def test_written_clips_round_trip(cache, clips):
     videos, labels = clips["train"]
     assert videos.shape == (480, 24, 32, 32, 3)
     assert (np.bincount(labels) == 480 // K).all()
@@ -143,7 +143,7 @@ def test_round_trip(cache, clips):
     assert source.directional and source.class_names == tuple(sm.CLASSES)
     assert source[17].id == "train-000017" and source[17].label == 17 % K
     error = np.abs(videos[17].astype(int) - sm.make_clip(17 % K, "train", 17, 32, 24)).mean()
-    assert error < 5  # H.264 with halved colour resolution
+    assert error < 5  # H.264 with halved color resolution
     assert len(load_source("synthetic_motion", "val", path=cache, **SMALL)) == 12
     with av.open(io.BytesIO(source[0].video)) as container:
         stream = container.streams.video[0]
@@ -151,7 +151,7 @@ def test_round_trip(cache, clips):
         assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
 
 
-def test_another_configuration_is_another_dataset(tmp_path, capfd, monkeypatch):
+def test_each_configuration_is_a_separate_dataset(tmp_path, capfd, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     tiny = {"size": 32, "frames": 4, "train": 3, "val": 1, "test": 3}
@@ -173,7 +173,7 @@ def test_another_configuration_is_another_dataset(tmp_path, capfd, monkeypatch):
     assert not [*(tmp_path / "temporary").iterdir()]
 
 
-def test_two_at_once_beside_what_a_killed_process_left(tmp_path):
+def test_concurrent_writers_ignore_leftovers_of_a_killed_process(tmp_path):
     left = tmp_path / "synthetic_motion/32px_4f_25fps_24-1-1_seed0/incomplete.ABC_1.0.0"
     left.mkdir(parents=True)
     (left / "part").write_bytes(b"x")
@@ -191,7 +191,7 @@ def test_two_at_once_beside_what_a_killed_process_left(tmp_path):
     assert [f.name for f in left.parent.iterdir()] == ["1.0.0"]
 
 
-def test_mistakes_in_one_line(tmp_path):
+def test_invalid_options_are_one_line_errors(tmp_path):
     for split, options, message in [
         ("trian", {}, "unknown split .* did you mean train"),
         ("train", {"size": 33}, "even"),

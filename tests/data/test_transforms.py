@@ -1,4 +1,4 @@
-"""Transforms against what they say: sizes, boxes, one draw per clip, both channel counts, colour by hand."""
+"""Tests of transforms: sizes, boxes, one draw per clip, one and three channels, hand-computed colors."""
 
 import colorsys
 from types import SimpleNamespace
@@ -26,13 +26,13 @@ def noise(frames=3, height=60, width=90, channels=3):
 
 
 def ramps(height, width, frames=2):
-    """Red rises along x and green along y, so a crop's pixels tell the box; blue tells the frame."""
+    """Returns frames whose colors encode x, y and the frame number, so that a crop shows its box."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([np.stack([x, y, np.full_like(x, 9 * t)], -1) for t in range(frames)])
 
 
 def box(clip):
-    """Box in the picture of `ramps`: top, left, height, width of what a resized crop shows."""
+    """Reads the box (top, left, height, width) of a resized crop of `ramps`."""
     size = clip.shape[1]
     x, y = clip[0, 0, :, 0].astype(float), clip[0, :, 0, 1].astype(float)
     w, h = ((v[-2] - v[1]) / (size - 3) * size for v in (x, y))
@@ -42,7 +42,7 @@ def box(clip):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (41, 41), (33, 200), (31, 20), (300, 420)])
-def test_train_clips_of_any_video(shape, crop, channels):
+def test_train_transform_accepts_any_shape(shape, crop, channels):
     video = noise(2, *shape, channels)
     cfg = config(crop=crop, flip=True, color_jitter=0.4)
     before = video.copy()
@@ -55,7 +55,7 @@ def test_train_clips_of_any_video(shape, crop, channels):
 
 
 @pytest.mark.parametrize("crop", CROPS)
-def test_one_draw_for_all_frames(crop):
+def test_all_frames_share_one_draw(crop):
     still = np.repeat(noise(1), 6, 0)
     cfg = config(crop=crop, flip=True, color_jitter=0.5)
     for seed in range(4):
@@ -63,7 +63,7 @@ def test_one_draw_for_all_frames(crop):
         np.testing.assert_array_equal(clip, np.repeat(clip[:1], 6, 0))
 
 
-def test_random_resized_crop_draws_the_stated_boxes():
+def test_random_resized_crop_draws_the_documented_boxes():
     video, rng = ramps(100, 140), np.random.default_rng(0)
     boxes = np.array([box(transforms.random_resized_crop(video, 32, rng, (0.2, 0.9))) for _ in range(300)])
     top, left, height, width = boxes.T
@@ -72,12 +72,12 @@ def test_random_resized_crop_draws_the_stated_boxes():
     assert 0.17 < area.min() < 0.25 and 0.8 < area.max() < 0.93
     assert 0.7 < shape.min() < 0.8 and 1.25 < shape.max() < 1.42
     assert abs(np.log(shape).mean()) < 0.05 and top.std() > 10 and left.std() > 15
-    # no box of this shape fits: the largest that is nearest to it, in the middle
+    # No box of this ratio fits: the largest centered box whose ratio is nearest is used.
     wide = box(transforms.random_resized_crop(ramps(40, 200), 32, rng, (1.0, 1.0), (0.75, 1.333)))
     np.testing.assert_allclose(wide, [0, (200 - 53) / 2, 40, 53], atol=1.5)
 
 
-def test_multi_scale_crop_draws_the_stated_boxes():
+def test_multi_scale_crop_draws_the_documented_boxes():
     video, rng = ramps(100, 140), np.random.default_rng(0)
     boxes = np.array([box(transforms.multi_scale_crop(video, 32, rng)) for _ in range(400)])
     sides = np.array([100, 87, 75, 66])
@@ -95,7 +95,7 @@ def test_multi_scale_crop_draws_the_stated_boxes():
     assert np.abs(steps[0] - steps[1]).max() == 1
 
 
-def test_short_side_jitter_draws_the_stated_boxes():
+def test_short_side_jitter_draws_the_documented_boxes():
     video, rng = ramps(100, 140), np.random.default_rng(0)
     boxes = np.array([box(transforms.short_side_jitter(video, 32, rng, (40, 64))) for _ in range(300)])
     np.testing.assert_allclose(boxes[:, 2], boxes[:, 3], atol=1.5)
@@ -136,20 +136,20 @@ def test_resize():
     for side, expected in ((60, (60, 100)), (77, (77, 128)), (240, (240, 400))):
         small = transforms.resize_short_side(video, side)
         assert small.shape == (2, *expected, 3)
-        factor = 120 / side  # a ramp stays a ramp, with no shift
+        factor = 120 / side  # a ramp remains a ramp, without a shift
         x = (np.arange(expected[1]) + 0.5) * 200 / expected[1] - 0.5
         assert np.abs(small[0, 0, 2:-2, 0] - x[2:-2]).max() < 1
         y = (np.arange(side) + 0.5) * factor - 0.5
         assert np.abs(small[0, 2:-2, 0, 1] - y[2:-2]).max() < 1
     assert transforms.resize_short_side(noise(1, 3, 500), 8).shape == (1, 8, 1333, 3)
-    # single bright pixels do not vanish or flicker when the picture shrinks a lot
+    # Single bright pixels do not vanish or flicker under strong reduction.
     dots = np.zeros((1, 128, 128, 1), np.uint8)
     dots[:, ::8, ::8] = 255
     small = transforms.resize(dots, 16, 16)
     assert small.min() == small.max() == 4  # 255 / 64
 
 
-def test_flip_only_where_it_may():
+def test_flip_only_if_allowed():
     video = noise()
     np.testing.assert_array_equal(transforms.flip(video), video[:, :, ::-1])
     np.testing.assert_array_equal(transforms.flip(video[..., :1]), video[:, :, ::-1, :1])
@@ -167,7 +167,7 @@ def test_flip_only_where_it_may():
 
 
 class Fixed:
-    """A generator whose draws are given."""
+    """A random generator that returns given values."""
 
     def __init__(self, *draws):
         self.draws = list(draws)
@@ -176,7 +176,7 @@ class Fixed:
         return self.draws.pop(0)
 
 
-def test_colour_jitter_by_hand():
+def test_color_jitter_matches_hand_computed_values():
     video = noise().astype(float) * 0.5 + 60  # nothing is clipped
     video = video.astype(np.uint8)
     luma = video @ [0.299, 0.587, 0.114]
@@ -188,17 +188,17 @@ def test_colour_jitter_by_hand():
     np.testing.assert_allclose(jittered(1.2, 1, 1, 0), 1.2 * video, atol=0.6)
     np.testing.assert_allclose(jittered(1, 0.5, 1, 0), 0.5 * video + 0.5 * luma.mean(), atol=0.6)
     np.testing.assert_allclose(jittered(1, 1, 0, 0), luma[..., None].repeat(3, -1), atol=0.6)
-    grey = transforms.color_jitter(video[..., :1], Fixed(1.2, 0.5, 1, 0.3))
+    gray = transforms.color_jitter(video[..., :1], Fixed(1.2, 0.5, 1, 0.3))
     by_hand = 0.6 * video[..., :1] + 0.5 * 1.2 * video[..., 0].mean()
-    np.testing.assert_allclose(grey, by_hand, atol=0.6)
+    np.testing.assert_allclose(gray, by_hand, atol=0.6)
     turned = jittered(1, 1, 1, 0.1) @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(turned, luma, atol=1.5)  # hue leaves luma alone
+    np.testing.assert_allclose(turned, luma, atol=1.5)  # hue preserves luma
     np.testing.assert_allclose(jittered(1, 1, 1, 1), video, atol=0.6)  # a full turn
     bright = transforms.color_jitter(np.full((1, 4, 4, 3), 200, np.uint8), Fixed(1.5, 1, 1, 0))
     assert (bright == 255).all()
 
 
-def test_hue_turns_the_right_way():
+def test_hue_rotates_in_the_right_direction():
     red = np.full((1, 2, 2, 3), (200, 80, 80), np.uint8)
     third = transforms.color_jitter(red, Fixed(1, 1, 1, 1 / 3))[0, 0, 0] / 255
     other = transforms.color_jitter(red, Fixed(1, 1, 1, -1 / 3))[0, 0, 0] / 255
@@ -207,9 +207,9 @@ def test_hue_turns_the_right_way():
 
 
 def test_jitter_stays_within_its_strength():
-    grey = np.full((2, 8, 8, 3), 100, np.uint8)
+    gray = np.full((2, 8, 8, 3), 100, np.uint8)
     rng = np.random.default_rng(0)
-    levels = [transforms.color_jitter(grey, rng, 0.3, 0.3, 0.3, 0.1).mean() for _ in range(200)]
+    levels = [transforms.color_jitter(gray, rng, 0.3, 0.3, 0.3, 0.1).mean() for _ in range(200)]
     assert 69 < min(levels) < 75 and 125 < max(levels) < 131
 
 

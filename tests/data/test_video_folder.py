@@ -1,4 +1,4 @@
-"""video_folder: lists, class folders, held-out splits, and what is said when something is wrong."""
+"""Tests of video_folder: lists, class folders, held-out splits and error messages."""
 
 import os
 
@@ -53,7 +53,7 @@ def test_list_in_utf8_with_times_and_groups(tmp_path):
     ]
 
 
-def test_groups_are_held_out_whole(listed):
+def test_whole_groups_are_held_out(listed):
     options = {"csv": "clips.csv", "test_groups": ["p1", "p3"]}
     train, test = load(listed, "train", **options), load(listed, "test", **options)
     assert {r.group for r in test} == {"p1", "p3"} and {r.group for r in train} == {"p0", "p2"}
@@ -61,7 +61,7 @@ def test_groups_are_held_out_whole(listed):
     assert train.fingerprint != test.fingerprint
 
 
-def test_fraction_is_stable_when_videos_come_and_go(folder):
+def test_fraction_is_stable_when_videos_are_added_or_removed(folder):
     def held_out(seed=0):
         return {r.id for r in load(folder, "test", test_fraction=0.3, seed=seed)}
 
@@ -73,7 +73,7 @@ def test_fraction_is_stable_when_videos_come_and_go(folder):
 
 
 @pytest.mark.parametrize("lists", [False, True])
-def test_splits_of_its_own(tmp_path, lists):
+def test_existing_splits_are_used(tmp_path, lists):
     touch(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4")
     if lists:
         (tmp_path / "train.csv").write_text("path,label\ntrain/a/1.mp4,a\ntrain/b/2.mp4,b\n")
@@ -87,7 +87,7 @@ def test_splits_of_its_own(tmp_path, lists):
         load(tmp_path, "val", test_fraction=0.5, **options)
 
 
-def test_relative_to_vidjax_data_or_here(folder, monkeypatch):
+def test_path_is_relative_to_vidjax_data_or_the_working_directory(folder, monkeypatch):
     monkeypatch.setenv("VIDJAX_DATA", str(folder.parent))
     assert len(load(folder.name)) == 60
     monkeypatch.delenv("VIDJAX_DATA")
@@ -95,14 +95,14 @@ def test_relative_to_vidjax_data_or_here(folder, monkeypatch):
     assert len(load(folder.name)) == 60
 
 
-def test_fingerprint_tells_labels_and_order(folder):
+def test_fingerprint_depends_on_labels_and_order(folder):
     first = load(folder).fingerprint
     assert load(folder).fingerprint == first
     (folder / "wave/3.mp4").rename(folder / "bend/99.mp4")
     assert load(folder).fingerprint != first
 
 
-def test_folder_mistakes_in_one_line(tmp_path, folder):
+def test_invalid_folders_are_one_line_errors(tmp_path, folder):
     empty = folder / "wave" / "empty"
     empty.mkdir()
     for root, options, message in [
@@ -120,7 +120,7 @@ def test_folder_mistakes_in_one_line(tmp_path, folder):
         load(folder)
 
 
-def test_class_without_training_videos(tmp_path):
+def test_class_without_training_videos_is_reported(tmp_path):
     touch(tmp_path, "a/1.mp4", "b/2.mp4")
     (tmp_path / "l.csv").write_text("path,label,group\na/1.mp4,a,g\nb/2.mp4,b,h\n")
     with pytest.raises(UserError, match="no video of class 'b'"):
@@ -139,21 +139,21 @@ def test_class_without_training_videos(tmp_path):
         ("path,label,start\na/1.mp4,a,soon\n", "line 2: 'soon' is not a time"),
     ],
 )
-def test_list_mistakes_in_one_line(tmp_path, text, message):
+def test_invalid_lists_are_one_line_errors(tmp_path, text, message):
     touch(tmp_path, "a/1.mp4")
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         load(tmp_path, csv="l.csv")
 
 
-def test_list_or_group_that_is_not_there(listed):
+def test_missing_list_or_group_is_reported(listed):
     with pytest.raises(UserError, match=r"none.csv does not exist"):
         load(listed, csv="none.csv")
     with pytest.raises(UserError, match=r"unknown group .* 'p11': did you mean p1"):
         load(listed, "test", csv="clips.csv", test_groups=["p11"])
 
 
-def test_names_and_options():
+def test_unknown_names_and_options_are_reported():
     assert dataset_names() == ["features", "synthetic_motion", "video_folder"]
     with pytest.raises(UserError, match="unknown dataset 'video_foldr': did you mean video_folder"):
         load_source("video_foldr", "train")
@@ -173,7 +173,7 @@ def test_labels_are_stripped_and_composed(tmp_path):
     assert load(tmp_path / "folders").class_names == ("caf\u00e9",)
 
 
-def test_a_path_is_found_however_its_letters_are_composed(tmp_path):
+def test_paths_are_found_in_any_unicode_form(tmp_path):
     touch(tmp_path, "cafe\u0301.mp4")
     (tmp_path / "l.csv").write_text("path,label\ncaf\u00e9.mp4,a\n", encoding="utf-8")
     assert load(tmp_path, csv="l.csv")[0].id == "cafe\u0301.mp4"
@@ -194,7 +194,7 @@ def test_a_path_is_found_however_its_letters_are_composed(tmp_path):
         (b"path,label,start\na.mp4,x,nan\n", "line 2: 'nan' is not a time"),
     ],
 )
-def test_lists_that_cannot_be_read_end_in_one_line(tmp_path, data, message):
+def test_unreadable_lists_are_one_line_errors(tmp_path, data, message):
     touch(tmp_path, "a.mp4")
     (tmp_path / "l.csv").write_bytes(data)
     with pytest.raises(UserError, match=message) as error:
@@ -208,14 +208,14 @@ def test_empty_cells_and_rows_are_ignored(tmp_path):
     assert load(tmp_path, csv="l.csv").class_names == ("running, fast",)
 
 
-def test_a_file_name_that_is_not_utf8(tmp_path):
+def test_file_names_that_are_not_utf8(tmp_path):
     touch(tmp_path, os.fsdecode(b"run/caf\xe9.mp4"), "run/b.mp4")
     source = load(tmp_path)
     assert [r.id for r in source] == ["run/b.mp4", r"run/caf\xe9.mp4"]
     assert os.path.isfile(source[1].video) and source.fingerprint
 
 
-def test_hidden_folders_links_and_folders_named_as_videos(tmp_path):
+def test_hidden_folders_and_links_and_folders_named_like_videos(tmp_path):
     touch(tmp_path, "a/1.mp4", "a/.ipynb_checkpoints/1.mp4", "a/.cache/x/2.mp4", "a/dir.mp4/3.mp4")
     touch(tmp_path, "a/__MACOSX/4.mp4", ".ipynb_checkpoints/5.mp4", "elsewhere/6.mp4")
     (tmp_path / "b").mkdir()
@@ -225,7 +225,7 @@ def test_hidden_folders_links_and_folders_named_as_videos(tmp_path):
     assert [r.id for r in load(tmp_path)] == ["a/1.mp4", "a/dir.mp4/3.mp4", "b/link/6.mp4"]
 
 
-def test_other_names_of_splits(tmp_path):
+def test_alternative_split_names(tmp_path):
     touch(tmp_path, "Train/a/1.mp4", "Train/b/2.mp4", "validation/a/3.mp4", "TEST/b/4.mp4", "notes/x.txt")
     got = {split: [r.id for r in load(tmp_path, split)] for split in ("train", "val", "validation", "test")}
     assert got["val"] == got["validation"] == ["validation/a/3.mp4"] and got["test"] == ["TEST/b/4.mp4"]
@@ -234,18 +234,18 @@ def test_other_names_of_splits(tmp_path):
         load(tmp_path, "train")
 
 
-def test_a_class_may_have_the_name_of_a_split(tmp_path):
+def test_class_may_have_the_name_of_a_split(tmp_path):
     touch(tmp_path, "Training/1.mp4", "Running/2.mp4")
     assert load(tmp_path).class_names == ("Running", "Training")
 
 
-def test_folders_beside_splits_are_not_ignored_silently(tmp_path, caplog):
+def test_ignored_folders_beside_splits_are_reported(tmp_path, caplog):
     touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "more/a/3.mp4")
     load(tmp_path, "train")
     assert "more/a/3.mp4 is ignored, because" in caplog.text
 
 
-def test_lists_of_splits_under_other_names(tmp_path):
+def test_lists_with_alternative_split_names(tmp_path):
     touch(tmp_path, "1.mp4", "2.mp4")
     (tmp_path / "my_Train.csv").write_text("path,label\n1.mp4,a\n")
     (tmp_path / "my_validation.csv").write_text("path,label\n2.mp4,a\n")
@@ -282,12 +282,12 @@ def test_videos_in_two_splits_are_counted(tmp_path, caplog):
         ({"directional": "yes"}, "must be bool, not 'yes'"),
     ],
 )
-def test_options_of_another_type_end_in_one_line(folder, options, message):
+def test_options_of_the_wrong_type_are_one_line_errors(folder, options, message):
     with pytest.raises(UserError, match=message):
         load(folder, **options)
 
 
-def test_numbers_are_taken_as_names(tmp_path, monkeypatch):
+def test_numbers_are_accepted_as_names(tmp_path, monkeypatch):
     touch(tmp_path, "2024/1.mp4", "2024/2.mp4")
     (tmp_path / "2024/7.csv").write_text("path,label,group\n1.mp4,a,7\n2.mp4,a,8\n")
     monkeypatch.chdir(tmp_path)

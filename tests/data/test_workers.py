@@ -1,4 +1,4 @@
-"""Worker processes: order, errors, and that none outlives the process that started it."""
+"""Tests of worker processes: order, errors, and that they exit with the process that started them."""
 
 import contextlib
 import os
@@ -35,13 +35,13 @@ def exit_at_2(i):
 
 
 def children():
-    """The processes that threads of this one have started."""
+    """Returns the child processes of all threads of this process."""
     files = Path("/proc/self/task").glob("*/children")
     return {int(pid) for file in files for pid in file.read_text().split()}
 
 
 def ends(pid, seconds=5.0):
-    """Whether a process that may not be our child ends in time."""
+    """Returns whether a process, not necessarily a child, exits in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
@@ -54,7 +54,7 @@ def ends(pid, seconds=5.0):
     return False
 
 
-def test_items_come_in_order_and_errors_as_raised():
+def test_items_are_ordered_and_errors_are_raised():
     workers = Workers(make, 1, 9, 2, 2)
     items = [next(workers) for _ in range(4)]
     for i, item in enumerate(items, 1):
@@ -70,7 +70,7 @@ def test_items_come_in_order_and_errors_as_raised():
     assert list(Workers(make, 0, 3, 5, 1))[2]["pid"] != os.getpid()
 
 
-def test_an_interrupt_while_they_start_leaves_none():
+def test_interrupt_during_startup_leaves_no_process():
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -88,13 +88,13 @@ def test_an_interrupt_while_they_start_leaves_none():
         signal.signal(signal.SIGALRM, old)
 
 
-def test_what_cannot_be_sent_to_a_worker_is_an_error():
+def test_unpicklable_function_is_an_error():
     lock = threading.Lock()
     with pytest.raises(TypeError, match="lock"):
         next(Workers(lambda i: lock, 0, 9, 1, 1))
 
 
-def test_a_killed_worker_ends_in_one_line():
+def test_killed_worker_is_a_one_line_error():
     workers = Workers(exit_at_2, 0, 9, 1, 1)
     assert [next(workers), next(workers)] == [0, 1]
     with pytest.raises(UserError, match=r"worker was killed \(out of memory\?\): lower data.workers"):
@@ -116,7 +116,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("how", ["wait", "leave", "end"])
-def test_workers_end_with_their_parent(tmp_path, how):
+def test_workers_exit_with_their_parent(tmp_path, how):
     (tmp_path / "run.py").write_text(_RUN)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(tmp_path / "run.py"), how]
@@ -155,7 +155,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
 @pytest.mark.parametrize("how", ["close", "leave"])
-def test_ctrl_c_while_they_start_is_quiet_and_leaves_none(tmp_path, how, delay):
+def test_ctrl_c_during_startup_is_quiet_and_leaves_no_process(tmp_path, how, delay):
     (tmp_path / "run.py").write_text(_INTERRUPTED)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(tmp_path / "run.py"), how]
@@ -170,7 +170,7 @@ def test_ctrl_c_while_they_start_is_quiet_and_leaves_none(tmp_path, how, delay):
 
 
 def group(leader):
-    """The processes of a process group."""
+    """Returns the processes of a process group."""
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if file.read_text().rsplit(")")[-1].split()[2] == str(leader):

@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, and everything that must not change them."""
+"""Tests of classification metrics against hand-computed values and numpy, and of their invariances."""
 
 import json
 
@@ -26,7 +26,7 @@ def data(n=23, views=3, k=7, seed=0):
 
 
 def batches(logits, labels, size, order=None, junk=np.nan):
-    """Batches as they come out of an evaluation; padding holds `junk`."""
+    """Yields batches like those of an evaluation, with padding filled with `junk`."""
     order = np.arange(len(labels)) if order is None else order
     for start in range(0, len(order), size):
         index = order[start : start + size]
@@ -44,8 +44,8 @@ def run(logits, labels, size, **kw):
     return collect(batches(logits, labels, size, **kw), names, [f"v{i}" for i in range(len(labels))])
 
 
-def test_metrics_by_hand():
-    # Two views that disagree: the surer one carries the mean of softmaxes, though not the mean of logits.
+def test_metrics_match_hand_computed_values():
+    # The views disagree: the more confident one decides the mean softmax, but not the mean of the logits.
     p = [[0.98, 0.01, 0.01], [0.2, 0.5, 0.3]], [[0.1, 0.6, 0.3], [0.1, 0.2, 0.7]]
     r = result(np.log(p), [0, 1])
     np.testing.assert_allclose(np.exp(r.log_probs), [[0.59, 0.255, 0.155], [0.1, 0.4, 0.5]], rtol=1e-6)
@@ -63,7 +63,7 @@ def test_metrics_by_hand():
     np.testing.assert_array_equal(r.per_class, [1, 0, np.nan])
 
 
-def test_metrics_against_numpy():
+def test_metrics_match_numpy():
     logits, labels = data()
     r = run(logits, labels, 4)
     p = softmax(logits.astype(np.float64))
@@ -84,7 +84,7 @@ def test_metrics_against_numpy():
 
 
 @pytest.mark.parametrize("size", [1, 5, 23, 40])
-def test_batching_and_padding_change_nothing(size):
+def test_metrics_are_independent_of_batching_and_padding(size):
     logits, labels = data()
     order = np.random.default_rng(1).permutation(23)
     r = run(logits, labels, size, order=order)
@@ -102,24 +102,24 @@ def test_ties_rank_by_class_index():
     assert [name for name, _ in r.top(3)] == ["c0", "c1", "c2", "c3", "c4"]
 
 
-def test_top5_is_all_classes_where_there_are_five():
+def test_top5_is_one_for_five_classes():
     logits, labels = data(k=5)
     assert result(logits, labels).metrics["video_top5"] == 1
     assert result(*data(k=6)).metrics["video_top5"] < 1
 
 
-def test_sure_and_wrong_stays_finite():
+def test_loss_of_a_confident_error_is_finite():
     r = result([[[5000, 10, 0, -5000]] * 2], [3])
     assert r.metrics["loss"] == pytest.approx(10000)
     assert [c for c, _ in r.top(0)] == ["c0", "c1", "c2", "c3"]
 
 
-def test_one_class():
+def test_single_class_has_perfect_metrics():
     r = result(np.zeros((3, 2, 1)), [0, 0, 0])
     assert r.metrics["video_top1"] == 1 and r.metrics["loss"] == 0 and r.confusion.tolist() == [[3]]
 
 
-def test_save_and_load(tmp_path):
+def test_results_round_trip_through_a_file(tmp_path):
     logits, labels = data()
     r = run(logits, labels, 4)
     path = tmp_path / "run.v1"
@@ -140,7 +140,7 @@ def test_save_and_load(tmp_path):
         ClassificationResult.load(tmp_path / "other.npz")
 
 
-def test_predictions_file(tmp_path):
+def test_predictions_file_lists_the_top_classes(tmp_path):
     logits, labels = data()
     r = run(logits, labels, 4)
     r.write_predictions(tmp_path / "p.jsonl")
@@ -154,7 +154,7 @@ def test_predictions_file(tmp_path):
         assert [q for _, q in row["top5"]] == pytest.approx(p[best], abs=1e-6)
 
 
-def test_ids_that_are_not_utf8(tmp_path):
+def test_ids_that_are_not_utf8_round_trip(tmp_path):
     r = ClassificationResult(["bad\udcff", "día"], np.zeros(2, int), np.zeros((2, 1, 1), np.float32), ("漢",))
     r.save(tmp_path / "r.npz")
     r.write_predictions(tmp_path / "p.jsonl")
@@ -164,14 +164,14 @@ def test_ids_that_are_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite(value):
+def test_logits_that_are_not_finite_are_reported(value):
     logits, labels = data()
     logits[9, 1, 2] = value
     with pytest.raises(UserError, match=r"not finite for 'v9' \(1 of 4 videos"):
         run(logits, labels, 4)
 
 
-def test_bad_input():
+def test_invalid_batches_are_rejected():
     logits, labels = data()
     with pytest.raises(UserError, match="no video to evaluate"):
         run(logits[:0], labels[:0], 4)

@@ -1,4 +1,4 @@
-"""Late fusion: averages and an SVM of saved scores, and what cannot be fused."""
+"""Tests of late fusion by averaging and by an SVM."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def result(logits, labels, ids=None, names=NAMES):
 
 
 def scored(n, knows, seed, noise=1.0):
-    """A model that tells the classes in `knows` well and guesses the others, two views a video."""
+    """Returns two-view results of a model that recognizes only the classes in `knows`."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 4
     logits = noise * rng.normal(size=(n, 2, 4))
-    sure = np.isin(labels, knows)
-    logits[sure, :, labels[sure]] += 6
+    known = np.isin(labels, knows)
+    logits[known, :, labels[known]] += 6
     return result(logits, labels)
 
 
@@ -40,13 +40,13 @@ def test_average_is_the_mean_of_softmax_scores():
     np.testing.assert_allclose(average([a, b], [0, 3]).log_probs, b.log_probs, rtol=1e-5)
 
 
-def test_two_halves_of_the_knowledge_make_more():
+def test_fusing_complementary_models_improves_accuracy():
     a, b = scored(200, (0, 1), 0, noise=0.5), scored(200, (2, 3), 1, noise=0.5)
     alone = max(r.metrics["video_top1"] for r in (a, b))
     assert alone < 0.75 and average([a, b]).metrics["video_top1"] > 0.95
 
 
-def test_videos_are_matched_by_their_ids():
+def test_videos_are_matched_by_id():
     a = scored(8, (0, 1), 0)
     b = scored(8, (2, 3), 1)
     order = np.random.default_rng(0).permutation(8)
@@ -56,23 +56,23 @@ def test_videos_are_matched_by_their_ids():
     np.testing.assert_array_equal(same.logits, fused.logits)
 
 
-def test_the_svm_learns_which_model_to_trust():
-    """One model's scores are right for two classes and misleading for the others: the average is misled."""
+def test_svm_learns_which_model_is_reliable():
+    """One model is right for two classes and confidently wrong for the others, which misleads the average."""
 
-    def misled(n, seed):
+    def misleading(n, seed):
         r = scored(n, (0, 1), seed)
         wrong = r.labels >= 2
         r.logits[wrong, :, 0] += 9
         return r
 
-    train = [misled(200, 0), scored(200, (1, 2, 3), 1)]
-    test = [misled(100, 2), scored(100, (1, 2, 3), 3)]
+    train = [misleading(200, 0), scored(200, (1, 2, 3), 1)]
+    test = [misleading(100, 2), scored(100, (1, 2, 3), 3)]
     assert average(test).metrics["video_top1"] < 0.8
     fused = svm(train, test)
     assert fused.metrics["video_top1"] > 0.9 and fused.logits.shape == (100, 1, 4)
 
 
-def test_the_svm_with_two_classes_and_with_one_unseen():
+def test_svm_handles_two_classes_and_an_unseen_class():
     two = [result([[3, 0], [0, 3], [2, 0], [0, 2]], [0, 1, 0, 1], names=("a", "b"))] * 2
     assert svm(two, two).metrics["video_top1"] == 1
     some = [result(r.logits[:, :, :4], np.minimum(r.labels, 2)) for r in (scored(40, (0, 1, 2), 0),) * 2]
@@ -80,7 +80,7 @@ def test_the_svm_with_two_classes_and_with_one_unseen():
     assert np.isfinite(fused.logits).all() and (fused.logits.argmin(-1) == 3).all()
 
 
-def test_what_cannot_be_fused():
+def test_incompatible_results_are_rejected():
     a = scored(4, (0,), 0)
     for other, message in (
         (result(a.logits, a.labels, ["v0", "v1", "v2", "w"]), "2 are in only one of them, such as v3, w"),
@@ -111,7 +111,7 @@ def run(*args):
     return e.value.code
 
 
-def test_the_command(tmp_path, capsys):
+def test_cli_fuses_results(tmp_path, capsys):
     folders = []
     for i, knows in enumerate(((0, 1), (2, 3))):
         folders.append(tmp_path / f"run{i}")

@@ -1,4 +1,4 @@
-"""A GIF plays what it was given, and a strip shows every frame where it should."""
+"""Tests of GIFs and strips of frames."""
 
 import io
 
@@ -26,7 +26,7 @@ def decode(data):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_gif_holds_the_frames_enlarged_by_a_whole_factor(channels):
+def test_gif_enlarges_frames_by_an_integer_factor(channels):
     frames = moving_square(channels=channels)
     image, out = decode(gif(frames, fps=5, size=100))
     assert image.info["loop"] == 0 and image.info["duration"] == 200
@@ -34,12 +34,12 @@ def test_gif_holds_the_frames_enlarged_by_a_whole_factor(channels):
     np.testing.assert_array_equal(out, np.broadcast_to(want, (6, 96, 96, 3)))
 
 
-def test_gif_shrinks_large_clips_and_keeps_their_shape():
+def test_gif_reduces_large_clips_and_keeps_their_aspect_ratio():
     image, _ = decode(gif(np.zeros((2, 90, 300, 3), np.uint8), size=100))
     assert image.size == (100, 30)
 
 
-def test_gif_stays_under_its_limit_at_the_same_speed():
+def test_gif_limit_keeps_the_playback_speed():
     noise = np.random.default_rng(0).integers(0, 256, (16, 96, 96, 3), np.uint8)
     full = gif(noise, fps=10)
     limit = len(full) // 8
@@ -59,7 +59,7 @@ def test_gif_of_one_frame():
 
 
 def test_strip_places_every_frame():
-    values = np.arange(40, 240, 40, dtype=np.uint8)  # 5 grey frames, in rows of 3
+    values = np.arange(40, 240, 40, dtype=np.uint8)  # 5 gray frames, in rows of 3
     frames = np.broadcast_to(values[:, None, None, None], (5, 20, 40, 1)).copy()
     image = np.asarray(strip(frames, columns=3, tile=40))
     for value, (x, y) in zip(values, [(8, 8), (56, 8), (104, 8), (8, 36), (56, 36)]):
@@ -67,7 +67,7 @@ def test_strip_places_every_frame():
     assert (image[36:56, 104:144] == 255).all()  # no sixth frame
 
 
-def test_strip_bars_are_as_long_as_their_probabilities():
+def test_strip_bars_are_proportional_to_probabilities():
     probs = [("a", 0.75), ("b" * 400, 0.25)]
     image = np.asarray(strip(moving_square(2), ["0.0 s", "0.5 s"], "a title\nof two lines", probs)).astype(
         int
@@ -82,10 +82,10 @@ def test_strip_writes_captions():
     assert captioned.shape[0] > plain.shape[0]
     caption = captioned[plain.shape[0] - 6 :]
     assert (caption < 200).any()
-    assert (captioned[:, :8] == 255).all() and (captioned[:, -8:] == 255).all()  # long ones are cut
+    assert (captioned[:, :8] == 255).all() and (captioned[:, -8:] == 255).all()  # long captions are truncated
 
 
-def test_flow_is_drawn_in_colours():
+def test_flow_is_drawn_in_colors():
     still, right = np.full((1, 8, 8, 2), 128, np.uint8), np.full((1, 8, 8, 2), 128, np.uint8)
     right[..., 0] = 200
     drawn = np.asarray(strip(np.concatenate([still, right]), tile=8).convert("RGB")).reshape(-1, 3)
@@ -93,7 +93,7 @@ def test_flow_is_drawn_in_colours():
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (0, 8, 8, 3), (4, 8, 8, 4)])
-def test_not_a_clip(shape):
+def test_invalid_clips_are_rejected(shape):
     for draw in (gif, strip):
         with pytest.raises(ValueError, match="a clip must be uint8"):
             draw(np.zeros(shape, np.uint8))

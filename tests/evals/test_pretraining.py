@@ -1,4 +1,4 @@
-"""Probes of features without labels, and pictures of reconstructions."""
+"""Tests of metrics of self-supervised pretraining, and of reconstruction panels."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,18 @@ from vidjax.layers.transformer import patches
 from vidjax.objectives.mae import draw
 
 
-def test_neighbours_vote_by_similarity():
+def test_neighbors_vote_by_similarity():
     rng = np.random.default_rng(0)
-    centres = np.eye(3, 8) * 5
+    centers = np.eye(3, 8) * 5
     labels = np.repeat(np.arange(3), 20)
-    bank = centres[labels] + rng.normal(size=(60, 8))
-    scores = knn_predict(bank, labels, centres, 3, k=5)
+    bank = centers[labels] + rng.normal(size=(60, 8))
+    scores = knn_predict(bank, labels, centers, 3, k=5)
     assert (scores.argmax(1) == [0, 1, 2]).all()
     one = knn_predict(np.eye(2), np.array([1, 0]), np.array([[1.0, 0.0]]), 2, k=2, temperature=0.5)
     np.testing.assert_allclose(one, [[np.exp(-2.0), 1.0]])
 
 
-def test_rank_and_spread_tell_a_collapse():
+def test_rank_and_std_detect_collapse():
     rng = np.random.default_rng(0)
     wide, line = rng.normal(size=(500, 16)), np.outer(rng.normal(size=500), np.ones(16))
     assert effective_rank(wide) > 15 and effective_rank(line) == pytest.approx(1, abs=1e-6)
@@ -33,7 +33,7 @@ def test_rank_and_spread_tell_a_collapse():
 
 
 @pytest.mark.parametrize("name", ["videomae_s_pretrain", "videomae_v2_b_pretrain", "mae_st_b_pretrain"])
-def test_panels_show_what_they_say(name):
+def test_panels_match_their_definitions(name):
     model = vidjax.create_model(name, tiny=True)
     video = jax.random.randint(jax.random.PRNGKey(0), (2, 4, 32, 32, 3), 0, 256).astype(jnp.uint8)
     variables = model.init(jax.random.PRNGKey(1), video.astype(jnp.float32))
@@ -51,7 +51,7 @@ def test_panels_show_what_they_say(name):
         predicted = np.intersect1d(hidden, decoded[b])
         assert (tokens["leak-free"][b, predicted] != tokens["true statistics"][b, predicted]).any()
         assert (tokens["leak-free"][b, predicted] != 0.5).any()
-    # What is hidden leaks into the conventional form alone.
+    # Masked pixels affect only the panel with true statistics.
     changed = np.array(video)
     place = np.unravel_index(int(np.setdiff1d(np.asarray(decoded[0]), np.asarray(visible[0]))[0]), (2, 4, 4))
     window = tuple(slice(i * p, (i + 1) * p) for i, p in zip(place, model.patch))
@@ -63,7 +63,7 @@ def test_panels_show_what_they_say(name):
     assert sheet(clip, frames=4).size[1] == 4 * 98 and len(animation(clip)) == 4
 
 
-def test_plain_predictions_are_shown_as_they_are():
+def test_predictions_of_plain_pixels_are_shown_unchanged():
     for name in ("videomae_s_pretrain", "mae_st_b_pretrain"):
         model = vidjax.create_model(name, tiny=True)
         video = jax.random.randint(jax.random.PRNGKey(0), (1, 4, 32, 32, 3), 0, 256).astype(jnp.uint8)
@@ -73,11 +73,11 @@ def test_plain_predictions_are_shown_as_they_are():
         panels = reconstruct(model, variables, video, key, *args, normalized=False)
         assert tuple(panels) == PANELS[:3]
         visible, decoded, _ = draw(model, key, video.shape)
-        said, _ = model.apply(variables, x, False, visible, decoded)
+        predicted, _ = model.apply(variables, x, False, visible, decoded)
         if model.predicts_one_frame:
-            said = jnp.tile(said * 0.25 + 0.4, (1, 1, model.patch[0]))
+            predicted = jnp.tile(predicted * 0.25 + 0.4, (1, 1, model.patch[0]))
         shown = patches(panels["leak-free"], model.patch).reshape(1, 32, -1)
-        np.testing.assert_allclose(shown[0, decoded[0]], jnp.clip(said[0], 0, 1), atol=1e-5)
+        np.testing.assert_allclose(shown[0, decoded[0]], jnp.clip(predicted[0], 0, 1), atol=1e-5)
 
 
 def test_unpatch_is_the_inverse_of_patches():

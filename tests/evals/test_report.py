@@ -1,4 +1,4 @@
-"""The report is one well-formed file that fetches nothing, escapes everything and survives missing parts."""
+"""Tests that reports are well-formed, self-contained and escaped, and that sections are optional."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ NASTY = ["<script>alert(1)</script>", "R&B $\\bad{$", "día 漢字", 'quote " en
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and collects text and every address."""
+    """Checks that tags are nested correctly, and collects the text and all URLs."""
 
     def __init__(self, text):
         super().__init__()
@@ -107,14 +107,14 @@ def full(tmp_path, names=NASTY, models=2, **kw):
     )
 
 
-def test_nothing_is_fetched(tmp_path):
+def test_report_loads_no_external_resources(tmp_path):
     text, page = full(tmp_path)
     assert page.addresses and all(a.startswith(("data:image/", "#")) for a in page.addresses)
     assert all(a.startswith("#") for a in re.findall(r"url\(([^)]*)\)", text))
     assert "http" not in text and "@import" not in text and "script" not in page.tags
 
 
-def test_everything_is_escaped(tmp_path):
+def test_all_text_is_escaped(tmp_path):
     text, page = full(tmp_path)
     assert "<script" not in text and "<i>note" not in text
     for name in NASTY:
@@ -124,7 +124,7 @@ def test_everything_is_escaped(tmp_path):
     assert not {"<", "&"} & set(re.sub(r"<[^<>]*>|&\w+;|&#\d+;", "", text[text.index("<body>") :]))
 
 
-def test_numbers_are_those_of_the_results(tmp_path):
+def test_numbers_match_the_results(tmp_path):
     names = ["a", "b", "c"]
     r = result(names, seed=3, skill=1.0)
     _, page = write(tmp_path, results={"m": r}, class_names=names)
@@ -136,7 +136,7 @@ def test_numbers_are_those_of_the_results(tmp_path):
     assert "Top-5" not in page.text and "five classes or fewer" in page.text
 
 
-def test_examples_say_right_or_wrong_in_words(tmp_path):
+def test_examples_are_marked_right_or_wrong(tmp_path):
     _, page = full(tmp_path)
     assert page.text.count("✓ right") == 1 and page.text.count("✗ wrong") == 1
     assert "1.0–2.5 s" in page.text
@@ -169,8 +169,8 @@ def test_worst_classes_come_first_and_absent_ones_are_counted():
     assert pairs == [("30", "0", 3, 0.75), ("7", "0", 1, 0.25)]
 
 
-def test_confusion_of_many_classes_gathers_neighbours():
-    k = 250  # threes: 84 cells
+def test_confusion_matrix_combines_adjacent_classes():
+    k = 250  # groups of three: 84 cells
     labels = np.arange(k)
     predicted = labels.copy()
     predicted[0] = 249  # one of the first three videos
@@ -186,7 +186,7 @@ def test_confusion_of_many_classes_gathers_neighbours():
 
 
 @pytest.mark.parametrize("part", ["config", "metrics", "results", "examples", "environment", "table"])
-def test_empty_parts_are_left_out(tmp_path, part):
+def test_empty_sections_are_omitted(tmp_path, part):
     empty = {"examples": [], "table": None}.get(part, {})
     keep = {"results": {"m": result(["a", "b"])}, "metrics": {"m": rows(3)}, "examples": [example()]}
     keep |= {"config": {"x": 1}, "environment": {"y": "z"}, "table": [{"c": 1}]}
@@ -206,7 +206,7 @@ def test_empty_parts_are_left_out(tmp_path, part):
     assert set(page.headings) == everything - set(gone.get(part, [part.capitalize()]))
 
 
-def test_metrics_of_one_row_of_none_and_not_finite(tmp_path):
+def test_metrics_may_be_empty_or_not_finite(tmp_path):
     one = [{"step": 1, "split": "train", "loss": 2.0}]
     bad = [{"step": 1, "split": "train", "loss": math.nan, "top1": None}, {"step": 2, "split": "val"}]
     _, page = write(tmp_path, metrics={"one": one, "none": [], "bad": bad})
@@ -225,23 +225,23 @@ def test_series_are_thinned_by_averaging_and_restarts_count_once():
     assert x.tolist() == list(range(10)) and y.tolist() == [0, 1, 2, 3, 4, -1, -1, -1, 8, 9]
 
 
-def test_interval_of_a_share():
+def test_wilson_interval():
     assert report._wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert report._wilson(1.0, 1)[1] == 1 and report._wilson(0.0, 5)[0] == 0
 
 
-def test_size_stays_bounded(tmp_path):
+def test_report_size_is_bounded(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (16, 112, 112, 3), np.uint8)
     text, _ = write(tmp_path, examples=[Example("a", "a", noise, [("a", 1.0)])] * 3)
     assert len(text) < 3 * 5_000_000 / 24
 
 
-def test_names_that_are_not_utf8(tmp_path):
+def test_names_that_are_not_utf8_are_replaced(tmp_path):
     text, _ = write(tmp_path, examples=[Example("bad\udcff.avi", "a", example().frames, [("a", 1.0)])])
     assert "bad?.avi" in text
 
 
-def test_other_classes_than_the_report(tmp_path):
+def test_results_with_other_classes_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="m has 3 classes, the report 2"):
         write(tmp_path, results={"m": result(["a", "b", "c"])})
 
