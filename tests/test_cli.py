@@ -208,7 +208,7 @@ def test_metrics_survive_a_kill_during_rewriting(tmp_path, monkeypatch):
 def test_a_truncated_list_of_bad_videos_does_not_block_a_resume(tmp_path):
     (tmp_path / "bad_videos.jsonl").write_text('{"id": "a"}\n{"id": "b')
     with pytest.raises(UserError, match="2 of 3 videos"):
-        BadVideos(3, 0.5, tmp_path).tell([("a", None, "?"), ("b", None, "?")])
+        BadVideos(3, 0.5, tmp_path).report([("a", None, "?"), ("b", None, "?")])
     assert [row["id"] for row in files.read_rows(tmp_path / "bad_videos.jsonl")] == ["a"]
 
 
