@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vidjax.evals.classification import ClassificationResult
+from vidjax.tasks.results import ClassificationResult
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Pairs of classes of the embedded motion data that are each other's reverse in time.

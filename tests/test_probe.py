@@ -9,8 +9,8 @@ import vidjax
 from vidjax.cli import main
 from vidjax.data.feature_file import FeatureWriter
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult
 from vidjax.probe import probe, recipe
+from vidjax.tasks.results import ClassificationResult
 
 CLASSES = ["left", "right", "still"]
 

@@ -413,8 +413,8 @@ def _eval(args: argparse.Namespace) -> int:
 
 def _fuse(args: argparse.Namespace) -> int:
     _no_overrides(args)
-    from vidjax.evals.classification import ClassificationResult
-    from vidjax.evals.fusion import average, svm
+    from vidjax.tasks.fusion import average, svm
+    from vidjax.tasks.results import ClassificationResult
 
     if args.svm and args.weights:
         raise UserError("--weights applies to the average only: leave it out with --svm")
@@ -488,8 +488,8 @@ def _predict(args: argparse.Namespace) -> int:
     if args.every or args.fps is not None:
         raise UserError("--every and --fps require --stream")
     from vidjax.checkpoint_io import find_checkpoint
-    from vidjax.evals.pictures import strip
     from vidjax.predict import predict_videos
+    from vidjax.reports.pictures import strip
 
     if args.strip:
         _check_image_path(args.strip)

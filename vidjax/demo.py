@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vidjax.config import load, shipped
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.experiment import load_sources
 from vidjax.train.loop import train
 from vidjax.train.report import report_runs

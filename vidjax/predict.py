@@ -21,11 +21,11 @@ from vidjax.data.pipeline import check_memory, clip_shape, eval_views
 from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.pictures import watchable
 from vidjax.inference import Engine, batched
 from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import list_models, spec
+from vidjax.reports.pictures import watchable
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.experiment import build_model, evaluation_data, make_apply
 from vidjax.train.sharding import create_mesh
 
@@ -38,7 +38,7 @@ class Prediction:
       path: the file.
       top: (class name, probability) of the most likely classes, in descending order.
       clips: (start, end, class name, probability) of each clip's top class, times in seconds.
-      frames: uint8 [T, H, W, C], the first clip, for display; see `evals.pictures.watchable`.
+      frames: uint8 [T, H, W, C], the first clip, for display; see `reports.pictures.watchable`.
       error: why the video could not be read, or None; the other fields are then empty.
     """
 

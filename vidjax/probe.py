@@ -24,8 +24,8 @@ from vidjax.config import ConfigDict, resolve
 from vidjax.data.datasets import Source
 from vidjax.data.datasets.features import load
 from vidjax.errors import UserError, unknown
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.pretraining import knn_predict
+from vidjax.metrics.features import knn_predict
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.experiment import load_sources
 from vidjax.train.loop import train
 

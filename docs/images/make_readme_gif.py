@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vidjax.checkpoint_io import load_variables
 from vidjax.config import resolve
 from vidjax.data.pipeline import eval_batches
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.reconstruction import reconstruct
+from vidjax.reports.reconstruction import reconstruct
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.experiment import build, load_sources
 
 SHOWN = ("move_right", "speed_slow", "shrink_then_snap")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vidjax.config import resolve
 from vidjax.data.datasets import ListSource
-from vidjax.evals.classification import ClassificationResult
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.report import report_runs
 
 CONFIG = dict(steps=10, data=dict(name="features", modality="features", feature_width=4))

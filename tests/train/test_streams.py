@@ -7,7 +7,7 @@ import pytest
 
 from vidjax.cli import main
 from vidjax.data.datasets import load_source
-from vidjax.evals.classification import ClassificationResult
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.metrics import read_metrics
 
 OPTIONS = dict(size=32, frames=8, train=16, val=12, test=12)

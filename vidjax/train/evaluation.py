@@ -6,7 +6,7 @@ import jax
 from etils import epath
 
 from vidjax.data.pipeline import eval_batches
-from vidjax.evals.classification import ClassificationResult, collect
+from vidjax.tasks.results import ClassificationResult, collect
 from vidjax.train.experiment import Experiment, evaluation_data
 
 
@@ -21,7 +21,7 @@ def evaluate_variables(
       report_dir: folder for bad_videos.jsonl, the list of unreadable videos.
 
     Raises:
-      UserError: too many unreadable videos; see also `vidjax.evals.classification.collect`.
+      UserError: too many unreadable videos; see also `vidjax.tasks.results.collect`.
       Stopped: a host received a signal.
     """
     evals, source = exp.config.evals, exp.eval_source

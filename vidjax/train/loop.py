@@ -20,9 +20,8 @@ from vidjax.config import differences, resolve
 from vidjax.data.pipeline import prefetch_to_device, train_batches
 from vidjax.environment import git_commit
 from vidjax.errors import MemoryErrors, UserError
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.pretraining import PretrainingResult
 from vidjax.layers.preprocess import normalize, statistics
+from vidjax.tasks.results import ClassificationResult, PretrainingResult
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.evaluation import evaluate_variables

@@ -14,8 +14,9 @@ from PIL import Image
 from vidjax.data.datasets import Source
 from vidjax.data.pipeline import eval_batches
 from vidjax.errors import UserError
-from vidjax.evals.pretraining import PretrainingResult, effective_rank, feature_std, knn_predict
-from vidjax.evals.reconstruction import PANELS, animation, reconstruct, sheet
+from vidjax.metrics.features import effective_rank, feature_std, knn_predict
+from vidjax.reports.reconstruction import PANELS, animation, reconstruct, sheet
+from vidjax.tasks.results import PretrainingResult
 from vidjax.train.experiment import Experiment, balanced
 from vidjax.train.sharding import in_mesh, mesh_hosts
 

@@ -10,9 +10,9 @@ from etils import epath
 from vidjax.data.datasets import ListSource, Source
 from vidjax.data.pipeline import eval_batches
 from vidjax.environment import environment
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.pictures import watchable
-from vidjax.evals.report import Example, Reconstruction, write_report
+from vidjax.reports.page import Example, Reconstruction, write_report
+from vidjax.reports.pictures import watchable
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.metrics import read_metrics
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult
+from vidjax.tasks.results import ClassificationResult
 
 
 def average(

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from vidjax.environment import environment
-from vidjax.evals import report
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.report import Example, write_report
+from vidjax.reports import page as report_page
+from vidjax.reports.page import Example, write_report
+from vidjax.tasks.results import ClassificationResult
 
 VOID = {"meta", "img", "br", "link"}
 NASTY = ["<script>alert(1)</script>", "R&B $\\bad{$", "día 漢字", 'quote " end']
@@ -150,7 +150,7 @@ def test_any_number_of_classes(tmp_path, k):
     metrics = {"m": rows(1000)}
     text, page = write(tmp_path, metrics=metrics, results={"m": result(names)}, class_names=names)
     assert page.tags.count("svg") >= 1
-    assert len(re.findall("of [0-9]+\\)", page.text)) <= report.CLASS_ROWS
+    assert len(re.findall("of [0-9]+\\)", page.text)) <= report_page.CLASS_ROWS
     assert len(text) < 600_000
 
 
@@ -162,10 +162,10 @@ def test_worst_classes_come_first_and_absent_ones_are_counted():
     predicted[4 * 7] = 0  # class 7: 3 of 4
     names = tuple(map(str, range(k)))
     r = ClassificationResult([""] * 196, labels, np.eye(k, dtype=np.float32)[predicted][:, None], names)
-    out = report._classes({"m": r, "n": r}, names)
+    out = report_page._classes({"m": r, "n": r}, names)
     assert out["rows"][0] == ("30", [(1, 4)] * 2) and out["rows"][1] == ("7", [(3, 4)] * 2)
-    assert out["absent"] == 1 and len(out["rows"]) == report.CLASS_ROWS
-    pairs = report._confusion("m", r, names)["pairs"]
+    assert out["absent"] == 1 and len(out["rows"]) == report_page.CLASS_ROWS
+    pairs = report_page._confusion("m", r, names)["pairs"]
     assert pairs == [("30", "0", 3, 0.75), ("7", "0", 1, 0.25)]
 
 
@@ -176,7 +176,7 @@ def test_confusion_matrix_combines_adjacent_classes():
     predicted[0] = 249  # one of the first three videos
     logits = np.eye(k, dtype=np.float32)[predicted][:, None]
     r = ClassificationResult([""] * k, labels, logits, tuple(map(str, range(k))))
-    out = report._confusion("m", r, r.class_names)
+    out = report_page._confusion("m", r, r.class_names)
     assert out["group"] == 3 and out["square_root"]
     png = base64.b64decode(re.search(r"base64,([^\"]*)\"", out["figure"].replace("\n", ""))[1])
     alpha = np.asarray(Image.open(io.BytesIO(png)))[..., 3].astype(int)
@@ -217,17 +217,17 @@ def test_metrics_may_be_empty_or_not_finite(tmp_path):
 
 def test_series_are_thinned_by_averaging_and_restarts_count_once():
     many = [{"step": s, "split": "train", "loss": float(s)} for s in range(3000)]
-    x, y = report._series(many, "train", "loss")
-    assert len(x) == report.POINTS and y.mean() == pytest.approx(1499.5)
+    x, y = report_page._series(many, "train", "loss")
+    assert len(x) == report_page.POINTS and y.mean() == pytest.approx(1499.5)
     np.testing.assert_allclose(x, y)
     again = [*many[:10], *({**r, "loss": -1.0} for r in many[5:8])]
-    x, y = report._series(again, "train", "loss")
+    x, y = report_page._series(again, "train", "loss")
     assert x.tolist() == list(range(10)) and y.tolist() == [0, 1, 2, 3, 4, -1, -1, -1, 8, 9]
 
 
 def test_wilson_interval():
-    assert report._wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert report._wilson(1.0, 1)[1] == 1 and report._wilson(0.0, 5)[0] == 0
+    assert report_page._wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert report_page._wilson(1.0, 1)[1] == 1 and report_page._wilson(0.0, 5)[0] == 0
 
 
 def test_report_size_is_bounded(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidjax.evals.pictures import gif, strip
+from vidjax.reports.pictures import gif, strip
 
 
 def moving_square(t=6, size=32, channels=3):

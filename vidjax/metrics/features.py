@@ -1,27 +1,6 @@
-"""Metrics of self-supervised pretraining: kNN accuracy of the features, and measures of their collapse."""
-
-import dataclasses
-import json
+"""Metrics of features: nearest-neighbor classification, and measures of collapse."""
 
 import numpy as np
-from etils import epath
-
-from vidjax import files
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainingResult:
-    """Metrics of one evaluation; checkpoints are ranked by `knn_top1`."""
-
-    metrics: dict[str, float]
-
-    @property
-    def headline(self) -> float:
-        return self.metrics["knn_top1"]
-
-    def write(self, workdir: epath.PathLike) -> None:
-        """Writes pretraining.json."""
-        files.write(epath.Path(workdir) / "pretraining.json", json.dumps(self.metrics, indent=1) + "\n")
 
 
 def knn_predict(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult, collect
+from vidjax.tasks.results import ClassificationResult, collect
 
 
 def softmax(x):

@@ -1,4 +1,4 @@
-"""Multi-view classification metrics, computed from one pass over the test clips."""
+"""Results of evaluations: what they write, and the metric by which they rank checkpoints."""
 
 import dataclasses
 import functools
@@ -13,6 +13,7 @@ from etils import epath
 
 from vidjax import files
 from vidjax.errors import UserError
+from vidjax.metrics.classification import confusion_matrix, log_mean_softmax, per_class_accuracy, rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,7 @@ class ClassificationResult:
     @functools.cached_property
     def log_probs(self) -> np.ndarray:
         """Log of each video's score, float64 [N, K]; avoids ties by underflow."""
-        views = self.logits.shape[1]
-        return np.stack([_logsumexp(_log_softmax(x), 0)[0] for x in self.logits]) - np.log(views)
+        return log_mean_softmax(self.logits)
 
     @functools.cached_property
     def predictions(self) -> np.ndarray:
@@ -53,8 +53,8 @@ class ClassificationResult:
         classes, so it is 1 for K <= 5. `mean_class_accuracy` is the mean of `per_class` over the classes
         present.
         """
-        clip = np.stack([_rank(x, np.full(len(x), y)) for x, y in zip(self.logits, self.labels)])
-        video = _rank(self.log_probs, self.labels)
+        clip = np.stack([rank(x, np.full(len(x), y)) for x, y in zip(self.logits, self.labels)])
+        video = rank(self.log_probs, self.labels)
         return {
             "loss": float(-self.log_probs[np.arange(len(self.labels)), self.labels].mean()),
             "clip_top1": float((clip < 1).mean()),
@@ -72,14 +72,12 @@ class ClassificationResult:
     @functools.cached_property
     def confusion(self) -> np.ndarray:
         """Confusion matrix int [K, K]: number of videos of class i (row) predicted as class j (column)."""
-        k = len(self.class_names)
-        return np.bincount(self.labels * k + self.predictions, minlength=k * k).reshape(k, k)
+        return confusion_matrix(self.labels, self.predictions, len(self.class_names))
 
     @property
     def per_class(self) -> np.ndarray:
         """Per-class accuracy, float [K]; NaN for classes without a video."""
-        count = self.confusion.sum(1)
-        return np.where(count > 0, np.diag(self.confusion) / np.maximum(count, 1), np.nan)
+        return per_class_accuracy(self.confusion)
 
     def top(self, i: int, n: int = 5) -> list[tuple[str, float]]:
         """Returns the n most probable (class name, probability) of the i-th video, best first."""
@@ -181,18 +179,16 @@ def _check(logits: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> None:
         raise UserError(f"'{ids[i]}' has label {labels[i]}, outside the {logits.shape[-1]} classes")
 
 
-def _logsumexp(x: np.ndarray, axis: int) -> np.ndarray:
-    top = x.max(axis, keepdims=True)
-    return top + np.log(np.exp(x - top).sum(axis, keepdims=True))
+@dataclasses.dataclass(frozen=True)
+class PretrainingResult:
+    """Metrics of one evaluation of pretraining; checkpoints are ranked by `knn_top1`."""
 
+    metrics: dict[str, float]
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    x = logits.astype(np.float64)
-    return x - _logsumexp(x, -1)
+    @property
+    def headline(self) -> float:
+        return self.metrics["knn_top1"]
 
-
-def _rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the rank of the label among the scores [N, K], int [N], starting at 0."""
-    true = np.take_along_axis(scores, labels[:, None], -1)
-    earlier = np.arange(scores.shape[-1])[None] < labels[:, None]
-    return ((scores > true) | ((scores == true) & earlier)).sum(-1)
+    def write(self, workdir: epath.PathLike) -> None:
+        """Writes pretraining.json."""
+        files.write(epath.Path(workdir) / "pretraining.json", json.dumps(self.metrics, indent=1) + "\n")

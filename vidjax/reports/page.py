@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vidjax import files
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.pictures import gif, strip
+from vidjax.reports.pictures import gif, strip
+from vidjax.tasks.results import ClassificationResult
 
 # Readable on light and dark backgrounds and color-blind safe; models also differ in their markers.
 COLOURS = "#2f7ed8", "#d97706", "#0f9d76", "#c2479b", "#8467d7", "#80868f"
@@ -71,7 +71,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """Reconstructions of a masked autoencoder, drawn by `vidjax.evals.reconstruction`.
+    """Reconstructions of a masked autoencoder, drawn by `vidjax.reports.reconstruction`.
 
     Attributes:
       name: name of the run.
@@ -128,7 +128,7 @@ def write_report(
     models = list(dict.fromkeys([*metrics, *results]))
     # Do not parse dollar signs in class names as math; keep text as text, in the browser's font.
     with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "vidjax"}):
-        html = env.get_template("report.html.jinja").render(
+        html = env.get_template("page.html.jinja").render(
             title=title,
             note=note,
             table=[{k: _plain(v) for k, v in row.items()} for row in table or ()],

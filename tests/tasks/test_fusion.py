@@ -5,8 +5,8 @@ import pytest
 
 from vidjax.cli import main
 from vidjax.errors import UserError
-from vidjax.evals.classification import ClassificationResult
-from vidjax.evals.fusion import average, svm
+from vidjax.tasks.fusion import average, svm
+from vidjax.tasks.results import ClassificationResult
 
 NAMES = ("run", "walk", "jump", "wave")
 

@@ -1,0 +1,1 @@
+"""Metrics as pure numpy functions, each with its definition and source."""

@@ -1,0 +1,1 @@
+"""HTML reports, and images of clips and reconstructions."""

@@ -1,0 +1,1 @@
+"""What models learn: the results of each task, and how they are combined."""
