@@ -35,9 +35,10 @@ class Segment(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentsTarget:
-    """Classes with start and end times; segments may overlap."""
+    """Classes with start and end times, which may overlap, and the duration of the video in seconds."""
 
     segments: tuple[Segment, ...]
+    duration: float
 
 
 Target = Any  # one of the dataclasses of this module
