@@ -1,4 +1,4 @@
-"""Tests of classification metrics against hand-computed values and numpy, and of their invariances."""
+"""Tests of results: metrics against hand-computed values and numpy, invariances, and files."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidjax.errors import UserError
-from vidjax.tasks.results import ClassificationResult, collect
+from vidjax.tasks.results import ClassificationResult, MetricsResult, collect
 
 
 def softmax(x):
@@ -183,3 +183,10 @@ def test_invalid_batches_are_rejected():
         run(logits, labels, 4, order=np.array([0, 3, 1, 2, 3]))
     with pytest.raises(ValueError, match="expected"):
         run(logits[:, 0], labels, 4)
+
+
+def test_metrics_are_ranked_by_the_headline_and_written_to_the_file(tmp_path):
+    r = MetricsResult({"loss": 0.5, "knn_top1": 0.25}, "knn_top1", "pretraining.json")
+    r.write(tmp_path)
+    assert r.headline == 0.25 and [p.name for p in tmp_path.iterdir()] == ["pretraining.json"]
+    assert json.loads((tmp_path / "pretraining.json").read_text()) == r.metrics

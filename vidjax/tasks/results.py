@@ -180,15 +180,24 @@ def _check(logits: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainingResult:
-    """Metrics of one evaluation of pretraining; checkpoints are ranked by `knn_top1`."""
+class MetricsResult:
+    """Metrics of an evaluation that keeps no predictions.
+
+    Attributes:
+      metrics: values by name.
+      headline_name: the metric by which checkpoints are ranked; higher is better.
+      file: name of the JSON file that `write` creates.
+    """
 
     metrics: dict[str, float]
+    headline_name: str
+    file: str
 
     @property
     def headline(self) -> float:
-        return self.metrics["knn_top1"]
+        """The metric by which checkpoints are ranked."""
+        return self.metrics[self.headline_name]
 
-    def write(self, workdir: epath.PathLike) -> None:
-        """Writes pretraining.json."""
-        files.write(epath.Path(workdir) / "pretraining.json", json.dumps(self.metrics, indent=1) + "\n")
+    def write(self, workdir: str | os.PathLike) -> None:
+        """Writes the metrics to `file` in the folder `workdir`."""
+        files.write(epath.Path(workdir) / self.file, json.dumps(self.metrics, indent=1) + "\n")

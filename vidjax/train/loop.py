@@ -21,7 +21,7 @@ from vidjax.data.pipeline import prefetch_to_device, train_batches
 from vidjax.environment import git_commit
 from vidjax.errors import MemoryErrors, UserError
 from vidjax.layers.preprocess import normalize, statistics
-from vidjax.tasks.results import ClassificationResult, PretrainingResult
+from vidjax.tasks.results import ClassificationResult, MetricsResult
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.evaluation import evaluate_variables
@@ -33,7 +33,7 @@ from vidjax.train.pretraining import evaluate_pretraining
 from vidjax.train.report import report_runs
 from vidjax.train.state import State
 
-Result = ClassificationResult | PretrainingResult
+Result = ClassificationResult | MetricsResult
 
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:

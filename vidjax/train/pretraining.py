@@ -16,7 +16,7 @@ from vidjax.data.pipeline import eval_batches
 from vidjax.errors import UserError
 from vidjax.metrics.features import effective_rank, feature_std, knn_predict
 from vidjax.reports.reconstruction import PANELS, animation, reconstruct, sheet
-from vidjax.tasks.results import PretrainingResult
+from vidjax.tasks.results import MetricsResult
 from vidjax.train.experiment import Experiment, balanced
 from vidjax.train.sharding import in_mesh, mesh_hosts
 
@@ -25,7 +25,7 @@ SHOWN = 4  # clips in the images of reconstructions
 
 def evaluate_pretraining(
     exp: Experiment, variables: Any, workdir: epath.PathLike | None, step: int
-) -> PretrainingResult:
+) -> MetricsResult:
     """Computes the loss, kNN accuracy, and feature statistics, and draws reconstructions.
 
     A weighted k-nearest-neighbor classifier predicts the evaluation split from at most `evals.probe_videos`
@@ -45,7 +45,7 @@ def evaluate_pretraining(
     }
     if workdir is not None:
         _draw(exp, variables, test, epath.Path(workdir) / "reconstructions", step)
-    return PretrainingResult(metrics)
+    return MetricsResult(metrics, "knn_top1", "pretraining.json")
 
 
 def _embed(exp: Experiment, variables: Any, source: Source) -> dict[str, np.ndarray]:
