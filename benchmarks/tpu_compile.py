@@ -24,7 +24,7 @@ import vidjax
 from vidjax.layers.lowering import lowering_platform
 from vidjax.objectives import create_objective
 from vidjax.registry import dummy_input
-from vidjax.train.sharding import JitRunner, create_mesh, state_shardings
+from vidjax.sharding import JitRunner, create_mesh, state_shardings
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 

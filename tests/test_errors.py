@@ -11,9 +11,9 @@ import pytest
 from vidjax import cli
 from vidjax.config import resolve
 from vidjax.errors import DiskFull, MemoryErrors, OutOfMemory
+from vidjax.sharding import JitRunner
 from vidjax.train import loop
 from vidjax.train.checkpoint import DiskErrors
-from vidjax.train.sharding import JitRunner
 
 MESSAGES = {
     "RESOURCE_EXHAUSTED: Out of memory allocating 34359738368 bytes.": "cannot allocate 32.0 GiB",

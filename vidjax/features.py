@@ -36,7 +36,7 @@ from vidjax.errors import UserError, unknown
 from vidjax.inference import Engine, batched
 from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import create_model
-from vidjax.train.sharding import create_mesh, path_name
+from vidjax.sharding import create_mesh, path_name
 
 BATCH = 8  # windows per device and batch
 DECODED = 64  # frames decoded at a time from each of `data.threads` videos, but at least one window

@@ -25,9 +25,9 @@ from vidjax.inference import Engine, batched
 from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import list_models, spec
 from vidjax.reports.pictures import watchable
+from vidjax.sharding import create_mesh
 from vidjax.tasks.results import ClassificationResult
 from vidjax.train.experiment import build_model, evaluation_data, make_apply
-from vidjax.train.sharding import create_mesh
 
 
 @dataclasses.dataclass(frozen=True)

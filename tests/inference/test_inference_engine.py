@@ -6,7 +6,7 @@ import pytest
 
 from vidjax import interrupts
 from vidjax.inference import Engine, batched
-from vidjax.train.sharding import create_mesh
+from vidjax.sharding import create_mesh
 
 
 def rows(n):

@@ -8,7 +8,7 @@ import pytest
 import vidjax
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
-from vidjax.models.csn import PreservedBottleneck, ReducedBottleneck
+from vidjax.models.conv3d.csn import PreservedBottleneck, ReducedBottleneck
 
 
 def shapes(name, video_shape, **options):

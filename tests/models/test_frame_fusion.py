@@ -7,7 +7,7 @@ import pytest
 
 import vidjax
 from vidjax.errors import UserError
-from vidjax.models.fusion import LateFusion, LateFusionVLAD
+from vidjax.models.frame.fusion import LateFusion, LateFusionVLAD
 
 IMAGE = [
     n

@@ -106,7 +106,7 @@ def test_mobilenet_calls_branch_hook_on_residual_blocks_only():
 
 
 def test_mobilenet_branch_hook_changes_only_the_residual_branch():
-    from vidjax.models.mobilenet import InvertedResidual
+    from vidjax.models.image.mobilenet import InvertedResidual
 
     block = InvertedResidual(4, 2, 1, 1, jnp.float32, jnp.float32)
     x, other = (jax.random.normal(jax.random.key(i), (1, 6, 6, 4)) for i in (0, 1))

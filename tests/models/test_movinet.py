@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vidjax
-from vidjax.models.movinet import Block, StreamBlock, positions, running_mean
+from vidjax.models.conv3d.movinet import Block, StreamBlock, positions, running_mean
 
 STREAMS = ("movinet_a0_stream", "movinet_a3_stream")  # without and with positions
 

@@ -11,7 +11,7 @@ import vidjax
 from vidjax.layers.attention import attention
 from vidjax.layers.conv import conv
 from vidjax.layers.lowering import lowering_platform
-from vidjax.models.mvit import PoolConv, block_shapes, relative_positions, resize, with_positions
+from vidjax.models.transformers.mvit import PoolConv, block_shapes, relative_positions, resize, with_positions
 
 
 def normal(seed, *shape):

@@ -10,7 +10,7 @@ import pytest
 from vidjax.errors import UserError
 from vidjax.layers.conv import Conv, conv
 from vidjax.models import create_model
-from vidjax.models.r2plus1d import Conv2Plus1D, middle_width
+from vidjax.models.conv3d.r2plus1d import Conv2Plus1D, middle_width
 
 
 def params(name, **options):

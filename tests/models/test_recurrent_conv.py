@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vidjax.errors import UserError
-from vidjax.models.recurrent_conv import ConvGRU, ConvRNN, GRURecurrentConvNet, RecurrentConvNet
+from vidjax.models.recurrent.recurrent_conv import ConvGRU, ConvRNN, GRURecurrentConvNet, RecurrentConvNet
 
 LEVELS = (("stem", 3), ("pre_logits", 5))
 

@@ -8,7 +8,7 @@ import pytest
 from vidjax.analysis.macs import model_cost
 from vidjax.errors import UserError
 from vidjax.models import create_model
-from vidjax.models.slowfast import SLOW_FRAMES, Lateral, slow_indices
+from vidjax.models.conv3d.slowfast import SLOW_FRAMES, Lateral, slow_indices
 
 
 def tiny(**options):

@@ -7,7 +7,7 @@ import pytest
 
 import vidjax
 from vidjax.errors import UserError
-from vidjax.models.timesformer import GROUPS, SCHEMES, SchemeBlock
+from vidjax.models.transformers.timesformer import GROUPS, SCHEMES, SchemeBlock
 
 GRID = (4, 4, 6)
 WHO_SEES_WHOM = {

@@ -16,7 +16,7 @@ from vidjax.config import resolve
 from vidjax.convert.engine import export
 from vidjax.convert.load import ORIGINS
 from vidjax.errors import UserError
-from vidjax.models.resnet import Block
+from vidjax.models.image.resnet import Block
 from vidjax.train.experiment import build, initial_state
 
 TINY = dict(tiny=True)

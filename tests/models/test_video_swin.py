@@ -13,7 +13,7 @@ from vidjax.analysis.params import abstract_variables, count_params
 from vidjax.convert.engine import export
 from vidjax.convert.video_swin import IMAGE, _index
 from vidjax.layers.transformer import Attention
-from vidjax.models.video_swin import (
+from vidjax.models.transformers.video_swin import (
     PatchMerging,
     WindowAttention,
     fit_window,

@@ -11,7 +11,7 @@ from vidjax.analysis.params import abstract_variables, count_params
 from vidjax.convert.engine import export
 from vidjax.convert.load import rules_for
 from vidjax.layers.stacking import laid_out_as, unstack_blocks
-from vidjax.models import videomae
+from vidjax.models.masked import videomae
 
 
 def build(name, seed=0, **options):

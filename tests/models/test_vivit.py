@@ -14,7 +14,7 @@ from vidjax.convert.engine import export
 from vidjax.convert.load import ORIGINS
 from vidjax.errors import UserError
 from vidjax.layers.stacking import stack_blocks
-from vidjax.models.vivit import SpaceThenTime, SplitHeads
+from vidjax.models.transformers.vivit import SpaceThenTime, SplitHeads
 from vidjax.train.experiment import build, initial_state
 
 NAMES = ("", "_fe", "_fsa", "_fdp")

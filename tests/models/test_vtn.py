@@ -11,7 +11,7 @@ from vidjax.analysis.macs import jaxpr_cost
 from vidjax.convert import read_weights
 from vidjax.convert.engine import export
 from vidjax.convert.load import ORIGINS
-from vidjax.models.vtn import LongformerBlock, WindowAttention, sliding_window
+from vidjax.models.transformers.vtn import LongformerBlock, WindowAttention, sliding_window
 
 
 @pytest.mark.parametrize("frames, reach", [(1, 3), (3, 3), (7, 2), (12, 4), (5, 8)])

@@ -11,8 +11,8 @@ import vidjax
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.params import count_params
-from vidjax.models.x3d import PRESETS, X3D, SqueezeExcite, network
-from vidjax.models.x3d_expansion import (
+from vidjax.models.conv3d.x3d import PRESETS, X3D, SqueezeExcite, network
+from vidjax.models.conv3d.x3d_expansion import (
     CONTRACTED,
     STEPS,
     X2D,

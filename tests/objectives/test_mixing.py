@@ -12,7 +12,7 @@ import pytest
 import vidjax
 from vidjax.objectives import create_objective
 from vidjax.objectives.mixing import mix, random_erasing
-from vidjax.train.sharding import JitRunner, create_mesh, state_shardings
+from vidjax.sharding import JitRunner, create_mesh, state_shardings
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 

@@ -15,8 +15,8 @@ import pytest
 import vidjax
 from vidjax.checkpoint_io import find_checkpoint, load_variables, merge_variables
 from vidjax.errors import UserError
+from vidjax.sharding import create_mesh, state_shardings
 from vidjax.train.checkpoint import Checkpointer
-from vidjax.train.sharding import create_mesh, state_shardings
 from vidjax.train.state import init_state
 
 INIT = functools.partial(

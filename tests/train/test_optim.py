@@ -12,6 +12,7 @@ from vidjax.analysis.params import abstract_variables
 from vidjax.config import resolve
 from vidjax.errors import UserError
 from vidjax.layers.stacking import stack_blocks, unstack_blocks
+from vidjax.sharding import path_name
 from vidjax.train.optim import (
     create_optimizer,
     create_schedule,
@@ -20,7 +21,6 @@ from vidjax.train.optim import (
     param_groups,
     peak_lr,
 )
-from vidjax.train.sharding import path_name
 
 
 def config(*overrides):

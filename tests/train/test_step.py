@@ -12,7 +12,7 @@ import pytest
 
 import vidjax
 from vidjax.objectives import create_objective
-from vidjax.train.sharding import JitRunner, PmapRunner, create_mesh, state_shardings
+from vidjax.sharding import JitRunner, PmapRunner, create_mesh, state_shardings
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 

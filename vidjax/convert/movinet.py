@@ -4,7 +4,7 @@ from vidjax.convert.engine import CHANNELS_LAST, Rules, batch_norm, chain, per_a
 from vidjax.convert.preprocessing import declare
 from vidjax.convert.x3d_csn import dense
 from vidjax.models import spec
-from vidjax.models.movinet import STRIDES
+from vidjax.models.conv3d.movinet import STRIDES
 
 # Stream models use 2D convolutions over (H, W) and over (T, 1); both are over (T, H, W) in vidjax.
 _SPACE = chain(CHANNELS_LAST, per_array(lambda x: x[None], lambda x: x[0]))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vidjax import interrupts
-from vidjax.train.sharding import BATCH, batch_multiple, in_mesh
+from vidjax.sharding import BATCH, batch_multiple, in_mesh
 
 Batch = dict[str, Any]
 

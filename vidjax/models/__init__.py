@@ -1,39 +1,25 @@
 """Every architecture, one paper or family per file. Importing this package registers them all."""
 
-from vidjax.models import (  # noqa: F401
+from vidjax.models import probes  # noqa: F401
+from vidjax.models.conv3d import (  # noqa: F401
     c3d,
-    cnn_m,
-    cnn_rnn,
     csn,
-    fusion,
     i3d,
-    inception,
-    karpathy,
-    mae,
-    mae_st,
-    mobilenet,
     movinet,
-    mvit,
     non_local,
-    probes,
     r2plus1d,
-    recurrent_conv,
-    resnet,
     resnet3d,
     s3d,
     slowfast,
-    timesformer,
-    tsm,
-    tsn,
-    two_stream,
-    vgg,
-    video_swin,
-    videomae,
-    vit,
-    vivit,
-    vtn,
     x3d,
+    x3d_expansion,
 )
+from vidjax.models.frame import frame_model, fusion, karpathy, tsm, tsn  # noqa: F401
+from vidjax.models.image import cnn_m, inception, mobilenet, resnet, vgg, vit  # noqa: F401
+from vidjax.models.masked import mae, mae_st, videomae  # noqa: F401
+from vidjax.models.motion import two_stream  # noqa: F401
+from vidjax.models.recurrent import cnn_rnn, recurrent_conv  # noqa: F401
+from vidjax.models.transformers import mvit, timesformer, video_swin, vivit, vtn  # noqa: F401
 from vidjax.registry import create_model, list_models, spec
 
 __all__ = ["create_model", "list_models", "spec"]

@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-_BATCH_AXES = ("data", "fsdp")  # mesh axes that the batch is sharded over, see `vidjax.train.sharding`
+_BATCH_AXES = ("data", "fsdp")  # mesh axes that the batch is sharded over, see `vidjax.sharding`
 
 
 def mix(

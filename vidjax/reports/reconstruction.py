@@ -42,7 +42,7 @@ def reconstruct(
     """Reconstructs masked clips.
 
     Args:
-      model: a masked autoencoder of `vidjax.models.mae`.
+      model: a masked autoencoder of `vidjax.models.masked.mae`.
       variables: variables of the model.
       video: uint8 [B, T, H, W, C]; T, H and W are multiples of the patch size.
       rng: key of the mask.

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax.core import tracers
 
+from vidjax.sharding import path_name
 from vidjax.train.experiment import Experiment
-from vidjax.train.sharding import path_name
 from vidjax.train.state import State
 from vidjax.train.step import make_gradients
 

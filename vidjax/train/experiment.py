@@ -31,14 +31,14 @@ from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import create_model
 from vidjax.objectives import create_objective
 from vidjax.objectives.mae import draw
-from vidjax.train.optim import create_optimizer, create_schedule, frozen_params, groups_text, peak_lr
-from vidjax.train.sharding import (
+from vidjax.sharding import (
     JitRunner,
     PmapRunner,
     check_batch,
     create_mesh,
     state_shardings,
 )
+from vidjax.train.optim import create_optimizer, create_schedule, frozen_params, groups_text, peak_lr
 from vidjax.train.state import State, init_state
 from vidjax.train.step import make_train_step
 

@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vidjax.errors import UserError, unknown
-from vidjax.train.sharding import path_name
+from vidjax.sharding import path_name
 
 
 def peak_lr(config: ConfigDict) -> float:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vidjax.layers.norm import statistics
-from vidjax.train.sharding import in_mesh
+from vidjax.sharding import in_mesh
 
 
 def make_precise_bn(

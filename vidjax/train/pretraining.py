@@ -16,9 +16,9 @@ from vidjax.data.pipeline import eval_batches
 from vidjax.errors import UserError
 from vidjax.metrics.features import effective_rank, feature_std, knn_predict
 from vidjax.reports.reconstruction import PANELS, animation, reconstruct, sheet
+from vidjax.sharding import in_mesh, mesh_hosts
 from vidjax.tasks.results import MetricsResult
 from vidjax.train.experiment import Experiment, balanced
-from vidjax.train.sharding import in_mesh, mesh_hosts
 
 SHOWN = 4  # clips in the images of reconstructions
 

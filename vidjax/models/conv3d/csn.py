@@ -11,7 +11,7 @@ The 152 layers are the authors' (VMZ), whose norms have an epsilon of 1e-3; pyto
 import flax.linen as nn
 import jax
 
-from vidjax.models.resnet3d import GREY, BasicBlock, ResNet3D, Steps
+from vidjax.models.conv3d.resnet3d import GREY, BasicBlock, ResNet3D, Steps
 from vidjax.registry import ModelSpec, Result, register_model
 
 

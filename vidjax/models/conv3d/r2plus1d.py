@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 
 from vidjax.errors import unknown
-from vidjax.models.resnet3d import GREY, TRAN, ZOO, BasicBlock, Bottleneck, ResNet3D, Steps
+from vidjax.models.conv3d.resnet3d import GREY, TRAN, ZOO, BasicBlock, Bottleneck, ResNet3D, Steps
 from vidjax.registry import ModelSpec, Result, register_model
 
 RULES = ("paper", "torchvision")

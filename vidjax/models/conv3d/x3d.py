@@ -17,8 +17,8 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
-from vidjax.models.resnet3d import GREY, classify
-from vidjax.models.x3d_expansion import HEAD_WIDTH, Expansion, family, round_channels
+from vidjax.models.conv3d.resnet3d import GREY, classify
+from vidjax.models.conv3d.x3d_expansion import HEAD_WIDTH, Expansion, family, round_channels
 from vidjax.registry import ModelSpec, Result, register_model
 
 

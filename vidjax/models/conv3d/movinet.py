@@ -21,8 +21,8 @@ from jax.typing import DTypeLike
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
 from vidjax.layers.pool import avg_pool
-from vidjax.models.resnet3d import classify
-from vidjax.models.x3d_expansion import round_channels
+from vidjax.models.conv3d.resnet3d import classify
+from vidjax.models.conv3d.x3d_expansion import round_channels
 from vidjax.registry import ModelSpec, Result, register_model
 
 State = dict[str, Any]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax.layers.pool import avg_pool
-from vidjax.models.inception import TINY, Inception
+from vidjax.models.image.inception import TINY, Inception
 from vidjax.registry import FLOW_MEAN, FLOW_STD, ModelSpec, Result, register_model
 
 Output = tuple[jax.Array, dict[str, jax.Array]]

@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import local_response_norm
 from vidjax.layers.pool import max_pool
-from vidjax.models.frame_model import Output
+from vidjax.models.frame.frame_model import Output
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD, ModelSpec, Result, register_model
 
 # name, window, stride, padding, normalized, pooled

@@ -7,7 +7,7 @@ residual block of the second and third stage, in PySlowFast's places. Input 8x22
     create_model("c2d_r50_8x8", non_local=((), (1, 3), (1, 3, 5), ()), non_local_form="gaussian")
 """
 
-from vidjax.models.resnet3d import GREY, I3D, TINY, WANG, ResNet3D
+from vidjax.models.conv3d.resnet3d import GREY, I3D, TINY, WANG, ResNet3D
 from vidjax.registry import ModelSpec, Result, register_model
 
 register_model(

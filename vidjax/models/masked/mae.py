@@ -7,8 +7,8 @@ Spatiotemporal Learners" (MAE-ST), NeurIPS 2022, arXiv:2205.09113, section 3. In
 The encoder processes visible tokens only, so its cost is proportional to their number.
 `vidjax.objectives.mae` draws the visible tokens and those to decode and passes them to the call; without them
 (when describing a model) the model draws a mask from a fixed key. The encoder's parameters have the names of
-`vidjax.models.videomae` and `vidjax.models.mae_st`; for fine-tuning, list the parameters that the two do not
-share in `init.skip`.
+`vidjax.models.masked.videomae` and `vidjax.models.masked.mae_st`; for fine-tuning, list the parameters that
+the two do not share in `init.skip`.
 """
 
 import functools
@@ -29,8 +29,8 @@ from vidjax.layers.transformer import (
     apply_blocks,
     sincos_positions,
 )
-from vidjax.models import videomae
-from vidjax.models.mae_st import add_positions, check_clip
+from vidjax.models.masked import videomae
+from vidjax.models.masked.mae_st import add_positions, check_clip
 from vidjax.objectives.masks import draw_mask
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
@@ -234,7 +234,7 @@ _V2 = dict(
 )
 _ST = dict(paper="Masked Autoencoders As Spatiotemporal Learners", year=2022, arxiv="2205.09113")
 _DUAL = dict(decoder_mask="running_cell")
-# Class, encoder (a preset of `vidjax.models.videomae`), decoder and other fields; parameters; paper.
+# Class, encoder (a preset of `vidjax.models.masked.videomae`), decoder and other fields; parameters; paper.
 _PRESETS = {
     "videomae_s_pretrain": dict(
         module=VideoMAEPretraining,

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
-from vidjax.models.resnet import BeforeBlock
+from vidjax.models.image.resnet import BeforeBlock
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 # Table 2: expansion t, channels c, blocks n, stride s of the first.
@@ -87,7 +87,7 @@ class MobileNetV2(nn.Module):
         self, image: jax.Array, train: bool = False, before_block: BeforeBlock | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Maps images [B, H, W, C] to logits float32 [B, K] and endpoints (stem, stage1-7, pre_logits [B,
-        D]). `before_block`: see `vidjax.models.resnet`; it is called for the blocks that have a shortcut."""
+        D]). `before_block`: see `vidjax.models.image.resnet`; it is called for the blocks with a shortcut."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(BatchNorm, groups=self.bn_groups, param_dtype=self.param_dtype)
         x = Conv(self.stem_width, (3, 3), 2, 1, name="stem_conv", **types)(image)

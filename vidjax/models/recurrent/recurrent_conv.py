@@ -26,7 +26,7 @@ from vidjax.errors import UserError, unknown
 from vidjax.layers.conv import Conv, conv
 from vidjax.layers.pool import max_pool
 from vidjax.layers.recurrent import log_mean_probability, scan_time
-from vidjax.models.frame_model import FrameModel, Output
+from vidjax.models.frame.frame_model import FrameModel, Output
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 

@@ -12,7 +12,7 @@ import jax
 
 from vidjax.errors import unknown
 from vidjax.layers.pool import max_over
-from vidjax.models.frame_model import FrameModel, Output
+from vidjax.models.frame.frame_model import FrameModel, Output
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 CONSENSUS = ("average", "max", "weighted")

@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from vidjax.layers.attention import attention
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import Mlp, apply_blocks, gelu
-from vidjax.models.frame_model import FrameModel, Output
+from vidjax.models.frame.frame_model import FrameModel, Output
 from vidjax.registry import ModelSpec, Result, register_model
 
 EPSILON = 1e-12  # Longformer's

@@ -31,8 +31,8 @@ from jax.typing import ArrayLike
 
 from vidjax.errors import unknown
 from vidjax.layers.conv import Conv
-from vidjax.models.frame_model import FrameModel, Output
-from vidjax.models.resnet import BeforeBlock
+from vidjax.models.frame.frame_model import FrameModel, Output
+from vidjax.models.image.resnet import BeforeBlock
 from vidjax.registry import (
     FLOW_MEAN,
     FLOW_STD,

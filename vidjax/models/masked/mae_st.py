@@ -3,7 +3,8 @@
 Paper: Feichtenhofer et al., "Masked Autoencoders As Spatiotemporal Learners", NeurIPS 2022, arXiv:2205.09113,
 section 3 and appendix A. Input: 16 frames, 224 x 224. Joint space-time attention over a class token and
 tubelets of 2 x 16 x 16, at learned positions of space plus time; the classifier is on the normed mean of the
-tubelets' tokens, the class token left out. The encoder's parameters are named as in `vidjax.models.mae`.
+tubelets' tokens, the class token left out. The encoder's parameters are named as in
+`vidjax.models.masked.mae`.
 """
 
 import functools
@@ -16,7 +17,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import KERNEL_INIT, Block, PatchEmbed, TokenGrid, apply_blocks
-from vidjax.models import videomae
+from vidjax.models.masked import videomae
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 

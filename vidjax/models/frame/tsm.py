@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from vidjax.errors import UserError, unknown
 from vidjax.layers.temporal_shift import temporal_shift
-from vidjax.models.frame_model import Output
-from vidjax.models.tsn import TSN
+from vidjax.models.frame.frame_model import Output
+from vidjax.models.frame.tsn import TSN
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model, spec
 
 State = dict[str, Any]

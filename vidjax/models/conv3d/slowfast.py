@@ -24,7 +24,17 @@ from vidjax.errors import UserError, unknown
 from vidjax.layers.conv import Conv
 from vidjax.layers.non_local import NonLocal
 from vidjax.layers.norm import BatchNorm
-from vidjax.models.resnet3d import GREY, R50, TINY, ZOO, Bottleneck, ResNet3D, classify, run_stage, run_stem
+from vidjax.models.conv3d.resnet3d import (
+    GREY,
+    R50,
+    TINY,
+    ZOO,
+    Bottleneck,
+    ResNet3D,
+    classify,
+    run_stage,
+    run_stem,
+)
 from vidjax.registry import ModelSpec, Result, register_model
 
 LATERAL = ("conv", "sample", "channels", "sum", "none")

@@ -8,8 +8,8 @@ A convolution of kxkxk becomes one of 1xkxk and one of kx1x1, each with BatchNor
 stay. Padding is torchvision's, as the parameters are: (window - 1) / 2 on both sides, of pooling as well.
 """
 
-from vidjax.models.i3d import I3D
-from vidjax.models.inception import TINY
+from vidjax.models.conv3d.i3d import I3D
+from vidjax.models.image.inception import TINY
 from vidjax.registry import ModelSpec, Result, register_model
 
 

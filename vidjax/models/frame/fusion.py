@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
 from vidjax.layers.pool import max_over
-from vidjax.models.frame_model import FrameModel, Output
+from vidjax.models.frame.frame_model import FrameModel, Output
 from vidjax.registry import (
     IMAGENET_MEAN,
     IMAGENET_STD,

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from vidjax.errors import UserError, unknown
 from vidjax.layers.recurrent import GRU, LSTM
-from vidjax.models.frame_model import FrameModel, Output
+from vidjax.models.frame.frame_model import FrameModel, Output
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
 READOUTS = ("last", "mean", "every")

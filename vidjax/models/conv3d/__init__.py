@@ -1,0 +1,1 @@
+"""3D convolutional networks."""

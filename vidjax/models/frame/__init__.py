@@ -1,0 +1,1 @@
+"""2D networks on frames, and the fusion of frames over time."""

@@ -1,0 +1,1 @@
+"""Image networks: backbones of video models, and sources of pretrained weights."""

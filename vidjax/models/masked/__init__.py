@@ -1,0 +1,1 @@
+"""Masked autoencoders of video, and their encoders as classifiers."""
