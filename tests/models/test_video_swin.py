@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 import vidjax
 from vidjax.analysis.params import abstract_variables, count_params
 from vidjax.convert.engine import export
-from vidjax.convert.video_swin import IMAGE, _index
+from vidjax.convert.origins.video_swin import IMAGE, _index
 from vidjax.layers.transformer import Attention
 from vidjax.models.transformers.video_swin import (
     PatchMerging,

@@ -15,9 +15,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import merge_report, merge_variables
-from vidjax.convert import (
+from vidjax.convert import formats
+from vidjax.convert.engine import Rules, class_count, convert, unmatched
+from vidjax.convert.inflate import adapt_channels, inflate
+from vidjax.convert.inflate_vit import FRESH, inflate_vit
+from vidjax.convert.origins import (
     c3d,
-    formats,
     image_trunks,
     inception,
     movinet,
@@ -34,9 +37,6 @@ from vidjax.convert import (
     vtn,
     x3d_csn,
 )
-from vidjax.convert.engine import Rules, class_count, convert, unmatched
-from vidjax.convert.inflate import adapt_channels, inflate
-from vidjax.convert.inflate_vit import FRESH, inflate_vit
 from vidjax.convert.preprocessing import Preprocessing, preprocessing
 from vidjax.errors import UserError, unknown
 from vidjax.layers.stacking import unstack_blocks

@@ -4,8 +4,8 @@ PySlowFast's X3D is not supported: it has an additional norm in the shortcut of 
 """
 
 from vidjax.convert.engine import Rules, Transform, batch_norm, linear, per_array, rule
+from vidjax.convert.origins.pytorchvideo_resnets import PYSLOWFAST, bottleneck
 from vidjax.convert.preprocessing import declare
-from vidjax.convert.pytorchvideo_resnets import PYSLOWFAST, bottleneck
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD
 
 NAMES_X3D = tuple(f"x3d_{size}" for size in ("xs", "s", "m", "l"))

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from vidjax.convert import vit
 from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, Transform, chain, linear, rule
+from vidjax.convert.origins import vit
 from vidjax.convert.preprocessing import declare
 
 _KEYS = ("query", "key", "value")

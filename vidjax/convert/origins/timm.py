@@ -1,7 +1,7 @@
 """Rules for timm, whose plain ResNets (no letter after the depth) have torchvision's names."""
 
+from vidjax.convert.origins.torchvision import RESNET
 from vidjax.convert.preprocessing import declare
-from vidjax.convert.torchvision import RESNET
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 RULES = dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), RESNET)

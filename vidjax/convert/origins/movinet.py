@@ -1,8 +1,8 @@
 """Rules for MoViNet-pytorch (Atze00/MoViNet-pytorch), which ported the authors' TensorFlow weights."""
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, batch_norm, chain, per_array, rule
+from vidjax.convert.origins.x3d_csn import dense
 from vidjax.convert.preprocessing import declare
-from vidjax.convert.x3d_csn import dense
 from vidjax.models import spec
 from vidjax.models.conv3d.movinet import STRIDES
 

@@ -1,7 +1,7 @@
 """Rules for the ResNets of PySlowFast, as saved by its PyTorch code."""
 
 from vidjax.convert.engine import Rules, batch_norm, linear
-from vidjax.convert.pytorchvideo_resnets import RESNETS, SLOWFAST
+from vidjax.convert.origins.pytorchvideo_resnets import RESNETS, SLOWFAST
 
 
 def _pathway(number: int, to: str = "") -> Rules:

@@ -1,0 +1,1 @@
+"""Rules for pretrained weights, one file per source."""
