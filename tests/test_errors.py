@@ -72,7 +72,7 @@ def test_training_out_of_memory_suggests_config_changes(tmp_path, capsys, monkey
     monkeypatch.setattr(
         JitRunner, "__init__", lambda self, *a: (make(self, *a), setattr(self, "step", step))[0]
     )
-    monkeypatch.setattr(cli, "_models", lambda args: loop.train(config, tmp_path / "run"))
+    monkeypatch.setattr(cli.models, "run", lambda args: loop.train(config, tmp_path / "run"))
     with pytest.raises(SystemExit) as e:
         cli.main(["models"])
     *_, line = capsys.readouterr().err.splitlines()

@@ -11,6 +11,7 @@ import pytest
 
 import vidjax
 from vidjax import cli
+from vidjax.cli.common import parse_overrides
 from vidjax.config import load
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -61,7 +62,7 @@ def test_commands_parse(page):
     """Flags exist, and config keys and values pass the checks that `train` makes."""
     for words in commands(page):
         args, rest = cli._parser().parse_known_args(words)
-        overrides = cli._overrides(rest)
+        overrides = parse_overrides(rest)
         if getattr(args, "config", None):
             load(str(ROOT / args.config), overrides)
         elif words[0] == "eval":
