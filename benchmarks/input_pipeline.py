@@ -131,7 +131,7 @@ def stages(path: str, clips: list[np.ndarray], size: int) -> dict[str, float]:
         with adding_to(total, "to RGB"):
             clip = np.stack([video._image(frame, grey=False) for frame in frames])
         with adding_to(total, "crop and resize"):
-            clip = transforms.random_resized_crop(clip, size, rng)
+            clip, _ = transforms.random_resized_crop(clip, size, rng)
         with adding_to(total, "augment"):
             clip = transforms.color_jitter(transforms.flip(clip), rng, 0.4, 0.4, 0.4, 0.1)
         batch.append(clip)

@@ -130,7 +130,7 @@ def test_windows_of_a_video_file(place, out):
 
     with Video(path) as video:
         clips = video.frames([0, 2, 4, 6, 4, 6, 8, 10])
-    clips = center_views(clips, resolve(CONFIG).data, 1)[0].reshape(2, 4, 16, 16, 3)
+    clips = center_views(clips, resolve(CONFIG).data, 1)[0][0].reshape(2, 4, 16, 16, 3)
     expected = model_rows(place, clips, "stage1")
     np.testing.assert_allclose(features, expected.mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
     cache(place, str(path), "dense.npz", layer="stage1", dense=True)

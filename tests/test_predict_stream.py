@@ -61,7 +61,7 @@ def video(tmp_path_factory):
 
 def whole_clip(model, variables, path, indices, data):
     with Video(path) as file:
-        frames = test_views(file.frames(indices), data, 1)[0]
+        frames = test_views(file.frames(indices), data, 1)[0][0]
     clip = normalize(frames[None], (0, 0, 0), (1, 1, 1))
     logits, _ = jax.jit(model.apply)(variables, clip)
     return np.asarray(jax.nn.softmax(logits[0]))
@@ -104,7 +104,9 @@ def test_variable_frame_rate_stream_equals_clip(tmp_path, monkeypatch):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     fed = []
-    monkeypatch.setattr("vidjax.predict.test_views", lambda *a: fed.append(test_views(*a)[0]) or [fed[-1]])
+    monkeypatch.setattr(
+        "vidjax.predict.test_views", lambda *a: fed.append(test_views(*a)[0][0]) or [(fed[-1], None)]
+    )
     last = list(predict_stream([str(path)], folder))[-1]
     data = dict(name="video_folder", stride=1.0, target_fps=10.0, frames=last.frames, size=32, short_side=36)
     data = resolve(dict(epochs=1.0, data=data, model=dict(name="movinet_a0_stream"))).data

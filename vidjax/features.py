@@ -341,7 +341,7 @@ class _Windows:
             index = first + np.minimum(group, total - 1)
             frames = video.frames(index.ravel(), grey=data.grey or data.modality == "flow")
             for real, shown, clip in zip(group, index, frames.reshape(*index.shape, *frames.shape[1:])):
-                view = clip_streams(transforms.test_views(clip, data, 1)[0], data)
+                view = clip_streams(transforms.test_views(clip, data, 1)[0][0], data)
                 at = video.times[shown]
                 times = np.array([[at.min(), at.max()]])
                 if self.frames:

@@ -189,7 +189,7 @@ def predict_stream(
                 else:
                     frames = (each for _, each in sampling.resample(enumerate(frames), 1 / data.stride, 1))
                 for now, frame in frames:
-                    logits, state = step(variables, state, test_views(frame[None], data, 1)[0])
+                    logits, state = step(variables, state, test_views(frame[None], data, 1)[0][0])
                     processed, seconds = processed + 1, now
                     due = math.floor((processed if every_frames else now) / pace + 1e-6)
                     if due > reported:

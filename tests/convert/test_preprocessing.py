@@ -56,7 +56,7 @@ def test_torchvision_presets_match_per_pixel(name, size):
     level, which differs by 1 / (255 std) <= 0.0182.
     """
     data = data_of("torchvision", name)
-    (view,) = views_of(clip(*size), data, 1)
+    ((view, _),) = views_of(clip(*size), data, 1)
     ours = sample(np.asarray(normalize(view, **statistics(vidjax.spec(name), data))), SAMPLES)
     with np.load(GOLDEN / "preprocessing/torchvision.npz") as file:
         want = file["{} {}x{}".format(name, *size)]
@@ -69,7 +69,7 @@ def test_pytorchvideo_test_crops_match_within_half_a_level(size):
     """pytorchvideo resizes normalized clips without rounding; half a level is 0.5 / (255 * 0.225)."""
     data = data_of("pytorchvideo", "slow_r50_8x8")
     with np.load(GOLDEN / "preprocessing/pytorchvideo.npz") as file:
-        for i, view in enumerate(views_of(clip(*size), data, 3)):
+        for i, (view, _) in enumerate(views_of(clip(*size), data, 3)):
             ours = sample(np.asarray(normalize(view, data.mean, data.std)), SAMPLES)
             want = file["{}x{} {}".format(*size, i)]
             assert np.abs(ours - want).max() < 0.5 / (255 * 0.225) + 1e-4, i
@@ -130,7 +130,7 @@ def test_resize_rules_round_as_their_library(rule, longer, top):
     video = np.random.default_rng(0).integers(0, 256, (1, 70, 94, 3), np.uint8)
     resized = resize_short_side(video, 64, rule)
     assert resized.shape == (1, 64, longer, 3)  # 64 * 94 / 70 = 85.94
-    (crop,) = crops_of(resized, 63, 1, rule)
+    ((crop, _),) = crops_of(resized, 63, 1, rule)
     np.testing.assert_array_equal(crop, resized[:, top : top + 63, 11 : 11 + 63])
 
 

@@ -46,7 +46,7 @@ def test_train_transform_accepts_any_shape(shape, crop, channels):
     video = noise(2, *shape, channels)
     cfg = config(crop=crop, flip=True, color_jitter=0.4)
     before = video.copy()
-    clips = [transforms.train_transform(video, cfg, np.random.default_rng(s), True) for s in (1, 1, 2)]
+    clips = [transforms.train_transform(video, cfg, np.random.default_rng(s), True)[0] for s in (1, 1, 2)]
     for clip in clips:
         assert clip.shape == (2, 32, 32, channels) and clip.dtype == np.uint8
     np.testing.assert_array_equal(clips[0], clips[1])
@@ -59,13 +59,13 @@ def test_all_frames_share_one_draw(crop):
     still = np.repeat(noise(1), 6, 0)
     cfg = config(crop=crop, flip=True, color_jitter=0.5)
     for seed in range(4):
-        clip = transforms.train_transform(still, cfg, np.random.default_rng(seed), True)
+        clip, _ = transforms.train_transform(still, cfg, np.random.default_rng(seed), True)
         np.testing.assert_array_equal(clip, np.repeat(clip[:1], 6, 0))
 
 
 def test_random_resized_crop_draws_the_documented_boxes():
     video, rng = ramps(100, 140), np.random.default_rng(0)
-    boxes = np.array([box(transforms.random_resized_crop(video, 32, rng, (0.2, 0.9))) for _ in range(300)])
+    boxes = np.array([box(transforms.random_resized_crop(video, 32, rng, (0.2, 0.9))[0]) for _ in range(300)])
     top, left, height, width = boxes.T
     assert top.min() > -1 and left.min() > -1 and (top + height).max() < 102 and (left + width).max() < 142
     area, shape = height * width / (100 * 140), width / height
@@ -73,13 +73,13 @@ def test_random_resized_crop_draws_the_documented_boxes():
     assert 0.7 < shape.min() < 0.8 and 1.25 < shape.max() < 1.42
     assert abs(np.log(shape).mean()) < 0.05 and top.std() > 10 and left.std() > 15
     # No box of this ratio fits: the largest centered box whose ratio is nearest is used.
-    wide = box(transforms.random_resized_crop(ramps(40, 200), 32, rng, (1.0, 1.0), (0.75, 1.333)))
+    wide = box(transforms.random_resized_crop(ramps(40, 200), 32, rng, (1.0, 1.0), (0.75, 1.333))[0])
     np.testing.assert_allclose(wide, [0, (200 - 53) / 2, 40, 53], atol=1.5)
 
 
 def test_multi_scale_crop_draws_the_documented_boxes():
     video, rng = ramps(100, 140), np.random.default_rng(0)
-    boxes = np.array([box(transforms.multi_scale_crop(video, 32, rng)) for _ in range(400)])
+    boxes = np.array([box(transforms.multi_scale_crop(video, 32, rng)[0]) for _ in range(400)])
     sides = np.array([100, 87, 75, 66])
     for side in boxes[:, 2:].T:
         steps = np.abs(side[:, None] - sides)
@@ -97,7 +97,7 @@ def test_multi_scale_crop_draws_the_documented_boxes():
 
 def test_short_side_jitter_draws_the_documented_boxes():
     video, rng = ramps(100, 140), np.random.default_rng(0)
-    boxes = np.array([box(transforms.short_side_jitter(video, 32, rng, (40, 64))) for _ in range(300)])
+    boxes = np.array([box(transforms.short_side_jitter(video, 32, rng, (40, 64))[0]) for _ in range(300)])
     np.testing.assert_allclose(boxes[:, 2], boxes[:, 3], atol=1.5)
     assert 49 < boxes[:, 2].min() < 53 and 78 < boxes[:, 2].max() < 82  # 32/64 and 32/40 of the height
     assert boxes[:, 0].min() < 2 and boxes[:, 1].max() > 75
@@ -108,13 +108,13 @@ def test_short_side_jitter_draws_the_documented_boxes():
 def test_crops_along_the_longer_side():
     for shape in ((60, 90), (90, 60)):
         video = ramps(*shape)
-        left, middle, right = transforms.three_crops(video, 40)
-        np.testing.assert_array_equal(middle, transforms.center_crop(video, 40))
-        np.testing.assert_array_equal(middle, transforms.test_crops(video, 40, 1)[0])
+        (left, _), (middle, _), (right, _) = transforms.three_crops(video, 40)
+        np.testing.assert_array_equal(middle, transforms.center_crop(video, 40)[0])
+        np.testing.assert_array_equal(middle, transforms.test_crops(video, 40, 1)[0][0])
         corners = [(int(c[0, 0, 0, 1]), int(c[0, 0, 0, 0])) for c in (left, middle, right)]
         expected = [(10, 0), (10, 25), (10, 50)]
         assert corners == (expected if shape == (60, 90) else [c[::-1] for c in expected])
-        assert len({c.tobytes() for c in transforms.test_crops(video, 40, 5)}) == 5
+        assert len({c.tobytes() for c, _ in transforms.test_crops(video, 40, 5)}) == 5
     with pytest.raises(UserError, match="short_side"):
         transforms.center_crop(video, 61)
 
@@ -122,7 +122,7 @@ def test_crops_along_the_longer_side():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_views_are_crops_of_the_resized_video(channels):
     video = noise(2, 60, 90, channels)
-    views = transforms.test_views(video, config(), 3)
+    views = [view for view, _ in transforms.test_views(video, config(), 3)]
     resized = transforms.resize_short_side(video, 40)
     assert resized.shape == (2, 40, 60, channels)
     assert [v.shape for v in views] == [(2, 32, 32, channels)] * 3
@@ -154,14 +154,14 @@ def test_flip_only_if_allowed():
     np.testing.assert_array_equal(transforms.flip(video), video[:, :, ::-1])
     np.testing.assert_array_equal(transforms.flip(video[..., :1]), video[:, :, ::-1, :1])
     cfg = config(crop="center", flip=True)
-    straight = transforms.train_transform(video, config(crop="center"), np.random.default_rng(0), True)
+    straight, _ = transforms.train_transform(video, config(crop="center"), np.random.default_rng(0), True)
     flipped = 0
     for seed in range(200):
-        clip = transforms.train_transform(video, cfg, np.random.default_rng(seed), True)
+        clip, _ = transforms.train_transform(video, cfg, np.random.default_rng(seed), True)
         flipped += not np.array_equal(clip, straight)
         assert np.array_equal(clip, straight) or np.array_equal(clip[:, :, ::-1], straight)
         np.testing.assert_array_equal(
-            transforms.train_transform(video, cfg, np.random.default_rng(seed), False), straight
+            transforms.train_transform(video, cfg, np.random.default_rng(seed), False)[0], straight
         )
     assert 70 < flipped < 130
 

@@ -203,7 +203,7 @@ def eval_views(
     views = []
     for each in index:
         clip, inverse = _without_repeats(frames, each)
-        views += [clip_streams(view[inverse], cfg) for view in transforms.test_views(clip, cfg, crops)]
+        views += [clip_streams(view[inverse], cfg) for view, _ in transforms.test_views(clip, cfg, crops)]
     return _join(views), spans
 
 
@@ -488,7 +488,8 @@ def _train_clips(
     clips = []
     for each in index:
         clip, inverse = _without_repeats(frames, each)
-        clips.append(clip_streams(transforms.train_transform(clip, cfg, rng, flip_ok)[inverse], cfg))
+        clip, _ = transforms.train_transform(clip, cfg, rng, flip_ok)
+        clips.append(clip_streams(clip[inverse], cfg))
     return _join(clips)
 
 

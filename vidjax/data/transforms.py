@@ -2,7 +2,8 @@
 
 Clips are uint8 [T, H, W, C] with C = 1 or 3. Random parameters are drawn once per clip, so that all frames
 are transformed alike, and only from the given `rng`. Random crops are cut before resizing, which matches
-resizing first up to the rounding of the box to whole pixels, at a fraction of the cost.
+resizing first up to the rounding of the box to whole pixels, at a fraction of the cost. Crops are returned
+with the `Geometry` that maps the pixels of the given video to theirs.
 """
 
 import dataclasses
@@ -14,10 +15,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vidjax.data.geometry import Geometry
 from vidjax.data.rand_augment import rand_augment
 from vidjax.errors import UserError, unknown
 
 cv2.setNumThreads(1)  # the pipeline processes clips in parallel
+
+View = tuple[np.ndarray, Geometry]  # a crop of a clip
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -28,6 +32,8 @@ def resize(video: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Frames are halved while they are at least twice as large as the target, then interpolated bilinearly.
     Bilinear interpolation alone reads two pixels per axis, so strong reductions would alias and flicker.
+    Halving drops an odd last row or column, which `Geometry.resize` ignores; positions differ by less than
+    one output pixel.
     """
     frames, h, w, channels = video.shape
     if (h, w) == (height, width):
@@ -124,12 +130,18 @@ def crop(video: np.ndarray, top: int, left: int, height: int, width: int) -> np.
     return video[:, top : top + height, left : left + width]
 
 
-def center_crop(video: np.ndarray, size: int) -> np.ndarray:
+def _crop_and_resize(video: np.ndarray, top: int, left: int, height: int, width: int, size: int) -> View:
+    """Crops a box and resizes it to [T, size, size, C]."""
+    geometry = Geometry.identity(*video.shape[1:3]).crop(top, left, height, width).resize(size, size)
+    return resize(crop(video, top, left, height, width), size, size), geometry
+
+
+def center_crop(video: np.ndarray, size: int) -> View:
     """Crops the centered square [T, size, size, C]. Raises `UserError` if the frame is smaller."""
     return test_crops(video, size, 1)[0]
 
 
-def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> list[np.ndarray]:
+def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> list[View]:
     """Returns `crops` square crops, spread evenly along the longer side and centered on the shorter one.
 
     One crop is the center crop, three are SlowFast's test crops (arXiv:1812.03982, section 3.4).
@@ -141,7 +153,7 @@ def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> 
       rule: one of `RESIZES`, which defines how the position of a centered crop is rounded.
 
     Returns:
-      Views [T, size, size, C].
+      For each crop its view [T, size, size, C] and its geometry.
 
     Raises:
       UserError: the frame is smaller than `size`.
@@ -153,13 +165,14 @@ def test_crops(video: np.ndarray, size: int, crops: int, rule: str = "area") -> 
     middle = RESIZES[rule].middle
     mid = middle(min(h, w) - size)
     places = [middle(room) if 2 * i + 1 == crops else i * room // (crops - 1) for i in range(crops)]
-    return [crop(video, *((p, mid) if tall else (mid, p)), size, size) for p in places]
+    boxes = [(*((p, mid) if tall else (mid, p)), size, size) for p in places]
+    return [(crop(video, *box), Geometry.identity(h, w).crop(*box)) for box in boxes]
 
 
 test_crops.__test__ = False  # not a test, in spite of its name
 
 
-def three_crops(video: np.ndarray, size: int) -> list[np.ndarray]:
+def three_crops(video: np.ndarray, size: int) -> list[View]:
     """Returns `test_crops` with three crops."""
     return test_crops(video, size, 3)
 
@@ -170,7 +183,7 @@ def random_resized_crop(
     rng: np.random.Generator,
     scale: Sequence[float] = (0.35, 1.0),
     ratio: Sequence[float] = (0.75, 1.333),
-) -> np.ndarray:
+) -> View:
     """Crops a box of random area and aspect ratio, and resizes it to [T, size, size, C].
 
     Inception's training crop (Szegedy et al., arXiv:1409.4842, section 6). The area is drawn uniformly from
@@ -184,10 +197,10 @@ def random_resized_crop(
         box_h, box_w = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
         if 0 < box_h <= h and 0 < box_w <= w:
             top, left = rng.integers(h - box_h + 1), rng.integers(w - box_w + 1)
-            return resize(crop(video, top, left, box_h, box_w), size, size)
+            return _crop_and_resize(video, top, left, box_h, box_w, size)
     aspect = np.clip(w / h, *ratio)
     box_h, box_w = max(1, min(h, round(w / aspect))), max(1, min(w, round(h * aspect)))
-    return resize(crop(video, (h - box_h) // 2, (w - box_w) // 2, box_h, box_w), size, size)
+    return _crop_and_resize(video, (h - box_h) // 2, (w - box_w) // 2, box_h, box_w, size)
 
 
 def multi_scale_crop(
@@ -195,7 +208,7 @@ def multi_scale_crop(
     size: int,
     rng: np.random.Generator,
     scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66),
-) -> np.ndarray:
+) -> View:
     """Crops a box at one of 13 positions and in one of several sizes, and resizes it to [T, size, size, C].
 
     TSN (Wang et al., arXiv:1608.00859, section 3.2, "corner cropping and scale-jittering"). Height and width
@@ -209,18 +222,18 @@ def multi_scale_crop(
     box_h, box_w = pairs[rng.integers(len(pairs))]
     grid = [(y, x) for y in range(5) for x in range(5) if y % 2 == x % 2]
     y, x = grid[rng.integers(len(grid))]
-    return resize(crop(video, (h - box_h) * y // 4, (w - box_w) * x // 4, box_h, box_w), size, size)
+    return _crop_and_resize(video, (h - box_h) * y // 4, (w - box_w) * x // 4, box_h, box_w, size)
 
 
 def short_side_jitter(
     video: np.ndarray, size: int, rng: np.random.Generator, short_side_range: Sequence[int]
-) -> np.ndarray:
+) -> View:
     """Resizes the short side to a random length in `short_side_range` and crops a random square.
 
     SlowFast (arXiv:1812.03982, section 3.3, after Simonyan & Zisserman).
 
     Returns:
-      uint8 [T, size, size, C].
+      uint8 [T, size, size, C] and the geometry.
 
     Raises:
       UserError: the range starts below `size`.
@@ -233,7 +246,7 @@ def short_side_jitter(
     h, w = video.shape[1:3]
     side = max(1, round(size * min(h, w) / rng.integers(low, high + 1)))
     top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
-    return resize(crop(video, top, left, side, side), size, size)
+    return _crop_and_resize(video, top, left, side, side, size)
 
 
 def flip(video: np.ndarray) -> np.ndarray:
@@ -277,7 +290,7 @@ def _rows(video: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(video).reshape(frames * h, w, channels)
 
 
-def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> np.ndarray:
+def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_ok: bool) -> View:
     """Augments a clip for training.
 
     Args:
@@ -290,19 +303,22 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
       flip_ok: whether flips preserve the class.
 
     Returns:
-      uint8 [T, S, S, C].
+      uint8 [T, S, S, C] and the geometry, which does not include RandAugment's rotations, shears and
+      translations.
 
     Raises:
       UserError: the crop is unknown, or a size does not fit.
     """
     if cfg.crop == "random_resized":
-        clip = random_resized_crop(video, cfg.size, rng, cfg.scale, cfg.ratio)
+        clip, geometry = random_resized_crop(video, cfg.size, rng, cfg.scale, cfg.ratio)
     elif cfg.crop == "multi_scale":
-        clip = multi_scale_crop(video, cfg.size, rng)
+        clip, geometry = multi_scale_crop(video, cfg.size, rng)
     elif cfg.crop == "short_side":
-        clip = short_side_jitter(video, cfg.size, rng, cfg.short_side_range)
+        clip, geometry = short_side_jitter(video, cfg.size, rng, cfg.short_side_range)
     elif cfg.crop == "center":
-        clip = center_crop(resize_short_side(video, cfg.short_side), cfg.size)
+        resized = resize_short_side(video, cfg.short_side)
+        clip, geometry = center_crop(resized, cfg.size)
+        geometry = _resized(video, resized).then(geometry)
     else:
         raise unknown("crop", cfg.crop, ("random_resized", "multi_scale", "short_side", "center"))
     if cfg.color_jitter:
@@ -311,20 +327,27 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
         )
     if cfg.rand_augment:
         clip = rand_augment(clip, rng, cfg.rand_augment)
-    return flip(clip) if cfg.flip and flip_ok and rng.random() < 0.5 else clip
+    if cfg.flip and flip_ok and rng.random() < 0.5:
+        return flip(clip), geometry.flip()
+    return clip, geometry
 
 
-def test_views(video: np.ndarray, cfg: Any, crops: int) -> list[np.ndarray]:
-    """Returns `crops` test crops [T, S, S, C] of `video` [T, H, W, C].
+def test_views(video: np.ndarray, cfg: Any, crops: int) -> list[View]:
+    """Returns `crops` test crops [T, S, S, C] of `video` [T, H, W, C], each with its geometry.
 
     The clip is resized by the rule `cfg.resize`, to height and width `cfg.resize_to` if that is set, else to
     the short side `cfg.short_side`.
     """
     if cfg.resize_to:
-        video = RESIZES[cfg.resize].frames(video, *cfg.resize_to)
+        resized = RESIZES[cfg.resize].frames(video, *cfg.resize_to)
     else:
-        video = resize_short_side(video, cfg.short_side, cfg.resize)
-    return test_crops(video, cfg.size, crops, cfg.resize)
+        resized = resize_short_side(video, cfg.short_side, cfg.resize)
+    before = _resized(video, resized)
+    return [(view, before.then(g)) for view, g in test_crops(resized, cfg.size, crops, cfg.resize)]
 
 
 test_views.__test__ = False
+
+
+def _resized(video: np.ndarray, resized: np.ndarray) -> Geometry:
+    return Geometry.identity(*video.shape[1:3]).resize(*resized.shape[1:3])
