@@ -33,6 +33,18 @@ class _Lost(Exception):
     """Raised if the decoded frames do not match the packets."""
 
 
+def name_of(source: str | os.PathLike | bytes) -> str:
+    """Returns the name of a file in messages."""
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+
+
+def open_container(source: str | os.PathLike | bytes) -> av.container.InputContainer:
+    """Opens a file, given by its path or its contents."""
+    # "file:" prevents ffmpeg from interpreting a colon in a path as a protocol.
+    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{os.fspath(source)}"
+    return av.open(file, metadata_errors="ignore")
+
+
 class Video:
     """A video file with random access to frames by their index in display order.
 
@@ -69,7 +81,7 @@ class Video:
           DecodeError: the source is not a video with at least one frame.
         """
         self._source = source if isinstance(source, bytes) else os.fspath(source)
-        self.name = f"<{len(source)} bytes>" if isinstance(source, bytes) else self._source
+        self.name = name_of(source)
         self._container = None
         self._reformatter = VideoReformatter()
         self._rotation = None  # degrees, of the frame that `_orientation` was read from
@@ -80,7 +92,7 @@ class Video:
                 self._index()
         except ERRORS as error:
             self.close()
-            raise DecodeError(f"{self.name}: not a readable video ({_reason(error)})") from error
+            raise DecodeError(f"{self.name}: not a readable video ({reason(error)})") from error
         except DecodeError:
             self.close()
             raise
@@ -152,6 +164,14 @@ class Video:
         """Seconds by which a time may precede its frame: half a tick of the container's clock."""
         return min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
 
+    @cached_property
+    def origin(self) -> float:
+        """Seconds on the container's clock at which the first frame is shown."""
+        try:
+            return self._seconds(next(self._decode(None))) or 0.0
+        except (*ERRORS, StopIteration) as error:
+            raise DecodeError(f"{self.name}: cannot decode frame 0 ({reason(error)})") from error
+
     def play(self, grey: bool = False) -> Iterator[tuple[float, np.ndarray]]:
         """Yields every frame in order, as (seconds from the first frame, uint8 [H, W, C]).
 
@@ -164,15 +184,13 @@ class Video:
                 yield seconds, self._image(frame, grey)
                 number += 1
         except ERRORS as error:
-            raise DecodeError(f"{self.name}: cannot decode frame {number} ({_reason(error)})") from error
+            raise DecodeError(f"{self.name}: cannot decode frame {number} ({reason(error)})") from error
         if not number:
             raise DecodeError(f"{self.name}: no frames")
 
     def _open(self) -> None:
         self.close()
-        # "file:" prevents ffmpeg from interpreting a colon in a path as a protocol.
-        file = io.BytesIO(self._source) if isinstance(self._source, bytes) else f"file:{self._source}"
-        self._container = av.open(file, metadata_errors="ignore")
+        self._container = open_container(self._source)
         best = self._container.streams.best("video")
         if best and best.disposition & Disposition.attached_pic:  # a cover
             moving = [
@@ -272,16 +290,20 @@ class Video:
         """Yields every frame with its time in seconds from the first, strictly increasing."""
         origin, seconds = None, None
         for frame in self._decode(None):
-            # AVI numbers its chunks in decoding order: a frame is shown when the decoder returns it.
-            stamp = frame.dts if self._container.format.name == "avi" else frame.pts
+            stamped = self._seconds(frame)
             now = 0.0 if seconds is None else seconds + 1 / self._rate
-            if stamp is not None:
-                stamped = float(stamp * self._stream.time_base)
+            if stamped is not None:
                 origin = stamped - now if origin is None else origin
                 if seconds is None or stamped - origin > seconds:
                     now = stamped - origin
             seconds = now
             yield seconds, frame
+
+    def _seconds(self, frame: VideoFrame) -> float | None:
+        """Returns the time at which a frame is shown on the container's clock."""
+        # AVI numbers its chunks in decoding order: a frame is shown when the decoder returns it.
+        stamp = frame.dts if self._container.format.name == "avi" else frame.pts
+        return None if stamp is None else float(stamp * self._stream.time_base)
 
     @cached_property
     def _size(self) -> tuple[int, int]:
@@ -289,7 +311,7 @@ class Video:
         try:
             return self._image(next(self._decode(None)), grey=True).shape[:2]
         except (*ERRORS, StopIteration) as error:
-            raise DecodeError(f"{self.name}: cannot decode frame 0 ({_reason(error)})") from error
+            raise DecodeError(f"{self.name}: cannot decode frame 0 ({reason(error)})") from error
 
     def _collect(
         self, frames: Iterator[tuple[int, VideoFrame]], indices: np.ndarray, grey: bool
@@ -312,7 +334,7 @@ class Video:
         try:  # reuse the reformatter, whose setup takes longer than a conversion
             image = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1).to_ndarray()
         except ERRORS as error:
-            raise DecodeError(f"{self.name}: cannot convert a frame ({_reason(error)})") from error
+            raise DecodeError(f"{self.name}: cannot convert a frame ({reason(error)})") from error
         if frame.rotation != self._rotation:
             self._rotation, self._orientation = frame.rotation, _orientation(frame)
         rows, columns, transposed = self._orientation
@@ -355,7 +377,7 @@ class Video:
                 number += 1
         except ERRORS as error:
             raise DecodeError(
-                f"{self.name}: cannot decode frame {number} of {self.num_frames} ({_reason(error)})"
+                f"{self.name}: cannot decode frame {number} of {self.num_frames} ({reason(error)})"
             ) from error
         if frame is None or self.num_frames - number > MAX_REORDER:
             raise DecodeError(f"{self.name}: ends after {number} frames of {self.num_frames}")
@@ -442,5 +464,5 @@ def _orientation(frame: VideoFrame) -> tuple[int, int, bool]:
     return -1 if y < 0 else 1, -1 if x < 0 else 1, transposed
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,156 @@
+"""Decodes the sound of a video, in sync with its frames, by time."""
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from vidjax.data.decode import ERRORS, DecodeError, Video, name_of, open_container, reason
+
+PREROLL = 0.5  # seconds decoded before a window, after which lossy decoders have forgotten where they started
+PAD = 0.05  # seconds beyond either end of a window, more than the resampling filter reaches
+GAP = 0.01  # seconds; frames further than this from the end of the previous one are moved to their timestamp
+
+
+def read_audio(source: str | os.PathLike | bytes, start: float, end: float, rate: int) -> np.ndarray:
+    """Returns the sound between two times.
+
+    The best audio stream is read (ffmpeg's rule). Channels are averaged. Samples that encoders insert
+    at the beginning are removed. `start` is rounded to a multiple of 1 / rate, so that windows of a file are
+    slices of its whole sound.
+
+    Args:
+      source: path of the file, or its contents.
+      start: seconds from the first video frame, as in `Video.times`; from the first sample if the file holds
+        no video.
+      end: seconds, at least `start`.
+      rate: samples per second of the result.
+
+    Returns:
+      float32 [round((end - start) * rate)], full scale is ±1. Zeros before the beginning and after the end of
+      the audio stream, in its gaps, and after the point where the file is truncated.
+
+    Raises:
+      DecodeError: the file cannot be read, has no audio track, or its audio is corrupt.
+    """
+    if end < start:
+        raise ValueError(f"end={end} precedes start={start}")
+    name = name_of(source)
+    try:
+        return _read(source, name, round(start * rate), round((end - start) * rate), rate)
+    except ERRORS as error:
+        raise DecodeError(f"{name}: cannot decode the audio ({reason(error)})") from error
+
+
+def _read(source: str | os.PathLike | bytes, name: str, begin: int, count: int, rate: int) -> np.ndarray:
+    """Returns `count` samples from output sample `begin` on, both counted at `rate` from the origin."""
+    with open_container(source) as container:
+        track = container.streams.best("audio")
+        if not (track and track.codec_context):
+            raise DecodeError(f"{name}: no audio track")
+        has_video = any(not s.disposition & Disposition.attached_pic for s in container.streams.video)
+    frames = _frames(source)
+    first = next(frames, None)
+    if first is None:
+        raise DecodeError(f"{name}: no audio that can be decoded")
+    native = first.sample_rate
+    origin = first.time or 0.0
+    if has_video:
+        with Video(source, indexed=False) as video:
+            origin = video.origin
+
+    def place(frame: av.AudioFrame) -> int | None:
+        """Returns the number of samples from the origin to a frame according to its timestamp."""
+        return None if frame.pts is None else round((frame.time - origin) * native)
+
+    # Resample from a sample whose time is a multiple of both sampling intervals, as in every other window.
+    common = math.gcd(native, rate)
+    up, down, pad = rate // common, native // common, math.ceil(PAD * common)
+    low, high = begin // up - pad, -(-(begin + count) // up) + pad
+    sound = np.zeros((high - low) * down, np.float32)
+    low *= down
+
+    position = place(first) or 0
+    wanted = low - PREROLL * native
+    if wanted > position + native:  # seeking is cheaper than decoding one more second
+        later = _frames(source, wanted / native + origin)
+        next(later, None)  # Opus decoders shorten the first frame, with an inexact timestamp
+        head = next(later, None)
+        at = head and place(head)
+        if at is not None and at <= low:
+            position = _snap(at, position + first.samples, head)
+            first, frames = head, later
+    resamplers = {}
+    for frame in itertools.chain([first], frames):
+        kind = frame.format.name, frame.layout.name, frame.sample_rate  # may change within a stream
+        if kind not in resamplers:
+            resamplers[kind] = av.AudioResampler("fltp", frame.layout, native)
+        at = place(frame)
+        # Timestamps may be rounded to milliseconds, so frames follow each other unless there is a gap.
+        if at is not None and abs(at - position) > max(GAP, 2 * frame.time_base) * native:
+            position = at
+        for part in resamplers[kind].resample(frame):
+            samples = part.to_ndarray().mean(0)
+            here = slice(max(position - low, 0), max(position - low + len(samples), 0))
+            sound[here] = samples[max(low - position, 0) :][: len(sound[here])]
+            position += len(samples)
+        if position >= low + len(sound):
+            break
+    skip = begin - low // down * up
+    return _resample(sound, native, rate)[skip : skip + count]
+
+
+def _snap(position: int, anchor: int, frame: av.AudioFrame) -> int:
+    """Undoes the rounding of a frame's timestamp to ticks of the container's clock.
+
+    Frames have equal lengths and one starts at `anchor`, so `position` is a multiple of the length from it.
+    """
+    tick = float(frame.time_base * frame.sample_rate)
+    exact = anchor + round((position - anchor) / frame.samples) * frame.samples
+    return exact if tick != 1 and abs(exact - position) <= max(2, 2 * tick) else position
+
+
+def _frames(source: str | os.PathLike | bytes, since: float | None = None) -> Iterator[av.AudioFrame]:
+    """Yields decoded frames, from about `since` seconds on the container's clock if that is given.
+
+    Nothing is yielded if the container cannot seek. A truncated file ends early; only a packet that is
+    followed by others counts as corrupt.
+    """
+    with open_container(source) as container:
+        track = container.streams.best("audio")
+        if since is not None:
+            try:
+                container.seek(int(since / track.time_base), stream=track)
+            except av.FFmpegError:
+                return
+        track.codec_context.thread_count = 1
+        packets, broken = container.demux(track), None
+        while True:
+            try:
+                packet = next(packets)
+            except IndexError:  # raised by PyAV for a packet of a stream that is missing from the header
+                packets = container.demux(track)
+                continue
+            except (StopIteration, *ERRORS):  # the end, or where the file is truncated
+                return
+            if broken and packet.size:
+                raise broken
+            try:
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                broken = error
+
+
+def _resample(sound: np.ndarray, native: int, rate: int) -> np.ndarray:
+    """Resamples mono sound float32 [n]; the first sample keeps its time."""
+    if native == rate:
+        return sound
+    frame = av.AudioFrame.from_ndarray(sound[None], "flt", "mono")
+    frame.sample_rate = native
+    resampler = av.AudioResampler("flt", "mono", rate)
+    parts = (*resampler.resample(frame), *resampler.resample(None))
+    return np.concatenate([part.to_ndarray()[0] for part in parts])
