@@ -291,7 +291,7 @@ class _Windows:
     def of_video(self, i: int) -> Iterator[Row]:
         record = self.source[i]
         try:
-            with Video(record.video) as video:
+            with Video(record.encoded()) as video:
                 yield from self._video(i, video, record)
         except DecodeError as e:
             self._bad[i] = str(e)

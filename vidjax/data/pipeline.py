@@ -514,7 +514,7 @@ def _train_frames(total: int, times: dict[str, Any], cfg: Any, rng: np.random.Ge
 def _open(record: Record, cache: CachePlan, grey: bool) -> Video | CachedVideo | FeatureSequence:
     if isinstance(record.video, StoredFeatures):
         return record.video.open()
-    return cache.open(record.video, grey)
+    return cache.open(record.encoded(), grey)
 
 
 def _grey(cfg: Any) -> bool:

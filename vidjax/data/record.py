@@ -2,9 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from vidjax.data.feature_file import StoredFeatures
 from vidjax.errors import UserError
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A reference to an encoded video, cheap to copy to a worker."""
+
+    def read(self) -> bytes:
+        """Returns the contents of the file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -12,7 +22,7 @@ class Record:
     """One sample of a dataset.
 
     Attributes:
-        video: path of the file, the contents of the file, or a reference to cached features.
+        video: path of the file, the contents of the file, or a reference to a video or to cached features.
         label: class index.
         id: name that is unique in the dataset and stable between runs.
         start, end: the segment of the video in seconds; None is the start or end of the video.
@@ -22,7 +32,7 @@ class Record:
         UserError: start or end is not finite.
     """
 
-    video: str | bytes | StoredFeatures
+    video: str | bytes | Stored | StoredFeatures
     label: int
     id: str
     start: float | None = None
@@ -35,3 +45,7 @@ class Record:
                 raise UserError(
                     f"{self.id}: {name}={seconds} is not a time in seconds; leave it empty for none"
                 )
+
+    def encoded(self) -> str | bytes:
+        """Returns the path or the contents of the video file."""
+        return self.video.read() if isinstance(self.video, Stored) else self.video

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import inspect
 import os
+import pkgutil
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("features", "synthetic_motion", "video_folder")}
+_MODULES = {module.name: f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)}
 
 
 class Source(Protocol):

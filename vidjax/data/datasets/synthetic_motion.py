@@ -14,25 +14,18 @@ The videos are generated once and stored as H.264 MP4 bytes in array_record file
 without TensorFlow.
 """
 
-import concurrent.futures
-import contextlib
 import dataclasses
-import fcntl
-import functools
 import io
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
+from vidjax.data import generated
 from vidjax.data.datasets import Source, fingerprint
-from vidjax.data.frame_cache import cache_dir
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
 
@@ -178,11 +171,6 @@ class MotionConfig(tfds.core.BuilderConfig):
     counts: dict[str, int]
 
 
-class _Info(tfds.core.DatasetInfo):
-    def initialize_from_bucket(self) -> None:
-        """Does nothing: generated data is in no bucket, and the lookup would leave a temporary folder."""
-
-
 class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
     """Generates and writes the clips; see the module docstring."""
 
@@ -198,7 +186,7 @@ class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
             }
         )
         # Kept in generation order, so that labels and ids are known without reading the files.
-        return _Info(builder=self, features=features, disable_shuffling=True)
+        return generated.Info(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in SPLITS}
@@ -210,10 +198,7 @@ class SyntheticMotion(tfds.core.GeneratorBasedBuilder):
             clip = make_clip(i % len(CLASSES), split, i, c.size, c.frames, c.seed)
             return i, {"video": encode(clip, c.fps), "label": i % len(CLASSES), "id": _id(split, i)}
 
-        count = c.counts[split]
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for first in range(0, count, 256):  # bounds the clips held in memory
-                yield from pool.map(make, range(first, min(first + 256, count)))
+        yield from generated.in_parallel(make, c.counts[split])
 
 
 def _id(split: str, i: int) -> str:
@@ -236,7 +221,7 @@ class MotionSource:
     def __getitem__(self, i: int) -> Record:
         if not 0 <= i < self.count:
             raise IndexError(i)
-        example = _open(self.folder, self.split)[i]
+        example = generated.open_split(self.folder, self.split)[i]
         return Record(video=example["video"], label=int(example["label"]), id=example["id"].decode())
 
     @property
@@ -244,11 +229,6 @@ class MotionSource:
         folder = Path(self.folder)  # <configuration>/<version>
         labels = ((_id(self.split, i), i % len(CLASSES)) for i in range(self.count))
         return fingerprint([(f"{folder.parent.name}/{folder.name}", -1), *labels])
-
-
-@functools.lru_cache(maxsize=8)
-def _open(folder: str, split: str):
-    return tfds.builder_from_directory(folder).as_data_source(split)
 
 
 def load(
@@ -285,36 +265,4 @@ def load(
         )
     name = f"{size}px_{frames}f_{fps}fps_{train}-{val}-{test}_seed{seed}"
     config = MotionConfig(name=name, size=size, frames=frames, fps=fps, seed=seed, counts=counts)
-    root = Path(path or cache_dir()).expanduser()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _quiet(), _locked(root / "synthetic_motion.lock"):
-            builder = SyntheticMotion(data_dir=root, config=config, file_format="array_record")
-            if not builder.data_path.exists():
-                for left in builder.data_path.parent.glob("incomplete*"):  # left by a process that was killed
-                    shutil.rmtree(left)
-                builder.download_and_prepare()
-    except OSError as e:
-        raise UserError(f"synthetic_motion: cannot write to {root} ({e}); set the option path") from e
-    return MotionSource(split, counts[split], os.fspath(builder.data_path))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences tensorflow-datasets, which would report a download."""
-    tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which the system releases even if the process is killed."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return MotionSource(split, counts[split], generated.generate(SyntheticMotion, config, path))
