@@ -57,7 +57,7 @@ def encode(scene: Scene, size: int, fps: int) -> bytes:
         video.thread_count = 1
         video.options = {"preset": "ultrafast", "qp": "22", "g": "1"}
         audio = container.add_stream("aac", rate=RATE, layout="mono")
-        audio.bit_rate = 64000
+        audio.bit_rate = 48000
         sent = 0
         for t, image in enumerate(render.frames(scene, frame_times(scene, fps), size)):
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

@@ -43,13 +43,13 @@ def _sprites(scene: Scene, size: int) -> list[np.ndarray]:
     The unit circle of a shape has the radius `_unit(side)`, in pixels.
     """
     side = 2 * round(0.2 * size) + 2
-    rng = np.random.default_rng((*scene.key, 3))
     made = []
     for o in scene.objects:
         fine = np.zeros((_FINE * side, _FINE * side), np.uint8)
         corners = (_outline(o) * _unit(side) + side / 2) * _FINE - 0.5
         cv2.fillPoly(fine, [np.round(corners * 256).astype(np.int32)], 255, shift=8)
         opacity = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA) / 255
+        rng = np.random.default_rng((*scene.key, 3, o.kind))
         theta, phase, waves = rng.uniform((0, 0, 1.5), (2 * np.pi, 2 * np.pi, 3))
         row, column = np.mgrid[:side, :side] / side
         along = np.cos(theta) * column + np.sin(theta) * row
