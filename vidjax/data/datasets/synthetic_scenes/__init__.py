@@ -5,18 +5,20 @@ spinning or colliding, each with a sound. The scenes are written once as MP4 fil
 truth is derived from the seed of a scene: classes, segments, tracks, optical flow, captions, questions,
 queries, and the sound of each object.
 
-The appearance, length and size of a file are independent of what happens: classes are drawn independently of
-appearance and length, every frame is intra-coded at a fixed quantizer, so that a decoded frame depends only
-on its own rendered frame, and files are padded to a power of two. A frame in the middle of an event can show
-that an object is, say, half transparent, but not whether it is appearing or disappearing.
+The appearance at rest, and the length and size of a file, are independent of what happens: classes are drawn
+independently of appearance and duration, every frame is intra-coded at a fixed quantizer, so that a decoded
+frame depends only on its own rendered frame, and files are padded to a length that only their duration
+determines. Two limits: a frame in the middle of an event can show that an object is, say, half transparent,
+but not whether it is appearing or disappearing. And inside the padding, the bytes of the sound depend on how
+much of it there is, so those of colliding objects, of which both sound, are more.
 
   ClassTarget        class of the longest event
   MultiLabelTarget   classes of all events
   SegmentsTarget     all events
-  TracksTarget       box and actions of every object at every frame; `Track.label` is its kind
+  TracksTarget       box, visibility and actions of every object at every frame; `Track.label` is its kind
   FlowTarget         optical flow and occlusion
   AudioTarget        the sound of each object, labeled with its kind
-  TextTarget         captions that tell all events in order
+  TextTarget         captions that tell the three longest events in order
   DenseTextTarget    captions of each event
   QuestionTarget     a record for each question
   MomentsTarget      a record for each query
@@ -43,11 +45,13 @@ from vidjax.errors import UserError, unknown
 
 RATE = 16000  # Hz, of the sound
 _FRAME = 1024  # samples of an AAC frame
+# Bytes of a file; all scenes of 32 to 256 pixels measured are shorter.
+_BASE, _PER_ROW, _PER_SECOND = 8192, 26, 7000
 MOST = 10_000_000  # scenes per split
 
 
 def encode(scene: Scene, size: int, fps: int) -> bytes:
-    """Renders a scene to an MP4 file of intra-coded H.264 frames and AAC, padded to a power of two."""
+    """Renders a scene to an MP4 file of intra-coded H.264 frames and AAC, padded to a fixed length."""
     file = io.BytesIO()
     wave = sound.stems(scene, RATE).sum(0)
     with av.open(file, "w", format="mp4") as container:
@@ -68,7 +72,7 @@ def encode(scene: Scene, size: int, fps: int) -> bytes:
                 sent += _FRAME
         container.mux(video.encode(None))
         container.mux(audio.encode(None))
-    return _padded(file.getvalue())
+    return _padded(file.getvalue(), t + 1, size, scene.seconds)
 
 
 def frame_times(scene: Scene, fps: int) -> np.ndarray:
@@ -76,9 +80,14 @@ def frame_times(scene: Scene, fps: int) -> np.ndarray:
     return np.arange(round(scene.seconds * fps)) / fps
 
 
-def _padded(data: bytes) -> bytes:
-    """Appends a box of free space (ISO/IEC 14496-12, section 8.1.2) up to the next power of two."""
-    length = 1 << (len(data) + 8 - 1).bit_length()
+def _padded(data: bytes, frames: int, size: int, seconds: float) -> bytes:
+    """Appends a box of free space (ISO/IEC 14496-12, section 8.1.2) to a length set by the duration.
+
+    The length is a bound on that of a scene's file; it doubles if a file should ever be longer.
+    """
+    length = _BASE + frames * size * _PER_ROW + round(seconds * _PER_SECOND)
+    while length < len(data) + 8:
+        length *= 2
     return data + (length - len(data)).to_bytes(4, "big") + b"free" + bytes(length - len(data) - 8)
 
 
