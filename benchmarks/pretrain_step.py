@@ -18,21 +18,25 @@ import jax.numpy as jnp
 import numpy as np
 from train_step import cores, environment, race
 
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import model_inputs, normalize
 from vidjax.models import create_model, spec
-from vidjax.objectives.mae import MAE, draw
+from vidjax.tasks import create_task
+from vidjax.tasks.masked_autoencoding import draw
 
 
 def ours(name: str, video: np.ndarray) -> Callable[[], object]:
     model, about = create_model(name), spec(name)
-    objective = MAE(about.mean, about.std)
+    task = create_task("masked_autoencoding", inputs=model_inputs(about, about.streams))
     x = normalize(jnp.asarray(video), about.mean, about.std)
     drawn = draw(model, jax.random.key(0), video.shape)
     variables = jax.jit(model.init)(jax.random.key(1), x)
 
     @jax.jit
     def step(params, x, drawn):
-        loss = lambda p: objective.loss(model, p, x, *drawn, train=True)[0]  # noqa: E731
+        def loss(p):
+            error, weight, _ = task.clip_errors(model, p, x, *drawn, train=True)
+            return error.sum() / weight.sum()
+
         return jax.value_and_grad(loss)(params)
 
     return lambda: jax.block_until_ready(step(variables["params"], x, drawn))

@@ -16,15 +16,15 @@ import time
 import jax
 import numpy as np
 
-import vidjax.train.loop
 from vidjax.config import load
-from vidjax.data.pipeline import prefetch_to_device, train_batches
+from vidjax.data.pipeline import prefetch_to_device
 from vidjax.environment import environment
-from vidjax.train.experiment import build, initial_state
+from vidjax.train.experiment import Experiment, build, initial_state
 from vidjax.train.loop import train
 from vidjax.train.metrics import read_metrics
 
 DEFAULT = pathlib.Path(__file__).parents[1] / "configs" / "synthetic_motion" / "slow_fusion_conv4.py"
+make_batches = Experiment.batches
 
 
 def main() -> None:
@@ -35,13 +35,15 @@ def main() -> None:
     parser.add_argument("--still", action="store_true")
     args = parser.parse_args()
     if args.still:
-        vidjax.train.loop.train_batches = StillBatches
+        Experiment.batches = lambda *args, **kwargs: StillBatches(*args, **kwargs)  # a class would not bind
     warm = 10  # warmup steps for compilation and prefetching
     total = args.steps + warm
-    quiet = ["epochs=0.0", f"steps={total}", "schedule.warmup_epochs=0", "evals.report=False"]
+    quiet = ["epochs=0.0", f"steps={total}", "schedule.warmup_epochs=0", "report=False"]
     # No evaluation or checkpoint falls between the measured steps.
-    quiet += [f"log_every={warm}", "evals.every_epochs=0", "checkpoint.every_epochs=0"]
+    quiet += [f"log_every={warm}", "checkpoint.every_epochs=0"]
     config = load(args.config, quiet)
+    for section in config.evals.values():
+        section.every = 0.0
     loop, wait, bare = [], [], []
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as workdir:
@@ -59,12 +61,12 @@ def main() -> None:
 
 
 class StillBatches:
-    """A replacement for `train_batches` that repeats its first batch."""
+    """A replacement for `Experiment.batches` that repeats its first batch."""
 
     cpu_seconds, note = 0.0, None
 
     def __init__(self, *args, **kwargs):
-        batches = train_batches(*args, **kwargs)
+        batches = make_batches(*args, **kwargs)
         self._batch = next(batches)
         batches.close()
 
@@ -87,10 +89,10 @@ class StillBatches:
 def bare_step(config, steps: int, warm: int) -> float:
     """Returns the seconds per step on a fixed batch."""
     exp = build(config)
-    batches = train_batches(exp.train_source, config.data, config.batch, config.seed)
+    batches = make_batches(exp, config.seed, config.batch)
     batch = next(prefetch_to_device(batches, exp.runner.batch_sharding, 1))
     batches.close()
-    batch = {k: batch[k] for k in ("video", "label")}
+    batch = {k: batch[k] for k in ("inputs", "targets")}
     state = exp.runner.place(initial_state(exp))
     for i in range(warm + steps):
         if i == warm:

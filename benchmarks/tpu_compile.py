@@ -22,9 +22,10 @@ from jax.experimental import topologies
 
 import vidjax
 from vidjax.layers.lowering import lowering_platform
-from vidjax.objectives import create_objective
+from vidjax.layers.preprocess import model_inputs
 from vidjax.registry import dummy_input
 from vidjax.sharding import JitRunner, create_mesh, state_shardings
+from vidjax.tasks import create_task
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 
@@ -43,14 +44,16 @@ def main() -> None:
         spec = vidjax.spec(name)
         model = vidjax.create_model(name, dtype=jnp.bfloat16)
         tx = optax.sgd(0.1, 0.9)
-        init = functools.partial(init_state, model, tx, 0, spec.input_shape, False)
-        state = jax.eval_shape(init)
-        objective = create_objective("classify", mean=spec.mean, std=spec.std)
+        inputs = model_inputs(spec, spec.streams)
+        clip = dummy_input(spec.input_shape, args.batch)
+        state = jax.eval_shape(functools.partial(init_state, model, tx, 0, clip, False))
+        task = create_task("classification", inputs=inputs, class_names=map(str, range(model.num_classes)))
         rules = ((".*", "fsdp"),) if args.fsdp > 1 else ()
-        runner = JitRunner(make_train_step(objective, model, tx), mesh, state_shardings(state, mesh, rules))
+        runner = JitRunner(make_train_step(task.loss, model, tx), mesh, state_shardings(state, mesh, rules))
+        video = dummy_input(spec.input_shape, args.batch, dtype=jnp.uint8)
         batch = {
-            "video": dummy_input(spec.input_shape, args.batch, dtype=jnp.uint8),
-            "label": jax.ShapeDtypeStruct((args.batch,), jnp.int32),
+            "inputs": video if isinstance(video, dict) else {spec.streams[0]: video},
+            "targets": {"label": jax.ShapeDtypeStruct((args.batch,), jnp.int32)},
         }
         start = time.perf_counter()
         with lowering_platform("tpu"):  # trace as on a TPU host

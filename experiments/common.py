@@ -57,7 +57,7 @@ def execute(workdir: pathlib.Path, config: str, overrides: Mapping[str, Any] | N
         start = time.perf_counter()
         command = [sys.executable, "-m", "vidjax", "train", "--config", str(ROOT / config)]
         command += ["--workdir", str(workdir)]
-        command += [f"--config.{k}={v}" for k, v in {"evals.report": False, **(overrides or {})}.items()]
+        command += [f"--config.{k}={v}" for k, v in {"report": False, **(overrides or {})}.items()]
         print(f"{workdir.name} ...", flush=True)
         workdir.parent.mkdir(parents=True, exist_ok=True)
         with workdir.with_suffix(".log").open("w") as log:

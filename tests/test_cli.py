@@ -19,6 +19,7 @@ from vidjax.config import resolve
 from vidjax.data.datasets import load_source
 from vidjax.data.pipeline import BadVideos
 from vidjax.errors import UserError
+from vidjax.tasks.results import ClassificationResult
 from vidjax.train.loop import train
 from vidjax.train.metrics import MetricsWriter, read_metrics
 
@@ -26,14 +27,14 @@ OPTIONS = dict(size=32, frames=8, train=12, val=12, test=12)
 DATA = dict(name="synthetic_motion", options=OPTIONS, frames=4, stride=1.0, size=16, short_side=16)
 
 
-def config(model, objective="classify"):
+def config(model, task="classification"):
     return dict(
         batch=4,
         steps=1,
         data=DATA | dict(crop="center"),
         model=dict(name=model, tiny=True),
-        objective=dict(name=objective),
-        evals=dict(report=False),
+        task=dict(name=task),
+        report=False,
         log_every=1,
     )
 
@@ -48,11 +49,11 @@ def place(tmp_path_factory):
         (folder / "a.mp4").write_bytes(source[0].video)
         names = ["größe", *source.class_names[1:]]
         probe = config("linear_probe") | dict(
-            data=dict(name="features", options=dict(path="x.npz"), modality="features", feature_width=8)
+            data=dict(name="features", options=dict(path="x.npz"), feature_width=8)
         )
         for name, settings, shape in (
             ("classifier", config("slow_fusion_conv4"), (1, 4, 16, 16, 3)),
-            ("pretraining", config("videomae_s_pretrain", "mae"), (1, 4, 16, 16, 3)),
+            ("pretraining", config("videomae_s_pretrain", "masked_autoencoding"), (1, 4, 16, 16, 3)),
             ("probe", probe, (1, 1, 8)),
         ):
             model = vidjax.create_model(settings["model"]["name"], 12, tiny=True)
@@ -86,6 +87,8 @@ def damage(folder):
     (damaged / "metric" / "checkpoints" / "1" / "metrics" / "metrics").write_text("{")
     (damaged / "config").mkdir()
     (damaged / "config" / "config.json").write_text("[]")
+    (folder / "configured").mkdir()
+    (folder / "configured" / "config.json").write_text(json.dumps(config("slow_fusion_conv4")))
     (damaged / "rows" / "metrics.jsonl").mkdir(parents=True)
     (damaged / "file").mkdir()
     (damaged / "file" / "checkpoints").write_bytes(b"")
@@ -107,10 +110,10 @@ def run(capsys, *line):
         ("predict {p}/a.mp4 --checkpoint {p}/a.mp4", "no such folder"),
         ("predict {p}/none.mp4 --checkpoint {p}/classifier", "none.mp4"),
         ("predict {p} --checkpoint {p}/classifier", "not a readable video"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 1000000", "evals.clips"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 0", "evals.clips"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/none/a.png", "does not exist"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/a.pgn", "unknown image format"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 1000000", "evals.val.clips"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --clips 0", "evals.val.clips"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --draw {p}/none/a.png", "does not exist"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --draw {p}/a.pgn", "unknown image format"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --which bset", "choose last, best or a step"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --which 7", "is one checkpoint"),
         ("predict {p}/a.mp4 --checkpoint {p}/classifier --stream", "does not support --stream"),
@@ -119,13 +122,32 @@ def run(capsys, *line):
         ("features {p}/a.mp4 --checkpoint {p}/classifier --out {p}/a.mp4/f.npz", "cannot write features"),
         ("features dataset:tset --checkpoint {p}/classifier --out {p}/f.npz", "did you mean test"),
         ("eval --checkpoint {p}/pretraining --out {p}/a.mp4", "cannot create the folder"),
-        ("eval --checkpoint {p}/classifier --config.evals.clip=3", "did you mean evals.clips"),
+        ("eval --checkpoint {p}/classifier --config.evals.val.clip=3", "did you mean evals.val.clips"),
+        ("eval --checkpoint {p}/classifier --config.evals.clips=3", "'evals.clips' must be a section with"),
+        (
+            "eval --checkpoint {p}/classifier --config.evals.knn.videos=3",
+            "'evals.knn' must be a section with",
+        ),
+        ("eval --checkpoint {p}/classifier --config.task.mixupp=1", "did you mean task.mixup"),
+        ("eval --checkpoint {p}/classifier --config.checkpoint.best=vall", "did you mean val"),
+        (
+            "eval --checkpoint {p}/classifier --config.task.name=multi_label",
+            "classifier was trained with task.name=classification, not multi_label: remove the override, or",
+        ),
+        (
+            "eval --checkpoint {p}/pretraining --config.task.name=classification",
+            "pretraining was trained with task.name=masked_autoencoding, not classification",
+        ),
         ("eval --checkpoint {p}/classifier", "the classes of the dataset differ from those"),
         ("eval --checkpoint {p}", "no checkpoint in"),
         ("export {p}/classifier --to torchvision --out {p}/x.safetensors", "slow_fusion_conv4"),
         ("export {p}/none --to torchvision --out {p}/x.safetensors", "no such folder"),
         ("probe {p}/none.npz --workdir {p}/w", "none.npz does not exist"),
         ("probe {p}/a.mp4 --workdir {p}/w", "a.mp4"),
+        ("report {p}/none --out {p}/r.html", "cannot read the config of the run"),
+        ("report {p}/damaged/config --out {p}/r.html", "cannot read the config of the run"),
+        ("report {p}/configured --out {p}/r.html", "no saved result"),
+        ("report {p}/damaged/config {p}/config --out {p}/r.html", "have the same name"),
         ("fuse {p}/none --out {p}/w", "no saved result"),
         ("fuse {p}/a.mp4 --out {p}/w", "not a saved classification result"),
         ("train --config {p}/none.py --workdir {p}/w", "unknown config file"),
@@ -143,8 +165,8 @@ def run(capsys, *line):
         ("eval --checkpoint {p}/damaged/keys", "lacks config, class_names"),
         ("export {p}/damaged/keys --to timm --out {p}/x.safetensors", "lacks config"),
         ("predict {p}/a.mp4 --checkpoint {p}/damaged/metric --which best", "cannot read the checkpoint"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip {p}/x.h5", "unknown image format"),
-        ("predict {p}/a.mp4 --checkpoint {p}/classifier --strip /proc/x.png", "/proc/x.png"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --draw {p}/x.h5", "unknown image format"),
+        ("predict {p}/a.mp4 --checkpoint {p}/classifier --draw /proc/x.png", "/proc/x.png"),
         ("predict {p}/a.mp4 --checkpoint {empty}", "the argument 'checkpoint' is empty"),
         ("eval --checkpoint {p}/classifier --coordinator localhost:1", "are for --distributed"),
         ("eval --checkpoint {p}/classifier --distributed --coordinator nohost", "must be HOST:PORT"),
@@ -228,13 +250,52 @@ def test_a_damaged_checkpoint_is_named_at_resume(place, tmp_path, monkeypatch):
         assert "\n" not in str(e.value)
 
 
-def test_a_result_states_its_checkpoint_and_split(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
-    train(resolve(config("slow_fusion_conv4")), tmp_path / "run")
-    code, out, _ = run(capsys, "eval", "--checkpoint", tmp_path / "run", "--which", "best")
-    about = json.loads((tmp_path / "run" / "eval" / "evaluation.json").read_text())
-    assert code == 0 and about["checkpoint"] in out and about["split"] == "test"
-    assert about["checkpoint"].endswith("checkpoints/1 (best of its run on the split 'test')")
+@pytest.fixture(scope="module")
+def finished(place):
+    """Returns the workdir of a finished run, which is evaluated on two splits and ranked by the first."""
+    evals = dict(val=dict(type="metrics"), fit=dict(type="metrics", split="train", clips=2))
+    settings = config("slow_fusion_conv4") | dict(evals=evals, checkpoint=dict(best="fit"))
+    train(resolve(settings), place / "finished")
+    return place / "finished"
+
+
+def test_a_result_states_its_checkpoint_and_split(finished, capsys):
+    code, out, _ = run(capsys, "eval", "--checkpoint", finished, "--which", "best")
+    about = json.loads((finished / "eval" / "evaluation.json").read_text())
+    assert code == 0 and f"checkpoint: {about['checkpoint']}\n" in out
+    assert about["checkpoint"].endswith("checkpoints/1 (best of its run on the split 'train')")
+    assert {name: e["split"] for name, e in about["evals"].items()} == {"val": "test", "fit": "train"}
+    assert "val, split test:\n" in out and "fit, split train:\n" in out
+    trained = {r["split"]: r for r in read_metrics(finished)}
+    for name, e in about["evals"].items():
+        assert e["metrics"]["video_top1"] == trained[name]["video_top1"]
+        assert e["metrics"]["loss"] == pytest.approx(trained[name]["loss"], rel=1e-4)
+
+
+def test_results_of_other_evaluations_are_in_their_folders(finished):
+    splits = {}
+    for folder in (finished, finished / "val"):
+        result = ClassificationResult.load(folder / "result.npz")
+        splits[folder.name] = result.ids[0].split("/")[0].split("_")[0], result.logits.shape[:2]
+        lines = (folder / "predictions.jsonl").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == list(result.ids)
+    (ranked, ranked_shape), (other, other_shape) = splits.values()
+    assert "train" in ranked and "test" in other
+    assert ranked_shape == (12, 2) and other_shape == (12, 1)
+    assert not (finished / "fit").exists()
+
+
+def test_report_of_a_finished_run(finished, capsys, tmp_path):
+    code, out, err = run(capsys, "report", finished, "--out", tmp_path / "a.html", "--title", "A <run>")
+    assert code == 0 and out == f"report: {tmp_path / 'a.html'}\n", err
+    page = (tmp_path / "a.html").read_text()
+    assert "A &lt;run&gt;" in page and "<script>" not in page.split("A &lt;run&gt;")[0].split("<title>")[1]
+    top1 = ClassificationResult.load(finished / "result.npz").metrics["video_top1"]
+    assert "finished" in page and f"{top1:.1%}" in page
+    code, out, _ = run(capsys, "report", finished, "--out", tmp_path / "b.html")
+    assert code == 0 and "slow_fusion_conv4" in (tmp_path / "b.html").read_text().split("</title>")[0]
+    code, _, err = run(capsys, "report", finished, "--out", tmp_path / "none" / "c.html", "--config.batch=2")
+    assert code == 2 and "does not accept --config.KEY" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("process", [0, 1])

@@ -1,5 +1,6 @@
 """Config files load and dry-run, and invalid values are reported."""
 
+import copy
 import json
 import os
 import pathlib
@@ -8,13 +9,17 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
-from vidjax.config import _RANGES, differences, flatten, load, parse_arg, resolve, schema
-from vidjax.data.pipeline import clip_shape
+from vidjax.config import _RANGES, differences, flatten, load, parse_arg, resolve, restore, schema
+from vidjax.data.clips import ClipReader
 from vidjax.errors import UserError
-from vidjax.registry import dummy_input, fields, spec
-from vidjax.train.experiment import build, evaluation_data
+from vidjax.evaluation import create_evals, kinds
+from vidjax.options import option_fields
+from vidjax.registry import fields, spec
+from vidjax.tasks import tasks
+from vidjax.train.experiment import build
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
@@ -34,9 +39,11 @@ def test_every_config_loads_and_its_smoke_variant_dry_runs(file, cache, monkeypa
     assert str(file.relative_to(ROOT)) in file.read_text() or "recipe is that of" in file.read_text()
     exp = build(load(f"{file}:smoke"))
     state = exp.abstract_state()
-    video = dummy_input(clip_shape(exp.config.data), 4, dtype="uint8")
-    label = jax.ShapeDtypeStruct((4,), "int32")
-    new, metrics = jax.eval_shape(exp.runner.step, state, {"video": video, "label": label})
+    blank = ClipReader(exp.config.data, exp.task.reading["streams"]).blank()
+    targets = exp.task.example(exp.train_source[0], blank, np.random.default_rng(0), True)
+    batch = {"inputs": blank.inputs, "targets": targets}
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), batch)
+    new, metrics = jax.eval_shape(exp.runner.step, state, batch)
     assert jax.tree.map(lambda x: x.shape, new) == jax.tree.map(lambda x: x.shape, state)
     assert metrics["loss"].shape == ()
 
@@ -63,6 +70,34 @@ def test_every_config_loads_and_its_smoke_variant_dry_runs(file, cache, monkeypa
         ("model.options.name=a", "model.options.name cannot be set: set model.name"),
         ("data.cache=maybe", "unknown value of data.cache 'maybe': one of False, True, auto"),
         ("optimizer.name=adam", "did you mean adamw"),
+        ("task=3", "'task' is a section"),
+        ("evals=3", "'evals' is a section"),
+        ("task.mixupp=1", "unknown config key 'task.mixupp': did you mean task.mixup"),
+        ("task.mixup=high", "'task.mixup' must be of type float, got 'high'"),
+        ("task.mixup=-1", "'task.mixup' must be a number from 0 to 1000, got -1"),
+        ("task.normalize_targets=True", "unknown config key 'task.normalize_targets'"),
+        ("task.name=clasification", "unknown task 'clasification': did you mean classification"),
+        ("task.name=[1]", "'task.name' must be of type str, got [1]"),
+        ("evals.val.clip=3", "unknown config key 'evals.val.clip': did you mean evals.val.clips"),
+        ("evals.val.clips=0", "'evals.val.clips' must be an integer from 1 to 1000, got 0"),
+        ("evals.val.videos=3", "unknown config key 'evals.val.videos'"),
+        ("evals.val.split=3", "'evals.val.split' must be of type str, got 3"),
+        ("evals.val.type=metric", "unknown type of evaluation 'metric': did you mean metrics"),
+        ("evals.val.type=none", "unknown type of evaluation 'none'"),
+        ("evals.val.type=3", "'evals.val.type' must be of type str, got 3"),
+        (
+            "evals.knn.videos=3",
+            "'evals.knn' must be a section with a type, such as dict(type='metrics'), got {",
+        ),
+        ("evals.clips=3", "'evals.clips' must be a section with a type, such as dict(type='metrics'), got 3"),
+        ("evals.train.type=metrics", "the evaluation 'train' needs another name"),
+        ("evals.a/b.type=metrics", "the evaluation 'a/b' needs another name"),
+        ("checkpoint.best=vall", "unknown value of checkpoint.best 'vall': did you mean val"),
+        ("checkpoint.best=knn", "unknown value of checkpoint.best 'knn': one of val"),
+        (
+            "evals.val.type=reconstructions",
+            "checkpoint.best=val: evaluations of type reconstructions have no",
+        ),
         ("steps=10", "one of epochs and steps"),
         ("seed", "has no value"),
     ],
@@ -129,8 +164,12 @@ def test_differences_ignore_resumable_keys():
     assert differences(a, b) == ["optimizer.lr: 0.1 -> 0.5"]
 
 
+def evaluation_data(config):
+    return create_evals(config.evals)["val"].data(config)
+
+
 def test_test_views_may_exceed_training_clips():
-    data = evaluation_data(resolve(BASE, ["data.frames=8", "evals.frames=20", "evals.size=128"]))
+    data = evaluation_data(resolve(BASE, ["data.frames=8", "evals.val.frames=20", "evals.val.size=128"]))
     assert (data.frames, data.size) == (20, 128)
     data = evaluation_data(resolve(BASE, ["data.frames=8", "data.size=96"]))
     assert (data.frames, data.size) == (8, 96)
@@ -155,7 +194,7 @@ def test_config_variants_match_the_published_input(file):
             c.data.size <= data.size <= data.short_side and c.batch % c.model.options.get("bn_groups", 1) == 0
         )
         assert c.expected.top1 == (s.results[0].top1 if s.results else None)
-        assert f"{c.evals.clips}x{c.evals.crops}" == (s.results[0].views if s.results else "10x3")
+        assert f"{c.evals.val.clips}x{c.evals.val.crops}" == (s.results[0].views if s.results else "10x3")
         assert not {*c.model.options} - fields(s.module)
     with pytest.raises(UserError, match="unknown model"):
         load(f"{ROOT / 'configs' / file}:model=xxl")
@@ -184,18 +223,46 @@ NUMBERS = (-1, 0, 2**40, 2**70, 10**400, -0.5, 1e300, float("nan"), float("inf")
 VALUES = (*NUMBERS, "", "word", None, True, (), (1,), ("a", "b"), (0.5, float("nan")), [None], {"a": 1}, b"x")
 
 
+def open_options():
+    """Returns {key: (section that selects the options, field)} of every task and type of evaluation."""
+    found = {}
+    for name, cls in tasks().items():
+        for key, field in option_fields(cls).items():
+            found[f"{name}: task.{key}"] = {"task": {"name": name}}, field
+    for name, cls in kinds().items():
+        for key, field in option_fields(cls).items():
+            found[f"{name}: evals.other.{key}"] = (
+                {"evals": {"val": {"type": "metrics"}, "other": {"type": name}}},
+                field,
+            )
+    return found
+
+
 def test_every_number_of_the_schema_has_a_range():
     numbers = {k for k, v in flatten(schema()).items() if type(v) in (int, float)}
     assert numbers <= _RANGES.keys() <= flatten(schema()).keys()
+    for key, (_, field) in open_options().items():
+        assert field.metadata["range"] or type(field.default) not in (int, float), key
+
+
+def schema_options():
+    """Returns {key: (closed range or None, whether None is accepted, base config)} of all keys."""
+    found = {k: (_RANGES.get(k), default is None, {}) for k, default in flatten(schema()).items()}
+    for key, (base, field) in open_options().items():
+        found[key] = field.metadata["range"], field.metadata["optional"], base
+    found |= {"task.name": (None, False, {}), "evals.val.type": (None, False, {})}
+    return found
 
 
 def test_any_value_of_any_key_is_accepted_or_reported():
     """Accepted values are in range and survive JSON, in which checkpoints store the config."""
     refused = accepted = 0
-    for key, default in flatten(schema()).items():
+    for label, (limits, optional, base) in schema_options().items():
+        key = label.rpartition(" ")[2]
         for value in VALUES:
             *sections, name = key.split(".")
-            config = change = {}
+            config = copy.deepcopy(base)
+            change = config
             for section in sections:
                 change = change.setdefault(section, {})
             change[name] = value
@@ -208,10 +275,89 @@ def test_any_value_of_any_key_is_accepted_or_reported():
             accepted += 1
             got = flatten(full)[key]
             assert repr(json.loads(json.dumps(got))) == repr(got)
-            if key in _RANGES and not (got is None and default is None):
-                low, high = _RANGES[key]
+            if limits and not (got is None and optional):
+                low, high = limits
                 assert all(low <= x <= high for x in (got if isinstance(got, list) else [got])), (key, got)
     assert refused > 3 * accepted > 0
+
+
+OLD = dict(
+    seed=3,
+    batch=8,
+    epochs=2.0,
+    data=dict(name="synthetic_motion", options=dict(size=32), frames=8, modality="rgb", size=32),
+    model=dict(name="r3d_18", tiny=True, dtype="float32", freeze_bn=False, options=dict(dropout=0.5)),
+    objective=dict(
+        name="classify",
+        label_smoothing=0.1,
+        mixup=0.8,
+        cutmix=1.0,
+        random_erasing=0.25,
+        per_frame=False,
+        normalize_targets=True,
+    ),
+    evals=dict(
+        every_epochs=0.5,
+        clips=10,
+        crops=3,
+        size=40,
+        frames=16,
+        batch=4,
+        precise_bn_batches=7,
+        report=False,
+        probe_videos=1000,
+    ),
+    checkpoint=dict(every_epochs=1.0, keep=2),
+)
+NEW = OLD | dict(
+    data={k: v for k, v in OLD["data"].items() if k != "modality"},
+    model=OLD["model"] | dict(precise_bn_batches=7),
+    task=dict(name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25),
+    evals=dict(val=dict(type="metrics", every=0.5, clips=10, crops=3, size=40, frames=16, batch=4)),
+    checkpoint=dict(every_epochs=1.0, keep=2, best="val"),
+    report=False,
+)
+del NEW["objective"]
+OLD_MAE = OLD | dict(
+    model=OLD["model"] | dict(name="videomae_s_pretrain", options={}),
+    objective=dict(
+        name="mae", label_smoothing=0.0, mixup=0.0, cutmix=0.0, random_erasing=0.0, per_frame=False
+    )
+    | dict(normalize_targets=False),
+    evals=OLD["evals"] | dict(precise_bn_batches=0, report=True, probe_videos=13, clips=1, crops=1),
+)
+NEW_MAE = NEW | dict(
+    model=OLD_MAE["model"] | dict(precise_bn_batches=0),
+    task=dict(name="masked_autoencoding", normalize_targets=False),
+    evals=dict(
+        val=dict(type="metrics", every=0.5, batch=4, clips=1, crops=1),
+        knn=dict(type="knn", every=0.5, batch=4, videos=13, neighbors=20),
+        reconstructions=dict(type="reconstructions", every=0.5, batch=4, clips=4),
+    ),
+    checkpoint=dict(every_epochs=1.0, keep=2, best="knn"),
+    report=True,
+)
+# As stored by `vidjax convert`: only the sections of the preprocessing and the model.
+OLD_CONVERTED = dict(
+    epochs=1.0, data=dict(name="video_folder"), model=dict(name="r3d_18"), evals=dict(clips=10)
+)
+NEW_CONVERTED = OLD_CONVERTED | dict(evals=dict(val=dict(type="metrics", clips=10)))
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [(OLD, NEW), (OLD_MAE, NEW_MAE), (OLD_CONVERTED, NEW_CONVERTED)],
+    ids=["class", "mae", "convert"],
+)
+def test_configs_of_old_checkpoints_are_upgraded(old, new):
+    old, given = json.loads(json.dumps(old)), copy.deepcopy(old)  # as in a checkpoint
+    restored, expected = restore(old).to_dict(), resolve(new).to_dict()
+    assert restored == expected and list(restored["evals"]) == list(expected["evals"])
+    assert old == json.loads(json.dumps(given))  # the argument is not changed
+    assert restore(restored).to_dict() == restored  # and a new config is kept
+    if "modality" in given["data"]:
+        with pytest.raises(UserError, match=r"unknown config key 'data\.modality'"):
+            resolve(old)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +370,7 @@ def test_any_value_of_any_key_is_accepted_or_reported():
         ["data.stride=1000000.0"],
         ["epochs=1000000.0"],
         ["optimizer.lr=0.0", "optimizer.weight_decay=1e30"],
-        ["evals.clips=1000", "evals.crops=100"],
+        ["evals.val.clips=1000", "evals.val.crops=100"],
         ["parallel.mesh.data=0"],
         ["parallel.rules=(('a', 3),)"],
         ["parallel.rules=(('a', 'b'),)"],
@@ -239,7 +385,7 @@ def test_any_value_of_any_key_is_accepted_or_reported():
         ["optimizer.groups=(('a', '.*', {'lr': -1}),)"],
         ["data.options.size=100000000"],
         ["init.path=''"],
-        ["objective.name=''"],
+        ["task.name=''"],
     ],
 )
 def test_extreme_values_build_or_are_reported(overrides, cache, monkeypatch):

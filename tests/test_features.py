@@ -13,6 +13,7 @@ from vidjax.data.datasets import load_source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureFile, FeatureWriter
 from vidjax.data.pipeline import train_batches
+from vidjax.data.targets import ClassTarget, to_json
 from vidjax.data.transforms import test_views as center_views
 from vidjax.errors import UserError
 from vidjax.features import cache_features
@@ -37,7 +38,7 @@ CONFIG = dict(
     ),
     model=dict(name="cnn_gru_resnet18", tiny=True, options=dict(frozen=True, dropout=0.5, width=8)),
     optimizer=dict(name="adamw", lr=1e-2, weight_decay=0.1),
-    evals=dict(every_epochs=0.0, report=True),
+    evals=dict(val=dict(type="metrics", every=0.0)),
     log_every=1,
 )
 
@@ -72,7 +73,7 @@ def on_features(place, **data):
     config = resolve(CONFIG).to_dict()
     config["model"]["options"] = dict(trunk=None, dropout=0.5, width=8)
     config["data"] |= dict(name="features", options=dict(path=str(place / "{split}.npz")))
-    config["data"] |= dict(modality="features", feature_width=64) | data
+    config["data"] |= dict(feature_width=64) | data
     return config
 
 
@@ -126,7 +127,7 @@ def test_windows_of_a_video_file(place, out):
     file = FeatureFile(place / out)
     features, times = file.read(0)
     np.testing.assert_allclose(times, np.array([[0, 6], [4, 10]]) / 25)
-    assert file.meta["ids"] == [str(path)] and file.meta["labels"] == [-1]
+    assert file.meta["ids"] == [str(path)] and file.meta["targets"] == [None]
 
     with Video(path) as video:
         clips = video.frames([0, 2, 4, 6, 4, 6, 8, 10])
@@ -143,12 +144,23 @@ def test_frame_rows_and_metadata(place):
     file = FeatureFile(place / "test.npz")
     source = load_source("synthetic_motion", "test", **OPTIONS)
     meta = file.meta
-    assert meta["ids"] == [r.id for r in source] and meta["labels"] == [r.label for r in source]
+    assert meta["ids"] == [r.id for r in source] and meta["targets"] == [to_json(r.target) for r in source]
     assert meta["lengths"] == [11] * 12 and meta["shape"] == [64] and meta["fps"] == [25.0] * 12
     assert (meta["model"], meta["layer"], meta["split"]) == ("cnn_gru_resnet18", "frame_features", "test")
     assert meta["dataset_fingerprint"] == source.fingerprint
     assert meta["class_names"] == list(source.class_names)
     np.testing.assert_allclose(file.read(2)[1][:, 0], np.arange(11) / 25)
+
+
+def test_files_with_integer_labels_are_read(place):
+    """Before there were other targets, the metadata had `labels`."""
+    with np.load(place / "test.npz") as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays.pop("meta")))
+    meta["labels"] = [target["label"] for target in meta.pop("targets")]
+    np.savez(place / "old.npz", meta=np.array(json.dumps(meta)), **arrays)
+    old, new = (load_source("features", "test", path=str(place / f"{name}.npz")) for name in ("old", "test"))
+    assert [r.target for r in old] == [r.target for r in new] and old.fingerprint == new.fingerprint
 
 
 def test_array_record_equals_npz(place):
@@ -166,12 +178,13 @@ def test_workers_read_the_same_batches(place):
         for workers in (0, 1):
             cfg = resolve(on_features(place, workers=workers)).data
             source = load_source("features", "test", path=str(place / name))
-            iterator = train_batches(source, cfg, 4, seed=1)
+            iterator = train_batches(source, cfg, 4, seed=1, streams=("features",))
             batches.append([next(iterator) for _ in range(4)])
             iterator.close()
-        assert batches[0][0]["video"].shape == (4, 4, 64) and batches[0][0]["video"].dtype == np.float32
-        for a, b in zip(*batches):
-            np.testing.assert_array_equal(a["video"], b["video"])
+        read, parallel = ([b["inputs"]["features"] for b in each] for each in batches)
+        assert read[0].shape == (4, 4, 64) and read[0].dtype == np.float32
+        for a, b in zip(read, parallel):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +218,7 @@ def changed(place, name, **meta):
     file = FeatureFile(place / "train.npz")
     with FeatureWriter(place / name) as writer:
         for i in range(3):
-            writer.add(file.meta["ids"][i], i, *file.read(i), 25.0)
+            writer.add(file.meta["ids"][i], ClassTarget(i), *file.read(i), 25.0)
         writer.finish({**file.meta, **meta})
 
 
@@ -233,12 +246,13 @@ def test_incompatible_features_are_rejected(place):
     other = on_features(place)
     other["data"]["options"]["weights"] = "0123456789abcdef"
     assert "with weights" in refusal(other)
-    both = "data.modality=features and data.feature_width go together"
+    both = "a model of cached features and data.feature_width go together"
     assert both in refusal(on_features(place, feature_width=None))
     video = resolve(CONFIG).to_dict()
     video["model"]["options"] = dict(trunk=None)
-    assert "takes features, but data.modality is rgb" in refusal(video)
-    three_d = on_features(place) | dict(model=dict(name="slow_fusion_conv4", tiny=True))
+    video["data"]["feature_width"] = 64
+    assert "takes features: set data.name=features, not synthetic_motion" in refusal(video)
+    three_d = on_features(place, feature_width=None) | dict(model=dict(name="slow_fusion_conv4", tiny=True))
     assert "slow_fusion_conv4 takes rgb" in refusal(three_d)
 
 

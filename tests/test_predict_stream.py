@@ -13,8 +13,8 @@ from vidjax import create_model
 from vidjax.checkpoint_io import save_variables
 from vidjax.cli import main
 from vidjax.config import resolve
+from vidjax.data.clips import ClipReader
 from vidjax.data.decode import Video
-from vidjax.data.pipeline import eval_views
 from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
@@ -110,7 +110,8 @@ def test_variable_frame_rate_stream_equals_clip(tmp_path, monkeypatch):
     last = list(predict_stream([str(path)], folder))[-1]
     data = dict(name="video_folder", stride=1.0, target_fps=10.0, frames=last.frames, size=32, short_side=36)
     data = resolve(dict(epochs=1.0, data=data, model=dict(name="movinet_a0_stream"))).data
-    clip, _ = eval_views(Record(str(path), 0, "v"), data, 1, 1)
+    (view,) = ClipReader(data).views(Record(str(path), None, "v"), 1, 1)
+    clip = view.inputs["rgb"][None]
     assert last.frames == 19 and len(np.unique(clip.mean((0, 2, 3, 4)))) < 12  # some repeat, some are missing
     np.testing.assert_array_equal(np.concatenate(fed), clip[0])
 

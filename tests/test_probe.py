@@ -8,6 +8,7 @@ import pytest
 import vidjax
 from vidjax.cli import main
 from vidjax.data.feature_file import FeatureWriter
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
 from vidjax.probe import probe, recipe
 from vidjax.tasks.results import ClassificationResult
@@ -22,7 +23,7 @@ def write(path, rows, labels, split, **meta):
     about |= dict(dataset_fingerprint="", split=split, class_names=CLASSES, shape=list(rows.shape[2:]))
     with FeatureWriter(path) as writer:
         for i, (x, y) in enumerate(zip(rows, labels)):
-            writer.add(f"{split}-{i}", int(y), x.astype(np.float32), np.zeros((len(x), 2)), 1.0)
+            writer.add(f"{split}-{i}", ClassTarget(int(y)), x.astype(np.float32), np.zeros((len(x), 2)), 1.0)
         writer.finish(about | meta)
 
 
@@ -193,5 +194,5 @@ def test_invalid_probes_are_reported(files, tmp_path):
 def test_recipe_reads_the_feature_file(files):
     config = recipe(str(files / "dense_{split}.npz"), "attentive")
     assert (config.data.feature_width, config.data.feature_tokens, config.batch) == (16, 8, 96)
-    assert config.model.options.heads == 1 and config.evals.clips == 1
-    assert recipe(str(files / "pooled_{split}.npz"), "linear").evals.clips == 2
+    assert config.model.options.heads == 1 and config.evals.val.clips == 1
+    assert recipe(str(files / "pooled_{split}.npz"), "linear").evals.val.clips == 2

@@ -22,8 +22,8 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
 
     Args:
       path: a workdir, or the folder of one checkpoint.
-      which: checkpoint of a workdir: "last", "best" (by the metric on the evaluation split during training,
-        so its result on that split is optimistic), or a step.
+      which: checkpoint of a workdir: "last", "best" (by the evaluation `checkpoint.best` during training, so
+        its result on that split is optimistic), or a step.
 
     Raises:
       UserError: the folder does not exist or has no complete checkpoint that matches `which`.
@@ -62,7 +62,9 @@ def choice_text(folder: epath.Path, which: str, meta: Mapping[str, Any]) -> str:
     """Describes a checkpoint and how it was chosen, to print with a result."""
     if which != "best":
         return str(folder)
-    split = meta.get("config", {}).get("data", {}).get("eval_split", "evaluation")
+    config = meta.get("config", {})
+    ranking = config.get("evals", {}).get(config.get("checkpoint", {}).get("best"), {})
+    split = ranking.get("split") or config.get("data", {}).get("eval_split", "evaluation")
     return f"{folder} (best of its run on the split '{split}')"
 
 
@@ -183,6 +185,19 @@ def merge_variables(
         return x if key in kept else jax.device_put(np.asarray(theirs[key], x.dtype), x.sharding)
 
     return unflatten_dict({key: choose(key, x) for key, x in ours.items()}, sep="/")
+
+
+def check_skip(fresh: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str], source: str) -> None:
+    """Raises `UserError` for a regex of `init.skip` that matches no path in `merge_variables`."""
+    paths = {*flatten_dict(fresh, sep="/"), *flatten_dict(laid_out_as(fresh, loaded), sep="/")}
+    for pattern in skip:
+        if not any(re.search(pattern, path) for path in paths):
+            modules = sorted({"/".join(path.split("/")[:2]) for path in paths})
+            more = f" and {len(modules) - 12} more" if len(modules) > 12 else ""
+            raise UserError(
+                f"init.skip: {pattern!r} matches no parameter of the model or of the checkpoint {source}: "
+                f"remove it, or name some of {', '.join(modules[:12])}{more}"
+            )
 
 
 def merge_report(fresh: Mapping[str, Any], loaded: Mapping[str, Any], skip: Sequence[str]) -> str:

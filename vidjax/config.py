@@ -9,7 +9,6 @@ import contextlib
 import fnmatch
 import importlib
 import importlib.util
-import math
 import pathlib
 import re
 import sys
@@ -20,10 +19,13 @@ from typing import Any
 import ml_collections
 
 import vidjax
+from vidjax import registry
 from vidjax.data.sampling import STARTS
+from vidjax.data.targets import ClassTarget
 from vidjax.data.transforms import RESIZES
 from vidjax.errors import UserError, unknown
 from vidjax.flow import METHODS
+from vidjax.options import check_range, complete, typed
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -69,15 +71,15 @@ def schema() -> ConfigDict:
                 cache="auto",  # auto | True | False: cache decoded frames on disk, in $VIDJAX_CACHE
                 cache_gb=4.0,  # auto: cache a split if its frames take at most this many GB
                 prefetch=2,  # batches prefetched to the device
-                modality="rgb",  # rgb | flow (T = frames) | rgb+flow | features: content of a clip
-                feature_width=None,  # features: width D of the rows of the dataset "features"
-                feature_tokens=1,  # features: tokens per row of dense features
-                flow=dict(  # optical flow, computed while loading
+                feature_width=None,  # width D of the rows of the dataset "features"
+                feature_tokens=1,  # tokens per row of dense features
+                flow=dict(  # optical flow, computed while loading for models that take it
                     method="dis",  # dis | farneback | tvl1 (requires OpenCV with contrib modules)
                     bound=20.0,  # clipping bound of the displacement, pixels of the crop
-                    frames=10,  # rgb+flow: flow fields per clip, centered on the middle of its frames
-                    stride=1.0,  # rgb+flow: source frames from one field to the next
+                    frames=10,  # beside rgb: flow fields per clip, centered on the middle of its frames
+                    stride=1.0,  # beside rgb: source frames from one field to the next
                 ),
+                audio=dict(rate=16000, seconds=1.0),  # waveform, for models and tasks that take it
                 bad_limit=0.05,  # fraction of unreadable videos above which training stops
             ),
             model=dict(
@@ -85,6 +87,7 @@ def schema() -> ConfigDict:
                 tiny=False,  # the tiny preset
                 dtype="float32",  # float32 | bfloat16: computation; parameters are always float32
                 freeze_bn=False,  # freeze statistics, scale and bias of BatchNorm
+                precise_bn_batches=0,  # training batches to recompute BatchNorm statistics from; 0: off
                 options={},  # fields of the linen class
             ),
             init=dict(
@@ -93,15 +96,7 @@ def schema() -> ConfigDict:
                 skip=(),  # regexes of parameter paths that are newly initialized
                 inflation=None,  # average | centre: inflation of 2D kernels to 3D
             ),
-            objective=dict(
-                name="classify",
-                label_smoothing=0.0,
-                mixup=0.0,  # alpha, e.g. 0.8
-                cutmix=0.0,  # alpha, e.g. 1.0; alternates with mixup
-                random_erasing=0.0,  # probability per clip
-                per_frame=False,  # average the loss over per-frame logits, for models that have them (LRCN)
-                normalize_targets=True,  # mae: normalize the target pixels of each token
-            ),
+            task=dict(name="classification"),  # and the options of the task, see vidjax.tasks
             optimizer=dict(
                 name="sgd",  # sgd | adamw | rmsprop
                 lr=0.1,
@@ -136,18 +131,13 @@ def schema() -> ConfigDict:
                 accumulation=1,  # gradient accumulation steps per update
                 host_timeout=60.0,  # seconds without a heartbeat after which another host is considered lost
             ),
-            evals=dict(
-                every_epochs=1.0,  # 0: only at the end
-                clips=1,  # test views: temporal clips x spatial crops
-                crops=1,
-                size=None,  # side of a test crop, pixels; None uses data.size
-                frames=None,  # frames of a test clip; None uses data.frames
-                batch=None,  # videos per batch; None uses `batch`
-                precise_bn_batches=0,  # training batches to recompute BatchNorm statistics from; 0: off
-                report=True,  # write report.html at the end
-                probe_videos=1000,  # mae: maximum number of videos per split for the kNN probe
+            evals={},  # NAME=dict(type=…, split=…, every=…, …), see vidjax.evaluation; default: val
+            checkpoint=dict(
+                every_epochs=1.0,
+                keep=1,
+                best="val",  # the evaluation by whose headline metric the best one is kept in addition
             ),
-            checkpoint=dict(every_epochs=1.0, keep=1),  # the best by video top-1 is kept in addition
+            report=True,  # write report.html at the end
             log_every=10,  # steps
             expected=dict(top1=None, source=""),  # the result to reproduce, in percent, and its source
         )
@@ -155,7 +145,7 @@ def schema() -> ConfigDict:
 
 
 # Sections whose keys are defined and checked by the dataset and the model.
-_OPEN = ("data.options", "model.options")
+_OPEN = ("data.options", "model.options", "task", "evals")
 # Keys that may change when a run is resumed.
 RESUMABLE = (
     "parallel.mode",
@@ -167,7 +157,7 @@ RESUMABLE = (
     "data.prefetch",
     "data.cache",
     "log_every",
-    "evals.report",
+    "report",
 )
 
 
@@ -257,23 +247,112 @@ def _executing(path: str, file: pathlib.Path) -> Iterator[None]:
 def resolve(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
     """Adds the defaults of the schema, applies the smoke preset and overrides, and checks every value.
 
-    An override of `data.name` removes the options of the previous dataset.
+    An override of `data.name` or `task.name` removes the options of the previous dataset or task.
     """
     full = schema()
     _merge(full, ConfigDict(config).to_dict(), "")
+    if not full.evals:
+        full.evals = ConfigDict({"val": {"type": "metrics"}})
     if full.smoke or any(o.lower() in ("smoke=true", "smoke=1") for o in overrides):
         _smoke(full)
         overrides = [o for o in overrides if not o.startswith("smoke=")]
-    # Apply data.name first, because it removes the options of the previous dataset.
-    for override in sorted(overrides, key=lambda o: not o.startswith("data.name=")):
+    # Apply names first, because they remove the options of the previous dataset and task.
+    for override in sorted(overrides, key=lambda o: not o.startswith(("data.name=", "task.name="))):
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"config override '{override}' has no value: write {key}=VALUE")
         if key == "data.name" and text != full.data.name:
             full.data.options = ConfigDict()
+        if key == "task.name" and text != full.task.name:
+            full.task = ConfigDict({"name": text})
         _merge(full, _nest(key, _literal(text)), "")
+    _complete(full)
     _check(full)
     return full
+
+
+def restore(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
+    """Resolves the config of a checkpoint, which may have been written by an earlier version."""
+    return resolve(_upgraded(ConfigDict(config).to_dict()), overrides)
+
+
+def _complete(config: ConfigDict) -> None:
+    """Adds and checks the options of the task and of the evaluations."""
+    from vidjax.evaluation import eval_class  # not at the top, because they import JAX and all tasks
+    from vidjax.tasks import task_class
+
+    with config.unlocked():
+        task = config.task.to_dict()
+        name = _text("task.name", task.pop("name"))
+        config.task = ConfigDict({"name": name, **complete(task_class(name), task, "task")})
+        for key, section in config.evals.to_dict().items():
+            _check_eval_name(key)
+            kind = _text(f"evals.{key}.type", section.pop("type"))
+            options = complete(eval_class(kind), section, f"evals.{key}")
+            config.evals[key] = ConfigDict({"type": kind, **options})
+    best = _text("checkpoint.best", config.checkpoint.best)
+    if best not in config.evals:
+        raise unknown("value of checkpoint.best", best, config.evals)
+    if not eval_class(config.evals[best].type).has_metrics:
+        raise UserError(
+            f"checkpoint.best={best}: evaluations of type {config.evals[best].type} have no metrics to rank "
+            "checkpoints by; name another one"
+        )
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"config key '{key}' must be of type str, got {value!r}")
+    return value
+
+
+# Split of the training metrics in metrics.jsonl, and folders of a workdir.
+_RESERVED = ("train", "checkpoints", "tensorboard", "eval")
+
+
+def _check_eval_name(name: Any) -> None:
+    """Raises `UserError` unless the name of an evaluation can name a folder of its results."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name) or name in _RESERVED:
+        raise UserError(
+            f"the evaluation {name!r} needs another name: letters, digits, - and _, and none of "
+            f"{', '.join(_RESERVED)}"
+        )
+
+
+def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
+    """Converts a config from before tasks and evaluations were named; changes the dict."""
+    old, data = config.get("evals", {}), config.get("data", {})
+    named = all(isinstance(section, Mapping) for section in old.values())
+    if "objective" not in config and "modality" not in data and named:
+        return config
+    objective = {"name": "classify", **config.pop("objective", {})}
+    name, normalize_targets = objective.pop("name"), objective.pop("normalize_targets", True)
+    every, videos = old.pop("every_epochs", 1.0), old.pop("probe_videos", 1000)
+    data.pop("modality", None)
+    config.setdefault("model", {})["precise_bn_batches"] = old.pop("precise_bn_batches", 0)
+    config["report"] = old.pop("report", True)
+    if name == "mae":
+        config["task"] = {"name": "masked_autoencoding", "normalize_targets": normalize_targets}
+        config["evals"] = pretraining_evals(every=every, batch=old.get("batch"), videos=videos)
+        config.setdefault("checkpoint", {})["best"] = "knn"
+    else:
+        config["task"] = {"name": "classification", **objective}
+        config["evals"] = {"val": {"type": "metrics", "every": every, **old}}
+    return config
+
+
+def pretraining_evals(videos: int = 1000, **shared: Any) -> dict[str, dict[str, Any]]:
+    """Returns the usual evaluations of masked pretraining: the loss, a kNN probe, and reconstructions.
+
+    Args:
+      videos: maximum number of videos of the probe per split.
+      **shared: options of all three, such as `every`.
+    """
+    return {
+        "val": {"type": "metrics", **shared},
+        "knn": {"type": "knn", "videos": videos, **shared},
+        "reconstructions": {"type": "reconstructions", **shared},
+    }
 
 
 def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
@@ -292,7 +371,7 @@ def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
         key, equals, text = part.partition("=")
         if key not in out:
             raise unknown("config argument", key, out)
-        out[key] = _typed(f"config argument '{key}'", _literal(text) if equals else True, out[key])
+        out[key] = typed(f"config argument '{key}'", _literal(text) if equals else True, out[key])
     return ConfigDict(out)
 
 
@@ -326,35 +405,34 @@ def _merge(target: ConfigDict, source: Mapping[str, Any], prefix: str) -> None:
             if not isinstance(value, Mapping):
                 raise UserError(f"config key '{name}' is a section: set {name}.KEY")
             with target.unlocked():
-                target[key] = ConfigDict({**target[key].to_dict(), **value})
+                target[key] = ConfigDict(_deep_merged(target[key].to_dict(), value))
+            if name == "evals":
+                _check_sections(target[key])
         elif isinstance(target[key], ConfigDict):
             if not isinstance(value, Mapping):
                 raise UserError(f"config key '{name}' is a section: set {name}.KEY")
             _merge(target[key], value, name + ".")
         else:
             with target.ignore_type():
-                target[key] = _typed(f"config key '{name}'", value, target[key])
+                target[key] = typed(f"config key '{name}'", value, target[key])
 
 
-def _typed(what: str, value: Any, default: Any) -> Any:
-    """Converts `value` to the type of `default`, or raises a `UserError`."""
-    if value == "none" and not isinstance(default, str):
-        return None
-    if isinstance(value, Mapping | ConfigDict):
-        raise UserError(f"{what} is a value, not a section, got {value}")
-    if default is None or value is None:
-        return value
-    if default == "auto" and isinstance(value, bool):
-        return value
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if abs(value) < 2**1000 else math.inf
-    if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(value)
-    if isinstance(default, str) and isinstance(value, int | float):
-        return str(value)
-    if type(value) is not type(default):
-        raise UserError(f"{what} must be of type {type(default).__name__}, got {value!r}")
-    return value
+def _check_sections(evals: ConfigDict) -> None:
+    for key, section in evals.items():
+        if not isinstance(section, ConfigDict) or "type" not in section:
+            given = section.to_dict() if isinstance(section, ConfigDict) else section
+            raise UserError(
+                f"config key 'evals.{key}' must be a section with a type, such as dict(type='metrics'), got "
+                f"{given!r}"
+            )
+
+
+def _deep_merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(a)
+    for key, value in b.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _deep_merged(out[key], value) if both else value
+    return out
 
 
 def _nest(key: str, value: Any) -> dict[str, Any]:
@@ -379,7 +457,6 @@ _CHOICES = {
     "data.short": ("loop", "hold"),
     "data.starts": STARTS,
     "data.resize": tuple(RESIZES),
-    "data.modality": ("rgb", "flow", "rgb+flow", "features"),
     "data.flow.method": METHODS,
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "data.cache": ("auto", "True", "False"),
@@ -417,15 +494,14 @@ _RANGES = {
     "data.prefetch": (1, 2**10),
     "data.feature_width": (1, 2**20),
     "data.feature_tokens": (1, 2**20),
+    "data.audio.rate": (100, 384_000),
+    "data.audio.seconds": (1e-3, 1e4),
+    "model.precise_bn_batches": (0, 2**20),
     "data.flow.bound": (1e-3, 1e4),
     "data.flow.frames": (1, 2**10),
     "data.flow.stride": (1e-3, 1e6),
     "data.bad_limit": _SHARE,
     "data.cache_gb": (0.0, 1e6),
-    "objective.label_smoothing": (0.0, 0.999),
-    "objective.mixup": (0.0, 1e3),
-    "objective.cutmix": (0.0, 1e3),
-    "objective.random_erasing": _SHARE,
     "optimizer.lr": (0.0, 1e38),
     "optimizer.lr_batch": _COUNT,
     "optimizer.momentum": (0.0, 0.999999),
@@ -448,14 +524,6 @@ _RANGES = {
     "parallel.mesh.tensor": (-1, 2**20),
     "parallel.accumulation": (1, 2**16),
     "parallel.host_timeout": (1.0, 86400.0),
-    "evals.every_epochs": (0.0, 1e6),
-    "evals.clips": (1, 1000),
-    "evals.crops": (1, 100),
-    "evals.size": _SIZE,
-    "evals.frames": (1, 2**16),
-    "evals.batch": _COUNT,
-    "evals.precise_bn_batches": (0, 2**20),
-    "evals.probe_videos": (1, 2**24),
     "checkpoint.every_epochs": (0.0, 1e6),
     "checkpoint.keep": (1, 2**20),
     "log_every": (1, 2**31 - 1),
@@ -479,17 +547,18 @@ def _check_range(key: str, value: Any, default: Any) -> None:
     if isinstance(default, list) and default and len(numbers) != len(default):
         raise UserError(f"config key '{key}' must have {len(default)} numbers, got {value}")
     for x in numbers:
-        whole = isinstance(low, int)
-        number = isinstance(x, int | (int if whole else float)) and not isinstance(x, bool)
-        if not number or not low <= x <= high:
-            kind = "an integer" if whole else "a number"
-            raise UserError(f"config key '{key}' must be {kind} from {low:g} to {high:g}, got {x!r}")
+        check_range(key, x, low, high)
 
 
 def _check(config: ConfigDict) -> None:
     flat = flatten(config)
     defaults = flatten(schema())
+    for key in ("data.name", "model.name"):
+        if not flat[key]:
+            raise UserError(f"the config does not set {key}")
     for key, default in defaults.items():
+        if key.startswith(_OPEN):
+            continue
         if flat[key] is None:
             if default is not None:
                 raise UserError(f"config key '{key}' must be of type {type(default).__name__}, got None")
@@ -512,34 +581,42 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"parallel.rules must contain (regex, spec) pairs, got {rule!r}")
     if bool(config.epochs > 0) == bool(config.steps > 0):
         raise UserError(f"set one of epochs and steps, got epochs={config.epochs:g}, steps={config.steps}")
-    if "flow" in config.data.modality and config.data.sampling != "window":
-        raise UserError("optical flow requires adjacent frames: set data.sampling=window")
     if (config.data.mean is None) != (config.data.std is None):
         raise UserError("data.mean and data.std go together: set both or neither")
-    channels = {"rgb": 3, "flow": 2}.get(config.data.modality)
+    takes = model_streams(config)
+    alone = takes[0] if len(takes) == 1 else ""
+    channels = {"rgb": 3, "flow": 2}.get(alone)
     for key in ("mean", "std"):
         values = config.data[key]
         if values is not None and not (isinstance(values, tuple | list) and len(values) == channels):
             what = f"has one value for each of the {channels} channels" if channels else "must be None"
-            raise UserError(f"data.{key} of data.modality={config.data.modality} {what}, not {values!r}")
+            raise UserError(f"data.{key} for a model of {'+'.join(takes)} {what}, not {values!r}")
     if config.data.resize_to is not None and not (
         isinstance(config.data.resize_to, tuple | list) and len(config.data.resize_to) == 2
     ):
         raise UserError(f"data.resize_to is (height, width), not {config.data.resize_to!r}")
-    if config.data.rand_augment and (config.data.grey or config.data.modality == "flow"):
+    if config.data.rand_augment and (config.data.grey or alone == "flow"):
         raise UserError("data.rand_augment requires color frames: set it to 0 for gray frames and for flow")
-    if (config.data.modality == "features") != bool(config.data.feature_width):
-        raise UserError("data.modality=features and data.feature_width go together: set both or neither")
-    if config.data.modality == "features" and config.evals.crops != 1:
-        raise UserError(f"cached features have one crop: set evals.crops=1, not {config.evals.crops}")
-    if config.model.freeze_bn and config.evals.precise_bn_batches:
+    if ("features" in takes) != bool(config.data.feature_width):
         raise UserError(
-            "model.freeze_bn and evals.precise_bn_batches are mutually exclusive: BatchNorm statistics are "
+            "a model of cached features and data.feature_width go together: set both or neither, with "
+            "data.name=features"
+        )
+    crops = {n: e.crops for n, e in config.evals.items() if e.get("crops", 1) != 1}
+    if "features" in takes and crops:
+        name, number = crops.popitem()
+        raise UserError(f"cached features have one crop: set evals.{name}.crops=1, not {number}")
+    if config.model.freeze_bn and config.model.precise_bn_batches:
+        raise UserError(
+            "model.freeze_bn and model.precise_bn_batches are mutually exclusive: BatchNorm statistics are "
             "either frozen or recomputed"
         )
-    for key in ("data.name", "model.name"):
-        if not flat[key]:
-            raise UserError(f"the config does not set {key}")
+
+
+def model_streams(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the modalities of the model's input, see `vidjax.data.streams`."""
+    vidjax.spec(config.model.name)  # registers the models
+    return registry.model_streams(config.model.name, config.model.options)
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -553,8 +630,11 @@ def _smoke(config: ConfigDict) -> None:
     config.parallel.accumulation = 1
     config.optimizer.lr_batch = None
     config.schedule.update(warmup_epochs=0.0, milestones=())
+    from vidjax.tasks import task_class  # not at the top, because it imports JAX and all tasks
+
+    scenes = task_class(config.task.name).target not in (None, ClassTarget)
     config.data.update(
-        name="synthetic_motion",
+        name="synthetic_scenes" if scenes else "synthetic_motion",
         train_split="train",
         eval_split="test",
         size=size,
@@ -566,15 +646,20 @@ def _smoke(config: ConfigDict) -> None:
         target_fps=None,
         workers=0,
     )
-    if "flow" in config.data.modality:  # models require a fixed number of flow fields
+    takes = model_streams(config)
+    if "flow" in takes:  # models require a fixed number of flow fields
         config.data.flow.frames = shape[0]
-        if config.data.modality == "flow":
+        if takes == ("flow",):
             config.data.frames = shape[0]
         if "flow_frames" in config.model.options:
             config.model.options.flow_frames = shape[0]
-    config.data.options = ConfigDict(dict(train=24, val=12, test=12))
-    config.evals.update(clips=1, crops=1, size=None, frames=None, batch=4)
-    config.evals.precise_bn_batches = min(config.evals.precise_bn_batches, 2)
+    small = dict(train=24, val=12, test=12)
+    config.data.options = ConfigDict(small | (dict(seconds=3.0) if scenes else {}))
+    for section in config.evals.values():
+        section.batch = 4
+        views = dict(clips=1, crops=1, size=None, frames=None)
+        section.update({k: v for k, v in views.items() if k in section})
+    config.model.precise_bn_batches = min(config.model.precise_bn_batches, 2)
     if "bn_groups" in config.model.options:
         config.model.options.bn_groups = 1
     config.log_every = 1

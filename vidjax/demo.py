@@ -1,6 +1,5 @@
 """The demo: masked pretraining without labels, then classifiers trained on few labels."""
 
-import json
 import time
 
 import rich.console
@@ -10,8 +9,9 @@ from ml_collections import ConfigDict
 
 from vidjax.config import load, shipped
 from vidjax.errors import UserError
+from vidjax.tasks.base import Metrics
 from vidjax.tasks.results import ClassificationResult
-from vidjax.train.experiment import load_sources
+from vidjax.train.experiment import create_parts, load_sources
 from vidjax.train.loop import train
 from vidjax.train.report import report_runs
 
@@ -49,14 +49,14 @@ def run_demo(workdir: epath.Path) -> list[dict[str, object]]:
     folder = shipped() / "synthetic_motion"
 
     def run(name: str, config: str, *overrides: str) -> tuple[ConfigDict, epath.Path, int]:
-        loaded, start = load(str(folder / config), ["evals.report=False", *overrides]), time.perf_counter()
+        loaded, start = load(str(folder / config), ["report=False", *overrides]), time.perf_counter()
         where = workdir / name.replace(",", "").replace(" ", "_")
         if train(loaded, where) is None:
             raise UserError(f"interrupted; run the same command again to resume from {where}")
         return loaded, where, round(time.perf_counter() - start)
 
     _, pretrained, seconds = run(PRETRAINING, "videomae_pretrain.py")
-    loss = json.loads((pretrained / "pretraining.json").read_text())["loss"]
+    loss = Metrics.load(pretrained / "val").metrics["loss"]
     print(f"pretrained without labels in {seconds} s: loss {loss:.4f}")
     rows: list[dict[str, object]] = []
     workdirs: dict[str, epath.Path] = {}
@@ -74,9 +74,10 @@ def run_demo(workdir: epath.Path) -> list[dict[str, object]]:
                 "seconds": seconds,
             }
         )
-    _, source = load_sources(config)
+    train_source, source = load_sources(config)
+    _, task = create_parts(config, train_source.class_names)
     report = workdir / "report.html"
-    report_runs(report, "vidjax demo: learning motion", workdirs, source, config.data, rows, NOTE)
+    report_runs(report, "vidjax demo: learning motion", workdirs, task, source, rows, NOTE)
 
     table = rich.table.Table(title=f"Twelve motions, {LABELS} labeled training clips")
     for key in rows[0]:

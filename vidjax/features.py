@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,16 +26,16 @@ from jax.extend.core import Var
 
 from vidjax import registry
 from vidjax.checkpoint_io import check_meta, load_variables
-from vidjax.config import ConfigDict, resolve
-from vidjax.data import sampling, transforms
+from vidjax.config import ConfigDict, restore
+from vidjax.data import sampling, streams, transforms
+from vidjax.data.clips import ClipReader, clock, span
 from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureWriter
-from vidjax.data.pipeline import clip_moments, clip_offsets, clip_shape, clip_streams, clock, span
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
-from vidjax.inference import Engine, batched
-from vidjax.layers.preprocess import normalize, statistics
+from vidjax.inference import Engine, batched, endpoints
+from vidjax.layers.preprocess import model_inputs
 from vidjax.models import create_model
 from vidjax.sharding import create_mesh, path_name
 
@@ -93,7 +94,7 @@ def cache_features(
         raise UserError(f"overlap must be at least 0 and below 1, got {overlap}")
     variables, saved = load_variables(checkpoint)
     check_meta(saved, checkpoint, "config", "class_names")
-    config = resolve(saved["config"], overrides)
+    config = restore(saved["config"], overrides)
     extractor = _Extractor(config, variables, len(saved["class_names"]), layer, dense, frames)
     source, split = _open(videos, config)
     about = extractor.about() | {
@@ -103,7 +104,7 @@ def cache_features(
         "class_names": list(source.class_names) if split is not None else saved["class_names"],
     }
     limit = config.data.bad_limit if split is not None else 1.0
-    windows = _Windows(source, config.data, frames, overlap, limit)
+    windows = _Windows(source, config.data, extractor.inputs.streams, frames, overlap, limit)
     count = 0
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(FeatureWriter(out)) if jax.process_index() == 0 else None
@@ -111,7 +112,7 @@ def cache_features(
             count += len(rows)
             about["shape"] = list(rows.shape[1:])
             if writer:
-                writer.add(source[i].id, source[i].label, rows, times, fps)
+                writer.add(source[i].id, source[i].target, rows, times, fps)
         bad = windows.all_bad()
         if len(bad) == len(source):
             raise UserError(f"no video could be read: {bad[0][1]}")
@@ -138,32 +139,30 @@ class _Extractor:
         name = config.model.name
         self.spec = registry.spec(name)
         self.config, self.layer, self.dense, self.frames = config, layer, dense, frames
-        if config.data.modality == "features":
-            raise UserError("the checkpoint was trained on features: use the one that computed the features")
-        if frames and self.spec.modality != "rgb":
-            raise UserError(f"--frames requires a model of rgb frames, and {name} takes {self.spec.modality}")
-        if config.data.modality != self.spec.modality:
-            raise UserError(f"{name} takes {self.spec.modality}, but data.modality is {config.data.modality}")
         options = config.model.options.to_dict()
+        takes = registry.model_streams(name, options)
+        if "features" in takes:
+            raise UserError("the checkpoint was trained on features: use the one that computed the features")
+        if frames and takes != ("rgb",):
+            raise UserError(f"--frames requires a model of rgb frames, and {name} takes {'+'.join(takes)}")
+        streams.check(config.data, takes)
+        self.inputs = model_inputs(self.spec, takes, config.data)
         self.model: nn.Module = create_model(
             name, classes, tiny=config.model.tiny, dtype=config.model.dtype, **options
         )
-        self._image = self.spec.modality == "rgb" and len(self.spec.input_shape) == 3
+        self._image = takes == ("rgb",) and len(self.spec.input_shape) == 3
         self._host_variables = variables
-        self.engine = Engine(create_mesh(), lambda variables, batch: self._rows(variables, batch["video"]))
+        self.engine = Engine(create_mesh(), lambda variables, batch: self._rows(variables, batch["inputs"]))
 
-    def _rows(self, variables, video):
-        video = normalize(video, **statistics(self.spec, self.config.data))
+    def _rows(self, variables, inputs):
+        video = self.inputs(inputs)
         if self._image:
             b, t = video.shape[:2]
             video = video.reshape(b * t, *video.shape[2:])
-        if self.spec.task == "pretrain":
-            endpoints = self.model.apply(variables, video, method="encode")
-        else:
-            _, endpoints = self.model.apply(variables, video, train=False)
-        if self.layer not in endpoints:
-            raise unknown(f"layer of {self.spec.name}", self.layer, endpoints)
-        x = endpoints[self.layer].astype(jnp.float32)
+        layers = endpoints(self.model, variables, video)
+        if self.layer not in layers:
+            raise unknown(f"layer of {self.spec.name}", self.layer, layers)
+        x = layers[self.layer].astype(jnp.float32)
         if self._image:
             x = x.reshape(b, t, *x.shape[1:])
         keep = 2 if self.frames else 1
@@ -202,9 +201,9 @@ class _Extractor:
 
     def _check_frames(self, variables: Any, batch: Batch, empty: Batch) -> None:
         """Raises `UserError` if the features of a frame depend on other frames."""
-        clips = batch["video"]
+        clips = batch["inputs"]["rgb"]
         stills = [np.repeat(clips[:, t][:, None], clips.shape[1], axis=1) for t in (0, -1)]
-        trials = [{**batch, "video": video} for video in (clips, *stills)]
+        trials = [{**batch, "inputs": {"rgb": video}} for video in (clips, *stills)]
         rows, *still_rows = (out["outputs"] for out in self.engine.run(variables, trials, empty))
         for t, still in zip((0, -1), still_rows):
             actual, expected = rows[:, t], still[:, t]
@@ -226,15 +225,14 @@ class _Extractor:
             "weights": weights_fingerprint(self._used()),
             "rows": "frames" if self.frames else "windows",
             "dense": self.dense,
-            "input": size | {"modality": data.modality},
+            "input": size | {"modality": "+".join(self.inputs.streams)},
         }
 
     def _used(self) -> dict[str, Any]:
         """Returns the variables that the layer depends on, so that the fingerprint ignores later layers."""
-        shape = clip_shape(self.config.data)
-        traced = jax.make_jaxpr(self._rows)(
-            self._host_variables, registry.dummy_input(shape, dtype=jnp.uint8)
-        ).jaxpr
+        blank = streams.zeros(self.config.data, self.inputs.streams)
+        abstract = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in blank.items()}
+        traced = jax.make_jaxpr(self._rows)(self._host_variables, abstract).jaxpr
         needed = {*traced.outvars}
         for eqn in reversed(traced.eqns):
             if not needed.isdisjoint(eqn.outvars):
@@ -246,15 +244,24 @@ class _Extractor:
 class _Windows:
     """The windows of all videos. Each host reads its share of the videos, several at a time."""
 
-    def __init__(self, source: Source, data: ConfigDict, frames: bool, overlap: float, limit: float):
+    def __init__(
+        self,
+        source: Source,
+        data: ConfigDict,
+        takes: tuple[str, ...],
+        frames: bool,
+        overlap: float,
+        limit: float,
+    ):
         self.source, self.data, self.frames, self.overlap = source, data, frames, overlap
+        self.reader = ClipReader(data, takes)
         self._bad: dict[int, str] = {}
         self._allowed = limit * len(source)
 
     def share(self, host: int, hosts: int) -> Iterator[Row]:
         """Yields the windows of videos `host`, `host + hosts`, ..., interleaved.
 
-        A window is a dict of `video` [T, S, S, C], `index` (of the video), `times` [n, 2] in seconds, of
+        A window is a dict of `inputs` (streams), `index` (of the video), `times` [n, 2] in seconds, of
         which `count` are valid, `last` (whether it is the last window of its video), and `fps`, rows per
         second. An unreadable video ends with a row whose fps is NaN.
         """
@@ -303,13 +310,11 @@ class _Windows:
             yield self._row(i, None, np.zeros((0, 2)), True, np.nan)
 
     def _row(self, i: int, clip: Any, times: np.ndarray, last: bool, fps: float) -> Row:
-        if clip is None:
-            clip = registry.dummy_input(clip_shape(self.data), make=np.zeros, dtype=np.uint8)
-            clip = jax.tree.map(lambda x: x[0], clip)
+        clip = self.reader.blank().inputs if clip is None else clip
         padded = np.zeros((self.data.frames if self.frames else 1, 2))
         padded[: len(times)] = times
         return {
-            "video": clip,
+            "inputs": clip,
             "index": np.int64(i),
             "times": padded,
             "count": np.int64(len(times)),
@@ -324,13 +329,14 @@ class _Windows:
             windows = np.arange(0, total, data.frames)[:, None] + np.arange(data.frames)[None]
             hop, fps = data.frames, video.fps
         else:
-            offsets = clip_offsets(data, rate)
-            extent = int(offsets.max()) + 1
+            moments = streams.clip_moments(data, self.reader.streams)
+            unit = rate * data.target_fps if data.target_fps else 1
+            extent = math.floor(moments.max() * unit + sampling.SLACK) + 1  # frames
             hop = max(1, round(extent * (1 - self.overlap)))
             starts = np.arange(0, max(total - extent, 0) + 1, hop)
             if starts[-1] + extent < total:  # align the last window with the end of the video
                 starts = np.append(starts, total - extent)
-            moments, times = clip_moments(data), clock(video, first, total, data)
+            times = clock(video, first, total, data)
             windows = sampling.shown_from(times["times"][starts, None], moments, short="hold", **times)
             if total < extent:
                 windows = sampling.place(total, moments, short=data.short, **times)[None]
@@ -339,15 +345,16 @@ class _Windows:
         done = 0
         for group in np.split(windows, range(together, len(windows), together)):
             index = first + np.minimum(group, total - 1)
-            frames = video.frames(index.ravel(), grey=data.grey or data.modality == "flow")
+            frames = video.frames(index.ravel(), grey=self.reader.grey)
             for real, shown, clip in zip(group, index, frames.reshape(*index.shape, *frames.shape[1:])):
-                view = clip_streams(transforms.test_views(clip, data, 1)[0][0], data)
                 at = video.times[shown]
+                ((view, geometry),) = transforms.test_views(clip, data, 1)
+                inputs = self.reader.clip(view, at, geometry, self.reader.sound(record, at)).inputs
                 times = np.array([[at.min(), at.max()]])
                 if self.frames:
                     times = np.stack([at, at], axis=1)[real < total]
                 done += 1
-                yield self._row(i, view, times, done == len(windows), fps)
+                yield self._row(i, inputs, times, done == len(windows), fps)
 
 
 class _VideoWindows(grain.IterDataset):
@@ -381,4 +388,4 @@ def _open(videos: Sequence[str], config: ConfigDict) -> tuple[Source, str | None
     kind, _, split = videos[0].partition(":")
     if kind == "dataset" and len(videos) == 1:
         return load_source(config.data.name, split, **config.data.options), split
-    return ListSource(tuple(Record(v, -1, v) for v in videos), ()), None
+    return ListSource(tuple(Record(v, None, v) for v in videos), ()), None

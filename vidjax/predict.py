@@ -1,8 +1,9 @@
-"""Classifies video files with a trained checkpoint."""
+"""Predictions of a trained checkpoint for video files."""
 
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,22 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from vidjax import registry
 from vidjax.checkpoint_io import check_meta, load_variables
-from vidjax.config import resolve
+from vidjax.config import ConfigDict, resolve, restore
 from vidjax.data import sampling
+from vidjax.data.clips import Clip, ClipReader, Views
 from vidjax.data.decode import DecodeError, Video
-from vidjax.data.pipeline import check_memory, clip_shape, eval_views
+from vidjax.data.pipeline import check_memory
 from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
 from vidjax.errors import UserError
+from vidjax.evaluation.metrics import MetricsEval
 from vidjax.inference import Engine, batched
-from vidjax.layers.preprocess import normalize, statistics
 from vidjax.models import list_models, spec
 from vidjax.reports.pictures import watchable
 from vidjax.sharding import create_mesh
-from vidjax.tasks.results import ClassificationResult
-from vidjax.train.experiment import build_model, evaluation_data, make_apply
+from vidjax.tasks import Task
+from vidjax.tasks.classification import Classification
+from vidjax.train.experiment import create_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +38,13 @@ class Prediction:
 
     Attributes:
       path: the file.
-      top: (class name, probability) of the most likely classes, in descending order.
-      clips: (start, end, class name, probability) of each clip's top class, times in seconds.
+      content: what the task decodes, see `vidjax.tasks.base.Prediction`; None if there is an error.
       frames: uint8 [T, H, W, C], the first clip, for display; see `reports.pictures.watchable`.
-      error: why the video could not be read, or None; the other fields are then empty.
+      error: why the video could not be read, or None.
     """
 
     path: str
-    top: list[tuple[str, float]] = dataclasses.field(default_factory=list)
-    clips: list[tuple[float, float, str, float]] = dataclasses.field(default_factory=list)
+    content: Any = None
     frames: np.ndarray | None = None
     error: str | None = None
 
@@ -70,59 +70,111 @@ class StreamPrediction:
     error: str | None = None
 
 
-def predict_videos(
-    paths: Sequence[str], checkpoint: epath.PathLike, clips: int | None = None, top: int = 5
-) -> Iterator[Prediction]:
-    """Classifies videos one by one, with the model, views and class names of a checkpoint.
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A trained model, ready to predict.
 
-    Args:
-      paths: video files.
-      checkpoint: a workdir of `vidjax train`, or one checkpoint in it.
-      clips: temporal clips per video; None uses `evals.clips` of the config.
-      top: number of classes to return.
-
-    Raises:
-      UserError: the checkpoint does not exist or cannot be used for prediction.
+    Attributes:
+      config: the config of the checkpoint.
+      model, task: its parts.
+      variables: on the host.
     """
-    config, names, model, objective, variables = _load(checkpoint, clips)
-    engine = Engine(create_mesh(devices=jax.local_devices()), make_apply(config, model, objective), hosts=1)
-    variables = engine.replicate(variables)
-    clips, data = config.evals.clips, evaluation_data(config)
-    check_memory("--clips", clips * config.evals.crops, data)
-    shown: dict[int, tuple[Any, np.ndarray]] = {}  # views and times of the videos being computed
-    errors: dict[int, str] = {}
-    views_shape = registry.dummy_input(clip_shape(data), clips * config.evals.crops, np.zeros, np.uint8)
 
-    def read(i: int) -> dict[str, Any]:
-        try:
-            views, spans = eval_views(
-                Record(str(paths[i]), 0, str(paths[i])), data, clips, config.evals.crops
-            )
-            shown[i] = views, spans
-        except DecodeError as e:
-            views, errors[i] = views_shape, str(e)
-        return {"video": views, "index": np.int64(i)}
+    config: Any
+    model: nn.Module
+    task: Task
+    variables: Any
 
-    size = engine.batch_size(1)
-    empty = jax.tree.map(lambda x: np.stack([x] * size), {"video": views_shape, "index": np.int64(-1)})
-    batches = batched(map(read, range(len(paths))), size, empty | {"mask": np.zeros(size, bool)})
-    for batch in engine.run(variables, batches):
-        for row in np.flatnonzero(batch["mask"]):
-            i, logits = int(batch["index"][row]), batch["outputs"][row]
-            path = str(paths[i])
-            if i in errors:
-                yield Prediction(path, error=errors.pop(i))
-                continue
-            views, spans = shown.pop(i)
-            video = ClassificationResult([path], np.zeros(1, int), logits[None], names)
-            by_clip = logits.reshape(clips, -1, len(names))
-            each = ClassificationResult([path] * clips, np.zeros(clips, int), by_clip, names)
-            yield Prediction(
-                path=path,
-                top=video.top(0, top),
-                clips=[(float(span[0]), float(span[1]), *each.top(i, 1)[0]) for i, span in enumerate(spans)],
-                frames=watchable(views)[0],
+    @classmethod
+    def load(cls, checkpoint: epath.PathLike, clips: int | None = None) -> "Predictor":
+        """Reads a checkpoint.
+
+        Args:
+          checkpoint: a workdir of `vidjax train`, or one checkpoint in it.
+          clips: temporal clips per video; None uses those of the evaluation `checkpoint.best`.
+
+        Raises:
+          UserError: the checkpoint does not exist or cannot be used for prediction.
+        """
+        variables, meta = load_variables(checkpoint)
+        check_meta(meta, checkpoint, "config", "class_names")
+        config = restore(meta["config"])
+        model, task = create_parts(config, meta["class_names"])
+        if "features" in task.inputs.streams:
+            raise UserError(f"{checkpoint} was trained on cached features and cannot classify videos")
+        if getattr(model, "pretraining", False):
+            raise UserError(
+                f"{checkpoint} is a pretraining checkpoint without a classifier: fine-tune it first "
+                f"(--config.init.path={checkpoint})"
             )
+        predictor = cls(config, model, task, variables)
+        return predictor if clips is None else predictor.with_clips(clips)
+
+    def with_clips(self, clips: int) -> "Predictor":
+        """Returns a predictor that samples another number of clips."""
+        name = next(n for n, e in self.config.evals.items() if e == self._section)
+        return dataclasses.replace(self, config=resolve(self.config, [f"evals.{name}.clips={clips}"]))
+
+    @property
+    def _section(self) -> ConfigDict:
+        """The section of the evaluation whose views are used."""
+        evals = self.config.evals
+        sections = [evals[self.config.checkpoint.best], *evals.values()]
+        return next((s for s in sections if s.type == MetricsEval.type), ConfigDict({"type": "metrics"}))
+
+    @property
+    def views(self) -> MetricsEval:
+        """The evaluation whose test views are used."""
+        options = {k: v for k, v in self._section.items() if k != "type"}
+        return MetricsEval(**options)
+
+    def videos(self, paths: Sequence[str]) -> Iterator[Prediction]:
+        """Predicts videos one by one, from the test views of the checkpoint."""
+        task, views = self.task, self.views
+        data, clips, crops = views.data(self.config), views.clips, views.crops
+        reader = ClipReader(data, task.reading["streams"])
+        check_memory("--clips", clips * crops, data, reader.streams)
+        engine = Engine(
+            create_mesh(devices=jax.local_devices()), functools.partial(task.predict, self.model), hosts=1
+        )
+        variables = engine.replicate(self.variables)
+        shown: dict[int, list[Clip]] = {}  # views of the videos being computed
+        errors: dict[int, str] = {}
+        blank = [reader.blank()] * (clips * crops)
+
+        def read(i: int) -> dict[str, Any]:
+            try:
+                views = shown[i] = reader.views(Record(str(paths[i]), None, str(paths[i])), clips, crops)
+            except DecodeError as e:
+                views, errors[i] = blank, str(e)
+            return _row(views, i)
+
+        size = engine.batch_size(1)
+        empty = jax.tree.map(lambda x: np.stack([x] * size), _row(blank, -1))
+        batches = batched(map(read, range(len(paths))), size, empty | {"mask": np.zeros(size, bool)})
+        for batch in engine.run(variables, batches):
+            for row in np.flatnonzero(batch["mask"]):
+                i = int(batch["index"][row])
+                path = str(paths[i])
+                if i in errors:
+                    yield Prediction(path, error=errors.pop(i))
+                    continue
+                seen = shown.pop(i)
+                outputs = jax.tree.map(operator.itemgetter(row), batch["outputs"])
+                content = task.decode(outputs, Record(path, None, path), Views.of(seen, crops))
+                yield Prediction(path, content, watchable(seen[0].inputs))
+
+
+def _row(views: list[Clip], i: int) -> dict[str, Any]:
+    inputs = {k: np.stack([view.inputs[k] for view in views]) for k in views[0].inputs}
+    return {"inputs": inputs, "index": np.int64(i)}
+
+
+def predict_videos(
+    paths: Sequence[str], checkpoint: epath.PathLike, clips: int | None = None
+) -> Iterator[Prediction]:
+    """Predicts videos one by one; see `Predictor`."""
+    return Predictor.load(checkpoint, clips).videos(paths)
 
 
 def predict_stream(
@@ -157,25 +209,28 @@ def predict_stream(
         raise UserError(f"the interval between predictions must be positive, got {pace}")
     if fps is not None and not fps > 0:
         raise UserError(f"the number of frames per second must be positive, got {fps}")
-    config, names, model, _, variables = _load(checkpoint)
-    variables = jax.device_put(variables, jax.local_devices()[0])  # once, not with every video
-    name, data = config.model.name, evaluation_data(config)
+    loaded = Predictor.load(checkpoint)
+    config, model, task = loaded.config, loaded.model, loaded.task
+    variables = jax.device_put(loaded.variables, jax.local_devices()[0])  # once, not with every video
+    name, data = config.model.name, loaded.views.data(config)
     if not streams(type(model)):
         families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
         raise UserError(f"{name} does not support --stream: use a streaming model of {families}")
-    if data.modality != "rgb":
-        raise UserError(f"{name} takes {data.modality}: --stream supports only models of rgb frames")
-    scale = statistics(spec(name), data)
+    if task.inputs.streams != ("rgb",):
+        takes = "+".join(task.inputs.streams)
+        raise UserError(f"{name} takes {takes}: --stream supports only models of rgb frames")
+    if not isinstance(task, Classification):
+        raise UserError(f"--stream predicts classes of whole videos, and {checkpoint} is for {task.name}")
     start = model.init_state(1, (data.size, data.size, 1 if data.grey else 3))
     rate = fps or (data.target_fps and data.target_fps / data.stride)
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(variables, state, frame):
-        (logits, _), state = model.apply(variables, state, normalize(frame, **scale), method="step")
+        (logits, _), state = model.apply(variables, state, task.inputs({"rgb": frame}), method="step")
         return logits, state
 
     def predict(logits: jax.Array) -> list[tuple[str, float]]:
-        return ClassificationResult([""], np.zeros(1, int), np.asarray(logits)[None], names).top(0, top)
+        return task.decode(np.asarray(logits), Record("", None, ""), Views(np.zeros((1, 1, 1)))).top(top)
 
     for path in map(str, paths):
         processed, seconds, reported = 0, 0.0, 0  # frames, time of the last one, predictions
@@ -204,21 +259,3 @@ def predict_stream(
 def streams(module: type[nn.Module]) -> bool:
     """Returns whether a model supports frame-by-frame inference."""
     return hasattr(module, "init_state")
-
-
-def _load(
-    checkpoint: epath.PathLike, clips: int | None = None
-) -> tuple[Any, tuple[str, ...], nn.Module, Any, Any]:
-    """Returns the config, class names, model, objective and variables (on the host) of a checkpoint."""
-    variables, meta = load_variables(checkpoint)
-    check_meta(meta, checkpoint, "config", "class_names")
-    overrides = [] if clips is None else [f"evals.clips={clips}"]
-    config, names = resolve(meta["config"], overrides), tuple(meta["class_names"])
-    if config.data.modality == "features":
-        raise UserError(f"{checkpoint} was trained on cached features and cannot classify videos")
-    if registry.spec(config.model.name).task == "pretrain":
-        raise UserError(
-            f"{checkpoint} is a pretraining checkpoint without a classifier: fine-tune it first "
-            f"(--config.init.path={checkpoint})"
-        )
-    return config, names, *build_model(config, len(names)), variables

@@ -55,7 +55,8 @@ def probe(
     """
     config = recipe(path, kind, overrides)
     if kind != "knn":
-        return train(config, workdir)
+        results = train(config, workdir)
+        return results and results["val"]
     if k < 1:
         raise UserError(f"k must be at least 1, got {k}")
     bank, test = load_sources(config)
@@ -85,7 +86,6 @@ def recipe(path: str, kind: str, overrides: Sequence[str] = ()) -> ConfigDict:
         data=dict(
             name="features",
             options=dict(path=path),
-            modality="features",
             feature_width=source.width,
             feature_tokens=source.tokens,
             frames=1,
@@ -93,7 +93,7 @@ def recipe(path: str, kind: str, overrides: Sequence[str] = ()) -> ConfigDict:
         ),
         model=dict(name="attentive_probe" if attentive else "linear_probe"),
         schedule=dict(name="cosine", warmup_epochs=0.0 if attentive else 10.0),
-        evals=dict(every_epochs=0.0, clips=min(VIEWS, max(source.lengths))),
+        evals=dict(val=dict(type="metrics", every=0.0, clips=min(VIEWS, max(source.lengths)))),
         checkpoint=dict(every_epochs=0.0),
     )
     if attentive:
@@ -112,5 +112,5 @@ def _pooled(source: Source) -> tuple[np.ndarray, np.ndarray]:
     rows = [record.video.open().rows for record in source]
     return (
         np.stack([x.reshape(-1, x.shape[-1]).mean(0, dtype=np.float32) for x in rows]),
-        np.array([record.label for record in source]),
+        np.array([record.target.label for record in source]),
     )

@@ -99,13 +99,13 @@ class ModelSpec:
     task: str = "classify"
 
     @property
-    def modality(self) -> str:
-        """The required `data.modality`: "rgb", "flow", "rgb+flow" or "features"."""
+    def streams(self) -> tuple[str, ...]:
+        """The modalities of the input, see `vidjax.data.streams`."""
         if isinstance(self.input_shape, Mapping):
-            return "+".join(self.input_shape)
+            return tuple(self.input_shape)
         if len(self.input_shape) == 2:
-            return "features"
-        return "flow" if self.input_shape[-1] == 2 else "rgb"
+            return ("features",)
+        return ("flow",) if self.input_shape[-1] == 2 else ("rgb",)
 
 
 _REGISTRY: dict[str, ModelSpec] = {}
@@ -154,6 +154,11 @@ def spec(name: str) -> ModelSpec:
     if name not in _REGISTRY:
         raise unknown("model", name, _REGISTRY)
     return _REGISTRY[name]
+
+
+def model_streams(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the modalities of a model's input; those without a trunk take cached features."""
+    return ("features",) if options.get("trunk", "") is None else spec(name).streams
 
 
 def dummy_input(

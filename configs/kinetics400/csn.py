@@ -42,6 +42,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.options.update(bn_groups=64, dropout=0.0)
         config.optimizer.update(lr=0.01, lr_batch=8)
         config.schedule.warmup_epochs = 10 * EPOCH
-        config.evals.precise_bn_batches = 0
+        config.model.precise_bn_batches = 0
         config.expected.source = "VMZ model zoo"
     return config

@@ -29,7 +29,6 @@ def get_config(arg: str = "") -> ConfigDict:
     args = parse_arg(arg, again=False)
     config = i3d_inception_rgb.get_config("smoke" if args.smoke else "")
     config.steps, milestones = (40_000, (25_000, 35_000)) if args.again else (115_000, (97_000, 104_500))
-    config.data.modality = "flow"
     config.data.flow = dict(method="tvl1", bound=20.0)
     config.model.name = "i3d_inception_flow"
     config.schedule.milestones = tuple(s * config.batch / i3d_inception_rgb.VIDEOS for s in milestones)

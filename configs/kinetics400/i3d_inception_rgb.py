@@ -53,14 +53,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name="i3d_inception_rgb", options=dict(dropout=0.5, bn_groups=64))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.1, momentum=0.9, weight_decay=1e-7)
 
     epochs = [steps * config.batch / VIDEOS for steps in (97_000, 108_000)]
     config.schedule = dict(name="step", milestones=tuple(epochs), factor=0.1)
 
-    config.evals = dict(every_epochs=10.0, clips=5, crops=1, batch=64)
+    config.evals = dict(val=dict(type="metrics", every=10.0, clips=5, crops=1, batch=64))
     config.checkpoint = dict(every_epochs=2.0)
     config.log_every = 100
 

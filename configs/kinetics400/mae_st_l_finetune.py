@@ -33,6 +33,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.init.skip = ("params/(decoder|mask_token|head)",)
     config.optimizer.update(lr=2.4e-3, lr_batch=256, clip_norm=5.0)
     config.schedule.update(warmup_lr=0.0, end_lr=0.033)
-    config.evals.clips = 7
+    config.evals.val.clips = 7
     config.expected = dict(top1=84.8, source="PySlowFast's MAE project")
     return config

@@ -19,7 +19,7 @@ Expected: after fine-tuning (mae_st_l_finetune.py) 84.8 (PySlowFast's MAE projec
 
 from ml_collections import ConfigDict
 
-from vidjax.config import parse_arg
+from vidjax.config import parse_arg, pretraining_evals
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name="mae_st_l_pretrain", dtype="bfloat16", options=dict(mask_ratio=0.9))
 
-    config.objective = dict(name="mae")
+    config.task = dict(name="masked_autoencoding")
 
     config.optimizer = dict(
         name="adamw", lr=1.6e-3, lr_batch=2048, b2=0.95, weight_decay=0.05, clip_norm=0.02
@@ -58,8 +58,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.schedule = dict(name="cosine", warmup_epochs=30.0, warmup_lr=0.01, end_lr=0.01)
 
-    config.evals = dict(every_epochs=20.0)
-    config.checkpoint = dict(every_epochs=5.0)
+    config.evals = pretraining_evals(every=20.0)
+    config.checkpoint = dict(best="knn", every_epochs=5.0)
     config.log_every = 50
     config.expected = dict(top1=84.8, source="PySlowFast's MAE project, after fine-tuning")
     return config

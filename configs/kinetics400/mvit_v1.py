@@ -61,7 +61,7 @@ def recipe(args: ConfigDict, drop_path: float) -> ConfigDict:
 
     config.model = dict(name=args.model, options=dict(dropout=0.5, drop_path=drop_path))
 
-    config.objective = dict(name="classify", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25)
+    config.task = dict(name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25)
 
     config.optimizer = dict(
         name="adamw", lr=1e-4, lr_batch=32, b1=0.9, b2=0.999, weight_decay=0.05, clip_norm=1.0
@@ -69,7 +69,7 @@ def recipe(args: ConfigDict, drop_path: float) -> ConfigDict:
 
     config.schedule = dict(name="cosine", warmup_epochs=30.0, warmup_lr=0.01, end_lr=0.01)
 
-    config.evals = dict(every_epochs=10.0, clips=clips, crops=crops, batch=64)
+    config.evals = dict(val=dict(type="metrics", every=10.0, clips=clips, crops=crops, batch=64))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model, options=dict(bn_groups=64))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.64, lr_batch=1536, momentum=0.9, weight_decay=1e-4)
 
@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
         name="step", warmup_epochs=50.0, warmup_lr=0.001, milestones=(100.0, 150.0, 200.0), factor=0.1
     )
 
-    config.evals = dict(every_epochs=5.0, clips=5, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=5.0, clips=5, crops=1))
     config.checkpoint = dict(every_epochs=5.0)
     config.log_every = 100
 

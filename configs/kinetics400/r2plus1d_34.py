@@ -29,6 +29,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.schedule.update(
         warmup_epochs=10 * EPOCH, milestones=tuple(e * EPOCH for e in (20, 30, 40)), warmup_lr=0.1
     )
-    config.evals.clips = 10
+    config.evals.val.clips = 10
     config.expected.source = "arXiv:1711.11248, table 4"
     return config

@@ -59,13 +59,14 @@ def recipe(
 
     config.model = dict(name=model, options=dict(dropout=0.5, bn_groups=8, **options))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.1, lr_batch=64, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
     config.schedule = dict(name="cosine", warmup_epochs=34.0, warmup_lr=0.1)
 
-    config.evals = dict(every_epochs=10.0, clips=10, crops=3, size=256, precise_bn_batches=200)
+    config.evals = dict(val=dict(type="metrics", every=10.0, clips=10, crops=3, size=256))
+    config.model.precise_bn_batches = 200
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

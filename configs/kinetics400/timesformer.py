@@ -70,13 +70,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head",))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.005, momentum=0.9, weight_decay=1e-4)
 
     config.schedule = dict(name="step", milestones=(11.0, 14.0), factor=0.1)
 
-    config.evals = dict(every_epochs=5.0, clips=1, crops=3)
+    config.evals = dict(val=dict(type="metrics", every=5.0, clips=1, crops=3))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
     name = args.model or ("tsm_resnet50_16f" if args.frames == 16 else "tsm_resnet50_8f")
     config.model = dict(name=name, options=dict(dropout=0.5, bn_groups=8))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(
         name="sgd",
@@ -71,7 +71,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.schedule = dict(name="step", milestones=(40, 80) if args.dense else (20, 40), factor=0.1)
 
     views = dict(clips=10, crops=3, size=256) if args.dense else dict(clips=1, crops=1)
-    config.evals = dict(every_epochs=5.0, batch=32, **views)
+    config.evals = dict(val=dict(type="metrics", every=5.0, batch=32, **views))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

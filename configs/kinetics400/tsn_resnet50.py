@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = tsm_resnet50_8f.get_config(arg)
     config.data.frames = 5
     config.model.name = "tsn_resnet50"
-    config.evals.update(clips=10, crops=3)
-    config.evals.size = 256
+    config.evals.val.update(clips=10, crops=3)
+    config.evals.val.size = 256
     config.expected = dict(top1=70.6, source="TSM's authors' model zoo, 10 clips of 8 frames x 3 crops")
     return config

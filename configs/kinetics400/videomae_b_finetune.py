@@ -52,13 +52,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/(norm|decoder|mask_token|fc_norm|head)",))
 
-    config.objective = dict(name="classify", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25)
+    config.task = dict(name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25)
 
     config.optimizer = dict(name="adamw", lr=5e-4, lr_batch=512, weight_decay=0.05, layer_decay=0.75)
 
     config.schedule = dict(name="cosine", warmup_epochs=5.0, warmup_lr=0.001, end_lr=0.001)
 
-    config.evals = dict(every_epochs=0.0, clips=5, crops=3)
+    config.evals = dict(val=dict(type="metrics", every=0.0, clips=5, crops=3))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 50
     config.expected = dict(top1=81.5, source="the authors' model zoo")

@@ -16,7 +16,7 @@ Expected: after fine-tuning (videomae_b_finetune.py) 81.5 / 95.1 (the authors' m
 
 from ml_collections import ConfigDict
 
-from vidjax.config import parse_arg
+from vidjax.config import parse_arg, pretraining_evals
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -44,14 +44,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name="videomae_b_pretrain", dtype="bfloat16", options=dict(encoder_norm=True))
 
-    config.objective = dict(name="mae")
+    config.task = dict(name="masked_autoencoding")
 
     config.optimizer = dict(name="adamw", lr=1.5e-4, lr_batch=256, b2=0.95, weight_decay=0.05)
 
     config.schedule = dict(name="cosine", warmup_epochs=40.0, warmup_lr=0.007, end_lr=0.067)
 
-    config.evals = dict(every_epochs=20.0)
-    config.checkpoint = dict(every_epochs=5.0)
+    config.evals = pretraining_evals(every=20.0)
+    config.checkpoint = dict(best="knn", every_epochs=5.0)
     config.log_every = 50
     config.expected = dict(top1=81.5, source="the authors' model zoo, after fine-tuning")
     return config

@@ -67,13 +67,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head",))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=lr, momentum=0.9, clip_norm=1.0)
 
     config.schedule = dict(name="cosine", warmup_epochs=2.5)
 
-    config.evals = dict(every_epochs=5.0, clips=4, crops=3)
+    config.evals = dict(val=dict(type="metrics", every=5.0, clips=4, crops=3))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

@@ -54,13 +54,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head/",))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.001, momentum=0.9)
 
     config.schedule = dict(name="step", milestones=(13.0, 24.0), factor=0.1)
 
-    config.evals = dict(every_epochs=1.0, clips=1, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=1.0, clips=1, crops=1))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

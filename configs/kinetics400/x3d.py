@@ -45,5 +45,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.update(size=size, short_side=sides[0], short_side_range=sides)
     config.optimizer.update(lr=0.1, lr_batch=128, weight_decay=5e-5)
     config.schedule.update(warmup_epochs=35.0, warmup_lr=0.2 if large else 0.1)
-    config.evals.size = sides[0]
+    config.evals.val.size = sides[0]
     return config

@@ -65,7 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
     dropout = 0.2 if args.model in ("a0_base", "a0_stream", "a1_stream") else 0.5
     config.model = dict(name=published.name, dtype="bfloat16", options=dict(dropout=dropout, drop_path=0.2))
 
-    config.objective = dict(name="classify", label_smoothing=0.1)
+    config.task = dict(name="classification", label_smoothing=0.1)
 
     config.optimizer = dict(
         name="rmsprop", lr=1.8, b2=0.9, momentum=0.9, eps=1.0, weight_decay=3e-5, clip_each=1.0
@@ -73,7 +73,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.schedule = dict(name="cosine", warmup_epochs=6.0)
 
-    config.evals = dict(every_epochs=5.0, clips=1, crops=1, frames=published.input_shape[0], batch=64)
+    config.evals = dict(
+        val=dict(type="metrics", every=5.0, clips=1, crops=1, frames=published.input_shape[0], batch=64)
+    )
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

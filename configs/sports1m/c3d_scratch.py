@@ -47,14 +47,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name="c3d", options=dict(dropout=0.5))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.003, momentum=0.9, weight_decay=0.005)
 
     halvings = [step * config.batch / CLIPS for step in range(150_000, config.steps, 150_000)]
     config.schedule = dict(name="step", milestones=tuple(halvings), factor=0.5)
 
-    config.evals = dict(every_epochs=1.0, clips=10, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=1.0, clips=10, crops=1))
     config.checkpoint = dict(every_epochs=0.1)
     config.log_every = 100
 

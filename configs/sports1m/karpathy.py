@@ -55,14 +55,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=model.name, options=dict(dropout=0.5))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     epochs = config.steps * config.batch / VIDEOS
     config.schedule = dict(name="step", milestones=(0.6 * epochs, 0.85 * epochs), factor=0.1)
 
-    config.evals = dict(every_epochs=5.0, clips=20, crops=3)
+    config.evals = dict(val=dict(type="metrics", every=5.0, clips=20, crops=3))
     config.checkpoint = dict(every_epochs=0.5)
     config.log_every = 100
 

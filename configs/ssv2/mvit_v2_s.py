@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head",))
 
-    config.objective = dict(name="classify", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25)
+    config.task = dict(name="classification", label_smoothing=0.1, mixup=0.8, cutmix=1.0, random_erasing=0.25)
 
     config.optimizer = dict(
         name="sgd", lr=0.0025, lr_batch=16, momentum=0.9, nesterov=True, weight_decay=1e-4
@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.schedule = dict(name="cosine", warmup_epochs=3.0, warmup_lr=0.04, end_lr=4e-4)
 
-    config.evals = dict(every_epochs=2.0, clips=1, crops=3, batch=64)
+    config.evals = dict(val=dict(type="metrics", every=2.0, clips=1, crops=3, batch=64))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

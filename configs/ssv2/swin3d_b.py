@@ -54,13 +54,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head",))
 
-    config.objective = dict(name="classify", label_smoothing=0.1, random_erasing=0.25)
+    config.task = dict(name="classification", label_smoothing=0.1, random_erasing=0.25)
 
     config.optimizer = dict(name="adamw", lr=3e-4, b1=0.9, b2=0.999, weight_decay=0.05, trunk_lr=0.1)
 
     config.schedule = dict(name="cosine", warmup_epochs=2.5)
 
-    config.evals = dict(every_epochs=5.0, clips=1, crops=3)
+    config.evals = dict(val=dict(type="metrics", every=5.0, clips=1, crops=3))
     config.checkpoint = dict(every_epochs=1.0)
     config.log_every = 100
 

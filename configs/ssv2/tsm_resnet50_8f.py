@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.options = dict(path="ssv2")
     config.data.flip = False
     config.optimizer.update(lr=0.05, lr_batch=64)
-    config.evals.update(clips=2, crops=3, size=256)
+    config.evals.val.update(clips=2, crops=3, size=256)
     top1 = {8: 61.2, 16: 63.1}.get(args.frames)
     config.expected = dict(top1=top1, source="the authors' model zoo, 2 clips x 3 crops")
     return config

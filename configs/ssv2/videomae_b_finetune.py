@@ -20,6 +20,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 30.0
     config.data.options = dict(path="ssv2")
     config.data.update(sampling="segments", target_fps=None, flip=False)
-    config.evals.clips = 2
+    config.evals.val.clips = 2
     config.expected = dict(top1=70.8, source="the authors' model zoo")
     return config

@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
         rand_augment=6.7,
     )
     config.model.options = dict(drop_path=0.3, **({} if args.smoke else dict(size=256)))
-    config.objective = dict(name="classify", mixup=0.3, label_smoothing=0.3)
+    config.task = dict(name="classification", mixup=0.3, label_smoothing=0.3)
     config.optimizer.lr = 0.4
     config.expected = dict(top1=65.9, source="arXiv:2103.15691, table 6")
     return config

@@ -35,13 +35,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model, tiny=True)
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="adamw", lr=2e-3, weight_decay=0.02, clip_norm=1.0, ema=0.99)
 
     config.schedule = dict(name="cosine", warmup_epochs=0.2)
 
-    config.evals = dict(every_epochs=0.0, clips=1, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=0.0, clips=1, crops=1))
     config.checkpoint = dict(every_epochs=0.0)
     config.log_every = 250
     return config

@@ -23,14 +23,14 @@ def get_config(arg: str = "") -> ConfigDict:
     config = slow_fusion_conv4.get_config("smoke" if args.smoke else "")
     config.epochs = 2.5
     config.schedule.warmup_epochs = 0.2
-    config.evals.every_epochs = config.checkpoint.every_epochs = 0.5
+    config.evals.val.every = config.checkpoint.every_epochs = 0.5
     config.data.options = dict(train=6000, val=240, test=240)
     config.data.update(frames=8, stride=2.0)
     trunk = dict(stage_sizes=(1, 1, 1, 1), width=16)
     options = dict(trunk_options=trunk, width=128, frozen=args.trunk == "frozen")
     config.model = dict(name="cnn_gru_resnet18", options=options)
     if args.features:
-        config.data.update(name="features", modality="features", feature_width=128)
+        config.data.update(name="features", feature_width=128)
         config.data.options = dict(path=args.features)
         config.model.options.trunk = None
     config.optimizer.clip_norm = 1.0

@@ -33,13 +33,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model)
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="adamw", lr=2e-3, weight_decay=0.02)
 
     config.schedule = dict(name="cosine", warmup_epochs=1.0)
 
-    config.evals = dict(every_epochs=2.0, clips=1, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=2.0, clips=1, crops=1))
     config.checkpoint = dict(every_epochs=2.0)
     config.log_every = 25
 

@@ -19,10 +19,10 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the config. `arg`: "smoke"."""
     config = slow_fusion_conv4.get_config(arg)
     config.epochs = 10.0
-    config.data.update(modality="flow", frames=16, flow=dict(bound=8.0), workers=2)
+    config.data.update(frames=16, flow=dict(bound=8.0), workers=2)
     config.model = dict(
         name="two_stream_resnet18_temporal", options=dict(flow_frames=16, trunk_options=dict(width=16))
     )
-    config.evals.every_epochs = 5.0
+    config.evals.val.every = 5.0
     config.expected = dict(top1=85.4, source="measured here")
     return config

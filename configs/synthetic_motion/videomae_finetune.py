@@ -33,13 +33,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/(norm|decoder|mask_token|fc_norm|head)",))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="adamw", lr=1e-3, weight_decay=0.05, clip_norm=1.0, ema=0.99)
 
     config.schedule = dict(name="cosine", warmup_epochs=2.0)
 
-    config.evals = dict(every_epochs=0.0)
+    config.evals = dict(val=dict(type="metrics", every=0.0))
     config.checkpoint = dict(every_epochs=0.0)
     config.log_every = 250
     return config

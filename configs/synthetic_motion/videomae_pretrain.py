@@ -11,7 +11,7 @@ Hardware: two CPU cores, three minutes. Batch 32 = one device x 16 videos x 2 cl
 
 from ml_collections import ConfigDict
 
-from vidjax.config import parse_arg
+from vidjax.config import parse_arg, pretraining_evals
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -53,13 +53,13 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
     )
 
-    config.objective = dict(name="mae", normalize_targets=False)
+    config.task = dict(name="masked_autoencoding", normalize_targets=False)
 
     config.optimizer = dict(name="adamw", lr=3e-3, b2=0.95, weight_decay=0.05, clip_norm=1.0)
 
     config.schedule = dict(name="cosine", warmup_epochs=0.5)
 
-    config.evals = dict(every_epochs=5.0, probe_videos=480)
-    config.checkpoint = dict(every_epochs=5.0)
+    config.evals = pretraining_evals(every=5.0, videos=480)
+    config.checkpoint = dict(best="knn", every_epochs=5.0)
     config.log_every = 200
     return config

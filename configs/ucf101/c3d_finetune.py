@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head",))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
         name="step", milestones=tuple(s * config.batch / VIDEOS for s in steps), factor=0.1
     )
 
-    config.evals = dict(every_epochs=10.0, clips=10, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=10.0, clips=10, crops=1))
     config.checkpoint = dict(every_epochs=10.0)
     config.log_every = 100
 

@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("^params/(rcn_|head/)",))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="adamw", lr=1e-3, clip_norm=5.0)
 
@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.parallel = dict(accumulation=8)
 
-    config.evals = dict(every_epochs=10.0, clips=25, crops=1, batch=4)
+    config.evals = dict(val=dict(type="metrics", every=10.0, clips=25, crops=1, batch=4))
     config.checkpoint = dict(every_epochs=5.0)
     config.log_every = 50
 

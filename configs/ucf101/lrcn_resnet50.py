@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("^params/(rnn1|head)/",))
 
-    config.objective = dict(name="classify", per_frame=True)
+    config.task = dict(name="classification", per_frame=True)
 
     config.optimizer = dict(
         name="sgd",
@@ -63,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Epochs of 9,537 videos: 10,000 and 20,000 steps.
     config.schedule = dict(name="step", milestones=(25.2, 50.3), factor=0.1)
 
-    config.evals = dict(every_epochs=25.0, clips=20, crops=1, batch=8)
+    config.evals = dict(val=dict(type="metrics", every=25.0, clips=20, crops=1, batch=8))
     config.checkpoint = dict(every_epochs=5.0)
     config.log_every = 100
 

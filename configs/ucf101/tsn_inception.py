@@ -49,14 +49,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model, options=dict(dropout=0.8, partial_bn=True))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.001, momentum=0.9, weight_decay=5e-4)
 
     milestones = tuple(step * config.batch / VIDEOS for step in (2000, 4000))
     config.schedule = dict(name="step", milestones=milestones, factor=0.1)
 
-    config.evals = dict(every_epochs=20.0, clips=8, crops=3, batch=16)
+    config.evals = dict(val=dict(type="metrics", every=20.0, clips=8, crops=3, batch=16))
     config.checkpoint = dict(every_epochs=10.0)
     config.log_every = 50
 

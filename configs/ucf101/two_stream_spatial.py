@@ -48,13 +48,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model, options=dict(frozen=args.last))
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4)
 
     config.schedule = dict(name="step", milestones=(14_000 * config.batch / VIDEOS,), factor=0.1)
 
-    config.evals = dict(every_epochs=100.0, clips=25, crops=3, batch=8)
+    config.evals = dict(val=dict(type="metrics", every=100.0, clips=25, crops=3, batch=8))
     config.checkpoint = dict(every_epochs=25.0)
     config.log_every = 100
 

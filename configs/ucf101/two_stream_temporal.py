@@ -40,7 +40,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = dict(
         name="video_folder",
         options=dict(path="ucf101", csv=f"{{split}}{args.split:02}.csv"),
-        modality="flow",
         flow=dict(method="dis", bound=20.0),
         frames=10,
         stride=1.0,
@@ -54,14 +53,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model)
 
-    config.objective = dict(name="classify")
+    config.task = dict(name="classification")
 
     config.optimizer = dict(name="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4)
 
     epochs = [steps * config.batch / VIDEOS for steps in (50_000, 70_000)]
     config.schedule = dict(name="step", milestones=tuple(epochs), factor=0.1)
 
-    config.evals = dict(every_epochs=250.0, clips=25, crops=3, batch=8)
+    config.evals = dict(val=dict(type="metrics", every=250.0, clips=25, crops=3, batch=8))
     config.checkpoint = dict(every_epochs=25.0)
     config.log_every = 100
 

@@ -39,13 +39,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model, tiny=True)
 
-    config.objective = dict(name="classify", label_smoothing=0.1)
+    config.task = dict(name="classification", label_smoothing=0.1)
 
     config.optimizer = dict(name="adamw", lr=2e-3, weight_decay=0.05, clip_norm=1.0, ema=0.99)
 
     config.schedule = dict(name="cosine", warmup_epochs=5.0)
 
-    config.evals = dict(every_epochs=0.0, clips=3, crops=1)
+    config.evals = dict(val=dict(type="metrics", every=0.0, clips=3, crops=1))
     config.checkpoint = dict(every_epochs=0.0)
     config.log_every = 100
     return config

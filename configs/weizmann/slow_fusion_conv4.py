@@ -41,13 +41,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.model = dict(name=args.model, options=dict(dropout=0.3))
 
-    config.objective = dict(name="classify", label_smoothing=0.1)
+    config.task = dict(name="classification", label_smoothing=0.1)
 
     config.optimizer = dict(name="adamw", lr=2e-3, weight_decay=0.05, ema=0.99)
 
     config.schedule = dict(name="cosine", warmup_epochs=10.0)
 
-    config.evals = dict(every_epochs=0.0, clips=5, crops=3)
+    config.evals = dict(val=dict(type="metrics", every=0.0, clips=5, crops=3))
     config.checkpoint = dict(every_epochs=100.0)
     config.log_every = 100
     return config

@@ -14,9 +14,7 @@ from configs.weizmann import slow_fusion_conv4
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the config. `arg`: as in slow_fusion_conv4.py."""
     config = slow_fusion_conv4.get_config(arg)
-    config.data.update(
-        modality="flow", frames=10, stride=2.0, flow=dict(bound=8.0), color_jitter=0.0, workers=2
-    )
+    config.data.update(frames=10, stride=2.0, flow=dict(bound=8.0), color_jitter=0.0, workers=2)
     config.model = dict(
         name="two_stream_resnet18_temporal", options=dict(trunk_options=dict(width=16), dropout=0.3)
     )

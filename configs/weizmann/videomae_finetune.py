@@ -22,5 +22,5 @@ def get_config(arg: str = "") -> ConfigDict:
     tune = videomae_finetune.get_config()
     config.model, config.init = tune.model, tune.init
     config.optimizer.lr = 1e-3
-    config.evals.every_epochs = 20.0
+    config.evals.val.every = 20.0
     return config

@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 500.0
     config.data = dict(any_model.get_config(f"test={args.test}").data, repeats=2)
     config.schedule.warmup_epochs = 25.0
-    config.evals.every_epochs = 100.0
+    for section in config.evals.values():
+        section.every = 100.0
     config.checkpoint.every_epochs = 100.0
     return config

@@ -14,13 +14,12 @@ import sys
 import jax
 import numpy as np
 from matplotlib.font_manager import findfont
-from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from vidjax.checkpoint_io import load_variables
-from vidjax.config import resolve
+from vidjax.config import restore
 from vidjax.data.pipeline import eval_batches
-from vidjax.reports.reconstruction import reconstruct
+from vidjax.evaluation.reconstructions import reconstruct
 from vidjax.tasks.results import ClassificationResult
 from vidjax.train.experiment import build, load_sources
 
@@ -57,20 +56,20 @@ def main(demo: pathlib.Path) -> None:
 def _panels(run: pathlib.Path, ids: list[str]) -> list[dict[str, np.ndarray]]:
     """Returns the panels of `reconstruct` of each video, [T, H, W, C] in [0, 1]."""
     variables, meta = load_variables(run)
-    config = resolve(ConfigDict(meta["config"]))
+    config = restore(meta["config"])
     exp = build(config)
     _, test = load_sources(config)
     numbers = [[test[i].id for i in range(len(test))].index(name) for name in ids]
     batches = eval_batches(test, config.data, 1, 1, 1)
-    videos = {int(b["index"][0]): b["video"][:, 0] for b in batches if int(b["index"][0]) in numbers}
+    videos = {int(b["index"][0]): b["inputs"]["rgb"][:, 0] for b in batches if int(b["index"][0]) in numbers}
     panels = reconstruct(
         exp.model,
         variables,
         np.concatenate([videos[i] for i in numbers]),
         jax.random.PRNGKey(0),
-        exp.objective.mean,
-        exp.objective.std,
-        exp.objective.normalize_targets,
+        exp.task.inputs.mean["rgb"],
+        exp.task.inputs.std["rgb"],
+        exp.task.normalize_targets,
     )
     return [{name: np.asarray(x[i]) for name, x in panels.items()} for i in range(len(ids))]
 

@@ -21,8 +21,8 @@ from experiments.common import direction_accuracy, markdown, publish, train
 HERE = pathlib.Path(__file__).parent
 SMALL = {"model.options.trunk_options": "{'tiny':True,'width':8}"}
 STACK = {"data.flow.frames": 8, "model.options.flow_frames": 8}
-FLOW = STACK | {"data.modality": "flow", "data.grey": True}
-BOTH = STACK | {"data.modality": "rgb+flow", "data.frames": 1}
+FLOW = STACK | {"data.grey": True}
+BOTH = STACK | {"data.frames": 1}
 # The tiny presets of the networks of 2014, without normalization, are too narrow to learn.
 WIDER = {"optimizer.lr": 1e-3, "model.options.widths": "(32,64,96,96,64)", "model.options.hidden": 256}
 # So are recurrent conv nets, whose tiny trunk has no BatchNorm either.

@@ -37,8 +37,8 @@ C3D = {  # its tiny preset, without normalization, is too narrow to learn
     "model.options.widths": (12, 24, 32),
     "model.options.hidden": 128,
 }
-FLOW = {"data.modality": "flow", "data.grey": True}
-BOTH = {"data.modality": "rgb+flow", "data.flow.frames": 8}
+FLOW = {"data.grey": True}
+BOTH = {"data.flow.frames": 8}
 STACK = {"model.options.flow_frames": 8}
 # label: model, what it needs besides the common budget
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -235,11 +235,12 @@ def test_converted_checkpoint_predicts_and_records_its_source(tmp_path):
     assert meta["source"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert meta["source"]["origin"] == "torchvision"
     assert meta["source"]["licence"].startswith("BSD-3-Clause")
-    assert meta["config"]["evals"] == {"clips": 5, "crops": 1}
+    assert meta["config"]["evals"] == {"val": {"type": "metrics", "clips": 5, "crops": 1}}
     write_video(video)
     (prediction,) = predict_videos([str(video)], tmp_path / "ckpt")
     assert prediction.error is None and prediction.frames.shape == (8, 32, 32, 3)
-    assert len(prediction.clips) == 5 and {n for n, _ in prediction.top} <= set(names)
+    assert len(prediction.content.as_json(5)["clips"]) == 5
+    assert {n for n, _ in prediction.content.top(5)} <= set(names)
 
 
 def test_cli_converts_and_exports_bit_for_bit(full_file, tmp_path, capsys):

@@ -21,16 +21,18 @@ from vidjax.convert.load import ORIGINS
 from vidjax.convert.preprocessing import DECLARED, SSV2_CLASSES, preprocessing
 from vidjax.convert.table import END, START, table
 from vidjax.data import sampling
-from vidjax.data.pipeline import clip_moments, eval_views
+from vidjax.data.clips import ClipReader
 from vidjax.data.record import Record
+from vidjax.data.streams import clip_moments
 from vidjax.data.transforms import RESIZES, resize_short_side
 from vidjax.data.transforms import test_crops as crops_of
 from vidjax.data.transforms import test_views as views_of
 from vidjax.errors import UserError
-from vidjax.layers.preprocess import normalize, statistics
+from vidjax.evaluation import create_evals
+from vidjax.layers.preprocess import model_inputs, normalize
 from vidjax.predict import predict_videos
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD
-from vidjax.train.experiment import build_model, evaluation_data
+from vidjax.train.experiment import create_parts
 
 DATASET = dict(epochs=1.0, data=dict(name="video_folder"))
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
@@ -43,7 +45,7 @@ def data_of(origin, name):
     """Returns the resolved data section of a checkpoint, with the size of a test crop."""
     sections = preprocessing(origin, name).sections(vidjax.spec(name))
     data = ConfigDict(schema().data.to_dict() | sections["data"])
-    data.size = sections["evals"].get("size", data.size)
+    data.size = sections["evals"]["val"].get("size", data.size)
     return data
 
 
@@ -57,7 +59,7 @@ def test_torchvision_presets_match_per_pixel(name, size):
     """
     data = data_of("torchvision", name)
     ((view, _),) = views_of(clip(*size), data, 1)
-    ours = sample(np.asarray(normalize(view, **statistics(vidjax.spec(name), data))), SAMPLES)
+    ours = sample(np.asarray(model_inputs(vidjax.spec(name), ("rgb",), data)({"rgb": view})), SAMPLES)
     with np.load(GOLDEN / "preprocessing/torchvision.npz") as file:
         want = file["{} {}x{}".format(name, *size)]
     off = np.abs(ours - want)
@@ -106,9 +108,9 @@ def test_clips_match_pyslowfast(origin, name, frames, rate, clips):
     delta = total - frames * rate
     starts = [delta * i / clips for i in range(clips)]
     want = [np.linspace(s, s + frames * rate - 1, frames).clip(0, total - 1).astype(int) for s in starts]
-    ours = sampling.spread(total, 30 * clip_moments(data), clips, data.short, where=data.starts)
+    ours = sampling.spread(total, 30 * clip_moments(data, ("rgb",)), clips, data.short, where=data.starts)
     np.testing.assert_array_equal(ours, want)
-    short = sampling.spread(5, 30 * clip_moments(data), clips, data.short, where=data.starts)
+    short = sampling.spread(5, 30 * clip_moments(data, ("rgb",)), clips, data.short, where=data.starts)
     held = np.linspace(0, frames * rate - 1, frames).clip(0, 4).astype(int)
     np.testing.assert_array_equal(short, [held] * clips)
 
@@ -116,7 +118,7 @@ def test_clips_match_pyslowfast(origin, name, frames, rate, clips):
 def test_video_swin_clips_start_at_the_center_of_their_part():
     """mmaction/datasets/pipelines/loading.py, SampleFrames, whose last start is one frame earlier."""
     data = data_of("video_swin", "swin3d_t")
-    ours = sampling.spread(300, clip_moments(data), 4, data.short, where=data.starts)
+    ours = sampling.spread(300, clip_moments(data, ("rgb",)), 4, data.short, where=data.starts)
     interval = (300 - 64 + 1) / 4
     want = [int(i * interval + interval / 2) for i in range(4)]
     assert (np.diff(ours) == 2).all() and np.abs(ours[:, 0] - want).max() <= 1
@@ -174,22 +176,19 @@ def test_converted_checkpoint_predicts_with_the_preprocessing_of_its_source(tmp_
     variables, meta = load_variables(tmp_path / "ckpt")
     config = resolve(meta["config"])
     assert tuple(config.data.mean) == KINETICS_MEAN != vidjax.spec("csn_ir_50").mean
-    assert (config.evals.clips, config.evals.crops, config.evals.size, config.data.resize) == (
-        10,
-        3,
-        36,
-        "opencv",
-    )
+    val = config.evals.val
+    assert (val.clips, val.crops, val.size, config.data.resize) == (10, 3, 36, "opencv")
     assert "av_input_op.h" in meta["source"]["preprocessing"]
 
-    views, _ = eval_views(Record(str(video), 0, "v"), evaluation_data(config), 10, 3)
+    reader = ClipReader(create_evals(config.evals)["val"].data(config))
+    views = np.stack([v.inputs["rgb"] for v in reader.views(Record(str(video), None, "v"), 10, 3)])
     assert views.shape[2:] == (36, 36, 3)
     model = vidjax.create_model("csn_ir_50", 3, tiny=True)
     scaled = (views / 255 - np.array(KINETICS_MEAN)) / np.array(KINETICS_STD)
     logits = jax.jit(model.apply)(variables, scaled.astype(np.float32))[0]
     want = np.asarray(jax.nn.softmax(logits)).mean(0)
     (prediction,) = predict_videos([str(video)], tmp_path / "ckpt")
-    got = dict(prediction.top)
+    got = dict(prediction.content.top(5))
     np.testing.assert_allclose([got[f"class {i}"] for i in range(3)], want, rtol=1e-4)
 
 
@@ -200,7 +199,7 @@ def test_slowfast_uses_the_slow_frames_of_its_weights(tmp_path):
     save_file(source, tmp_path / "w.safetensors")
     convert_file(tmp_path / "w.safetensors", name, tmp_path / "ckpt", tiny=True)
     config = resolve(load_variables(tmp_path / "ckpt")[1]["config"])
-    assert build_model(config)[0].slow_frames == "linspace"
+    assert create_parts(config, "ab")[0].slow_frames == "linspace"
     assert vidjax.load_pretrained(name, tmp_path / "ckpt", tiny=True)[0].slow_frames == "linspace"
     convert_file(tmp_path / "ckpt", name, tmp_path / "again", tiny=True)
     assert load_variables(tmp_path / "again")[1]["config"] == load_variables(tmp_path / "ckpt")[1]["config"]
@@ -208,7 +207,7 @@ def test_slowfast_uses_the_slow_frames_of_its_weights(tmp_path):
 
 def test_config_without_slow_frames_uses_stride():
     old = dict(model=dict(name="slowfast_r50_8x8", tiny=True), **DATASET)
-    assert build_model(resolve(old))[0].slow_frames == "stride"
+    assert create_parts(resolve(old), "ab")[0].slow_frames == "stride"
 
 
 def test_differences_from_the_weights_are_reported():
@@ -240,5 +239,5 @@ def test_invalid_preprocessing_is_rejected(override, message):
 
 
 def test_statistics_require_one_value_per_channel():
-    with pytest.raises(UserError, match=r"data\.mean of data\.modality=rgb has one value for each of the 3"):
+    with pytest.raises(UserError, match=r"data\.mean for a model of rgb has one value for each of the 3"):
         resolve(dict(model=dict(name="r3d_18"), **DATASET), ["data.std=(1.0,1.0,1.0)", "data.mean=(0.5,)"])

@@ -1,21 +1,38 @@
-"""Tests of clips of optical flow and of several streams: shapes, times and determinism."""
+"""Tests of clips of optical flow, of sound and of several streams: shapes, times and determinism."""
 
+import io
+
+import av
 import cv2
 import numpy as np
 import pytest
 from test_pipeline import broken, config, exact, frame_numbers, source
 
+from vidjax.data import pipeline
 from vidjax.data.datasets.synthetic_motion import encode
-from vidjax.data.pipeline import clip_shape, eval_batches, train_batches
+from vidjax.data.streams import clip_shapes
 from vidjax.errors import UserError
+from vidjax.features import _Windows as Windows
+
+FLOW, BOTH = ("flow",), ("rgb", "flow")
 
 
 def flowing(**changes):
-    return config(**(dict(modality="flow", size=24, short_side=28) | changes))
+    return FLOW, config(**(dict(size=24, short_side=28) | changes))
 
 
 def both(**changes):
-    return flowing(**(dict(modality="rgb+flow", frames=2, stride=3) | changes))
+    return BOTH, flowing(**(dict(frames=2, stride=3) | changes))[1]
+
+
+def train_batches(source, setting, *args, **kwargs):
+    streams, cfg = setting
+    return pipeline.train_batches(source, cfg, *args, streams=streams, **kwargs)
+
+
+def eval_batches(source, setting, *args, **kwargs):
+    streams, cfg = setting
+    return pipeline.eval_batches(source, cfg, *args, streams=streams, **kwargs)
 
 
 def sliding(dx=2, frames=20, size=48):
@@ -32,11 +49,8 @@ def good():
 
 
 def leaves(batch):
-    """{"video/rgb": …, "label": …}."""
-    out = {k: v for k, v in batch.items() if k != "video"}
-    video = batch["video"]
-    streams = {f"video/{k}": v for k, v in video.items()} if isinstance(video, dict) else {"video": video}
-    return out | streams
+    """{"rgb": …, "flow": …, "index": …}."""
+    return {k: v for k, v in batch.items() if k not in ("inputs", "targets")} | batch["inputs"]
 
 
 def take(batches, n):
@@ -54,17 +68,13 @@ def same(a, b):
 
 
 def test_clip_shapes_and_dtypes(good):
-    assert clip_shape(config(grey=True)) == (4, 16, 16, 1)
-    assert clip_shape(flowing()) == (4, 24, 24, 2)
-    assert clip_shape(both()) == {"rgb": (2, 24, 24, 3), "flow": (3, 24, 24, 2)}
-    for cfg in (flowing(), both(), both(grey=True)):
-        shapes = clip_shape(cfg)
-        shapes = (
-            {f"video/{k}": s for k, s in shapes.items()} if isinstance(shapes, dict) else {"video": shapes}
-        )
-        train = take(train_batches(good, cfg, 2, seed=0), 1)
-        test = take(iter(eval_batches(good, cfg, 4, clips=2, crops=3)), 2)
-        for key, shape in shapes.items():
+    assert clip_shapes(config(grey=True), ("rgb",)) == {"rgb": (4, 16, 16, 1)}
+    assert clip_shapes(flowing()[1], FLOW) == {"flow": (4, 24, 24, 2)}
+    assert clip_shapes(both()[1], BOTH) == {"rgb": (2, 24, 24, 3), "flow": (3, 24, 24, 2)}
+    for streams, cfg in (flowing(), both(), both(grey=True)):
+        train = take(train_batches(good, (streams, cfg), 2, seed=0), 1)
+        test = take(iter(eval_batches(good, (streams, cfg), 4, clips=2, crops=3)), 2)
+        for key, shape in clip_shapes(cfg, streams).items():
             assert train[key].shape == (2, *shape) and train[key].dtype == np.uint8
             assert test[key].shape == (8, 6, *shape) and test[key].dtype == np.uint8
 
@@ -74,7 +84,7 @@ def test_flow_of_a_sliding_texture_and_its_mirror(good, crop):
     """Resizing 48 to 32 pixels scales the flow by 2/3; mirroring reverses its direction."""
     cfg = flowing(crop=crop, flip=crop != "center", stride=1, size=32, short_side=32, color_jitter=0.0)
     batch = take(train_batches(good, cfg, 24, seed=0), 1)
-    middle = np.median(batch["video"][:, :, 8:-8, 8:-8].astype(float) - 128, axis=(1, 2, 3)) * 20 / 127
+    middle = np.median(batch["flow"][:, :, 8:-8, 8:-8].astype(float) - 128, axis=(1, 2, 3)) * 20 / 127
     slide = 1 + batch["index"] % 3
     if crop == "center":
         np.testing.assert_allclose(middle[:, 0], slide * 2 / 3, atol=0.2)
@@ -86,7 +96,7 @@ def test_flow_of_a_sliding_texture_and_its_mirror(good, crop):
 
 def test_stride_sets_the_distance_of_flow_frames(good):
     cfg = flowing(crop="center", flip=False, stride=2, size=32, short_side=32)
-    video = next(iter(eval_batches(good, cfg, 6, 1, 1)))["video"].astype(float) - 128
+    video = next(iter(eval_batches(good, cfg, 6, 1, 1)))["inputs"]["flow"].astype(float) - 128
     middle = np.median(video[:, 0, :, 8:-8, 8:-8, 0], axis=(1, 2, 3)) * 20 / 127
     np.testing.assert_allclose(middle, np.array([1, 2, 3, 1, 2, 3]) * 4 / 3, atol=0.3)
 
@@ -95,14 +105,15 @@ def test_streams_have_the_same_center():
     """Gray levels encode frame numbers, which flow would not show. The longer stream starts the window."""
     clip = np.repeat((20 + 8 * np.arange(20, dtype=np.uint8)).reshape(-1, 1, 1, 1), 3, -1)
     videos = source([encode(np.broadcast_to(clip, (20, 48, 48, 3)), 10)])
-    cfg = exact(modality="rgb+flow", frames=1, size=16, short_side=16)
+    cfg = exact(frames=1, size=16, short_side=16)
+    setting = BOTH, cfg
     cfg.flow.update(frames=6, stride=1.0)
-    rgb = take(train_batches(videos, cfg, 60, seed=0), 1)["video/rgb"]
+    rgb = take(train_batches(videos, setting, 60, seed=0), 1)["rgb"]
     assert {*frame_numbers(rgb)[:, 0]} == {*range(3, 17)}  # the fourth frame of windows of 7 frames
-    views = next(iter(eval_batches(videos, cfg, 1, clips=2, crops=1)))["video"]["rgb"][0]
+    views = next(iter(eval_batches(videos, setting, 1, clips=2, crops=1)))["inputs"]["rgb"][0]
     assert frame_numbers(views)[:, 0].tolist() == [3, 16]
     cfg.update(frames=5, stride=4)  # now the RGB stream is longer than the flow stream
-    numbers = frame_numbers(take(train_batches(videos, cfg, 20, seed=0), 1)["video/rgb"])
+    numbers = frame_numbers(take(train_batches(videos, setting, 20, seed=0), 1)["rgb"])
     assert {*numbers[:, 0]} == {0, 1, 2, 3} and (np.diff(numbers) == 4).all()
 
 
@@ -125,13 +136,117 @@ def test_samples_depend_only_on_their_number(good, make, tmp_path):
 def test_corrupt_videos_are_masked_in_every_stream(good, tmp_path):
     batch = take(iter(eval_batches(broken(good, {4}, tmp_path), both(bad_limit=0.5), 4, 1, 1)), 2)
     assert batch["mask"].tolist() == [True] * 4 + [False, True, False, False]
-    for key in ("video/rgb", "video/flow"):
+    for key in ("rgb", "flow"):
         assert (batch[key].max((1, 2, 3, 4, 5)) > 0).tolist() == batch["mask"].tolist()
 
 
 def test_unavailable_flow_method_is_reported_before_the_first_batch(good):
     cfg = flowing()
-    cfg.flow.method = "tvl2"
+    cfg[1].flow.method = "tvl2"
     for make in (lambda: train_batches(good, cfg, 2, 0), lambda: eval_batches(good, cfg, 2, 1, 1)):
         with pytest.raises(UserError, match="unknown flow method 'tvl2': did you mean tvl1"):
             make()
+
+
+def test_streams_that_cannot_be_made_are_reported(good):
+    for streams, cfg, message in (
+        (("rgb", "features"), config(feature_width=8), "cached features cannot be combined"),
+        (("features",), config(), "set data.name=features"),
+        (("audio",), config(), "a clip needs a stream that is made from frames"),
+        (("rgb", "flou"), config(), "unknown stream 'flou': did you mean flow"),
+        (("flow",), config(sampling="uniform"), "set data.sampling=window"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train_batches(good, (streams, cfg), 2, 0)
+
+
+CODECS = {"matroska": ("ffv1", "pcm_s16le"), "mp4": ("libx264", "aac")}
+
+
+def beeping(container="matroska", seconds=2, rate=16000, fps=10):
+    """Encodes a video whose frame t has gray level 20 + 8 t, with a tone of 500 + 100 s Hz in second s.
+
+    The tone gets louder, so that no two windows are equal.
+    """
+    wave = np.concatenate(
+        [0.5 * np.sin(2 * np.pi * (500 + 100 * s) * np.arange(rate) / rate) for s in range(seconds)]
+    )
+    wave *= np.linspace(0.5, 1, len(wave))
+    file = io.BytesIO()
+    codecs = CODECS[container]
+    with av.open(file, "w", format=container) as container:
+        video = container.add_stream(codecs[0], rate=fps)
+        video.width = video.height = 48
+        video.pix_fmt = "gray"
+        audio = container.add_stream(codecs[1], rate=rate, layout="mono")
+        for t in range(fps * seconds):
+            image = np.full((48, 48), 20 + 8 * t, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, "gray")))
+        for start in range(0, len(wave), 1000):
+            part = (wave[start : start + 1000] * 32767).astype(np.int16)
+            sound = av.AudioFrame.from_ndarray(part[None], "s16", "mono")
+            sound.sample_rate, sound.pts = rate, start
+            container.mux(audio.encode(sound))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return file.getvalue()
+
+
+def with_sound(**changes):
+    cfg = exact(**(dict(frames=4, size=16, short_side=16, stride=1.0) | changes))
+    cfg.audio.seconds = 0.2
+    return ("rgb", "audio"), cfg
+
+
+@pytest.mark.parametrize("container", CODECS)
+def test_sound_is_centered_on_the_frames(container):
+    videos, setting = source([beeping(container)]), with_sound()
+    batch = take(train_batches(videos, setting, 12, seed=0), 1)
+    assert batch["audio"].shape == (12, 3200) and batch["audio"].dtype == np.float32
+    assert len({*frame_numbers(batch["rgb"])[:, 0]}) > 4
+    for frames, wave in zip(frame_numbers(batch["rgb"]), batch["audio"]):
+        middle = (frames[0] + frames[-1]) / 2 / 10  # seconds
+        spectrum = np.abs(np.fft.rfft(wave))
+        heard = spectrum.argmax() * 16000 / 3200
+        if abs(middle - 1) > 0.11:  # the window is within one second
+            assert heard == 500 + 100 * int(middle)
+    view = next(iter(eval_batches(videos, setting, 1, clips=2, crops=1)))
+    assert view["inputs"]["audio"].shape == (1, 2, 3200)
+    heard = np.abs(np.fft.rfft(view["inputs"]["audio"][0])).argmax(1) * 16000 / 3200
+    assert heard.tolist() == [500, 600]
+
+
+def test_crops_and_repeats_share_their_sound():
+    videos = source([beeping()])
+    views = next(iter(eval_batches(videos, with_sound(), 1, clips=2, crops=3)))["inputs"]["audio"][0]
+    assert (views[:3] == views[0]).all() and (views[3:] == views[3]).all() and (views[0] != views[3]).any()
+    for apart in (False, True):
+        setting = with_sound(repeats=3, repeats_apart=apart)
+        batch = take(train_batches(videos, setting, 3, seed=0), 1)
+        same_frames = np.equal.outer(*[frame_numbers(batch["rgb"])[:, 0]] * 2)
+        same_sound = (batch["audio"][:, None] == batch["audio"][None]).all(-1)
+        np.testing.assert_array_equal(same_sound, same_frames)
+        assert same_frames.all() != apart
+
+
+def test_sound_is_independent_of_workers_and_start():
+    videos = source([beeping(), beeping("mp4")])
+    reference = take(train_batches(videos, with_sound(threads=1), 4, seed=0), 3)
+    same(reference, take(train_batches(videos, with_sound(workers=2), 4, seed=0), 3))
+    late = take(train_batches(videos, with_sound(), 4, seed=0, start_batch=2), 1)
+    same({k: v[8:] for k, v in reference.items()}, late)
+
+
+def test_windows_of_features_have_sound():
+    videos, (streams, cfg) = source([beeping()]), with_sound()
+    rows = list(Windows(videos, cfg, streams, frames=False, overlap=0.0, limit=0.0).share(0, 1))
+    assert len(rows) == 5 and rows[-1]["last"]
+    heard = [np.abs(np.fft.rfft(row["inputs"]["audio"])).argmax() * 5 for row in rows]
+    assert heard[:2] == [500, 500] and heard[3:] == [600, 600]
+    assert [row["inputs"]["rgb"].shape for row in rows] == [(4, 16, 16, 1)] * 5
+
+
+def test_video_without_sound_counts_as_corrupt(good):
+    _, cfg = both()
+    with pytest.raises(UserError, match="cannot be read"):
+        take(train_batches(good, (("rgb", "audio"), cfg), 2, seed=0), 1)

@@ -1,5 +1,6 @@
 """Tests of the input pipeline: determinism, corrupt videos, test views, caching and device transfer."""
 
+import functools
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import chex
 import jax
 import ml_collections
 import numpy as np
@@ -20,16 +22,26 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vidjax.config import schema
+from vidjax.data import pipeline
+from vidjax.data.clips import ClipReader, span
 from vidjax.data.datasets import ListSource, load_source
 from vidjax.data.datasets.synthetic_motion import encode
 from vidjax.data.decode import DecodeError, Video
-from vidjax.data.frame_cache import CachedVideo
-from vidjax.data.pipeline import _train_clips as train_clips
-from vidjax.data.pipeline import eval_batches, eval_views, prefetch_to_device, span, train_batches
+from vidjax.data.frame_cache import CachedVideo, CachePlan
+from vidjax.data.pipeline import prefetch_to_device
 from vidjax.data.record import Record
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
 
 H, W, T = 40, 56, 20
+
+
+def label(record, clip, rng, train):
+    return {"label": np.int32(record.target.label)}
+
+
+train_batches = functools.partial(pipeline.train_batches, example=label)
+eval_batches = functools.partial(pipeline.eval_batches, example=label)
 
 
 def config(**changes):
@@ -67,7 +79,7 @@ def good():
 
 
 def source(videos, **fields):
-    records = tuple(Record(v, i % 3, f"v{i}", **fields) for i, v in enumerate(videos))
+    records = tuple(Record(v, ClassTarget(i % 3), f"v{i}", **fields) for i, v in enumerate(videos))
     return ListSource(records, ("a", "b", "c"))
 
 
@@ -75,7 +87,7 @@ def broken(good, which, tmp_path):
     """Returns `good` with some videos replaced by corrupt files."""
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     records = [
-        Record(str(tmp_path / "broken.mp4"), r.label, r.id) if i in which else r for i, r in enumerate(good)
+        Record(str(tmp_path / "broken.mp4"), r.target, r.id) if i in which else r for i, r in enumerate(good)
     ]
     return ListSource(tuple(records), good.class_names)
 
@@ -89,29 +101,31 @@ def take(batches, n):
 
 
 def join(batches):
-    return {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+    return jax.tree.map(lambda *x: np.concatenate(x), *batches)
+
+
+def select(batch, which):
+    return jax.tree.map(lambda x: x[which], batch)
 
 
 def same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    chex.assert_trees_all_equal(a, b)
 
 
 def test_epochs_are_permutations(good):
     batch = take(train_batches(good, config(), 4, seed=0), 25)
-    assert batch["video"].shape == (100, 4, 16, 16, 3) and batch["video"].dtype == np.uint8
-    assert batch["label"].dtype == np.int32 and batch["index"].dtype == np.int64
+    assert batch["inputs"]["rgb"].shape == (100, 4, 16, 16, 3) and batch["inputs"]["rgb"].dtype == np.uint8
+    assert batch["targets"]["label"].dtype == np.int32 and batch["index"].dtype == np.int64
     order = batch["index"].reshape(10, 10)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(10), (10, 1)))
     assert len({tuple(epoch) for epoch in order}) == 10
-    np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+    np.testing.assert_array_equal(batch["targets"]["label"], batch["index"] % 3)
 
 
 def test_clips_of_a_record_differ_between_epochs_and_seeds(good):
     def of_record_0(seed):
         batch = take(train_batches(good, config(), 10, seed), 3)
-        return [v.tobytes() for v in batch["video"][batch["index"] == 0]]
+        return [v.tobytes() for v in batch["inputs"]["rgb"][batch["index"] == 0]]
 
     assert len({*of_record_0(0), *of_record_0(1)}) == 6
 
@@ -120,7 +134,7 @@ def test_stream_is_independent_of_threads_and_start(good):
     reference = take(train_batches(good, config(), 4, seed=5), 8)
     same(reference, take(train_batches(good, config(threads=1, prefetch=0), 4, seed=5), 8))
     late = take(train_batches(good, config(), 4, seed=5, start_batch=3), 5)
-    same({k: v[12:] for k, v in reference.items()}, late)
+    same(select(reference, slice(12, None)), late)
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
@@ -175,11 +189,11 @@ def test_corrupt_videos_are_replaced_and_reported_once(good, tmp_path, caplog):
 
     batch = run()
     kept = ~np.isin(reference["index"], (2, 7))
-    same({k: v[kept] for k, v in reference.items()}, {k: v[kept] for k, v in batch.items()})
+    same(select(reference, kept), select(batch, kept))
     assert not np.isin(batch["index"], (2, 7)).any()
     assert len(set(batch["index"][~kept])) > 3  # replacements are different records
-    np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
-    same({k: v[60:] for k, v in batch.items()}, run(15, 10))
+    np.testing.assert_array_equal(batch["targets"]["label"], batch["index"] % 3)
+    same(select(batch, slice(60, None)), run(15, 10))
 
     rows = [json.loads(line) for line in (tmp_path / "bad_videos.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == ["v2", "v7"]
@@ -203,12 +217,14 @@ def test_eval_returns_every_record_once(good, tmp_path):
     whole = eval_batches(some, cfg, 4, clips=2, crops=3, report_dir=tmp_path)
     assert len(whole) == 3
     batches = list(whole)
-    assert [b["video"].shape for b in batches] == [(4, 6, 4, 16, 16, 3)] * 3
+    assert [b["inputs"]["rgb"].shape for b in batches] == [(4, 6, 4, 16, 16, 3)] * 3
     batch = join(batches)
     np.testing.assert_array_equal(batch["index"], [*range(10), -1, -1])
-    np.testing.assert_array_equal(batch["label"], [*(np.arange(10) % 3), -1, -1])
+    np.testing.assert_array_equal(
+        batch["targets"]["label"], [*(np.arange(4) % 3), 0, *(np.arange(5, 10) % 3), 0, 0]
+    )
     np.testing.assert_array_equal(batch["mask"], [i < 10 and i != 4 for i in range(12)])
-    assert (batch["video"].max((1, 2, 3, 4, 5)) > 0).tolist() == batch["mask"].tolist()
+    assert (batch["inputs"]["rgb"].max((1, 2, 3, 4, 5)) > 0).tolist() == batch["mask"].tolist()
     same(batch, join(list(whole)))  # a second pass
     assert len((tmp_path / "bad_videos.jsonl").read_text().splitlines()) == 1
 
@@ -218,7 +234,7 @@ def test_eval_returns_every_record_once(good, tmp_path):
 
 def test_eval_views_are_ordered_clip_by_clip():
     cfg = exact()
-    video = next(iter(eval_batches(source([clip()]), cfg, 1, clips=3, crops=2)))["video"][0]
+    video = next(iter(eval_batches(source([clip()]), cfg, 1, clips=3, crops=2)))["inputs"]["rgb"][0]
     left, right = video[0::2], video[1::2]
     np.testing.assert_array_equal(frame_numbers(left), [[0, 2, 4, 6], [6, 8, 10, 12], [13, 15, 17, 19]])
     assert (right[:, :, :, -1] > 240).all() and (left[:, :, :, -1] < 240).all()
@@ -228,13 +244,13 @@ def test_eval_views_are_ordered_clip_by_clip():
 def test_eval_clips_over_the_whole_video_are_interleaved(sampling):
     batches = eval_batches(source([clip()]), exact(sampling=sampling), 1, clips=2, crops=1)
     np.testing.assert_array_equal(
-        frame_numbers(next(iter(batches))["video"][0]), [[1, 6, 11, 16], [3, 8, 13, 18]]
+        frame_numbers(next(iter(batches))["inputs"]["rgb"][0]), [[1, 6, 11, 16], [3, 8, 13, 18]]
     )
 
 
 def train_frames(videos, cfg, n=12, **fields):
     batch = take(train_batches(source(videos, **fields), cfg, n, seed=0), 1)
-    return frame_numbers(batch["video"])
+    return frame_numbers(batch["inputs"]["rgb"])
 
 
 def test_training_windows_cover_the_video():
@@ -247,7 +263,7 @@ def test_start_and_end_bound_the_frames():
     numbers = train_frames([clip()], exact(frames=3), n=40, start=0.5, end=1.2)
     assert numbers.min() == 5 and numbers.max() == 11
     batch = next(iter(eval_batches(source([clip()], start=1.5), exact(), 1, clips=1, crops=1)))
-    np.testing.assert_array_equal(frame_numbers(batch["video"][0, 0]), [15, 17, 19, 16])
+    np.testing.assert_array_equal(frame_numbers(batch["inputs"]["rgb"][0, 0]), [15, 17, 19, 16])
 
 
 def test_segment_without_frames_counts_as_a_corrupt_video():
@@ -258,7 +274,7 @@ def test_segment_without_frames_counts_as_a_corrupt_video():
 def test_target_fps_sets_the_stride_of_each_video():
     videos = [clip(fps=10), clip(fps=20)]
     batch = take(train_batches(source(videos), exact(target_fps=10, stride=1), 8, seed=0), 1)
-    steps = np.diff(frame_numbers(batch["video"]))
+    steps = np.diff(frame_numbers(batch["inputs"]["rgb"]))
     assert (steps == (1 + batch["index"])[:, None]).all()
 
 
@@ -288,7 +304,7 @@ def test_target_fps_uses_frame_times():
         starts = np.linspace(times[first], times[first + 1] - 1e-3, 200)[:, None] + [0.2, 0.4, 0.6]
         assert (np.searchsorted(times, starts, "right") - 1 == rest).all(1).any()
     batch = next(iter(eval_batches(source([irregular_clip(IRREGULAR)]), cfg, 1, clips=3, crops=1)))
-    views = frame_numbers(batch["video"][0])
+    views = frame_numbers(batch["inputs"]["rgb"][0])
     assert views[0].tolist() == [0, 5, 10, 10] and views[2].tolist() == [14, 14, 19, 24]
 
 
@@ -301,7 +317,7 @@ def test_segment_outside_the_video_counts_as_a_corrupt_video(segment):
 def test_times_that_are_not_finite_are_rejected():
     for name, value in (("start", np.nan), ("end", np.inf), ("start", -np.inf)):
         with pytest.raises(UserError, match=f"v: {name}={value} is not a time"):
-            Record(b"", 0, "v", **{name: value})
+            Record(b"", ClassTarget(0), "v", **{name: value})
 
 
 @pytest.mark.parametrize("rate", [30, Fraction(30000, 1001), 240])
@@ -309,7 +325,7 @@ def test_segment_times_rounded_to_three_decimals_are_exact(rate):
     with Video(clip(50, rate)) as video:
         for k in range(49):
             start, end = round(float(k / rate), 3), round(float((k + 1) / rate), 3)
-            assert span(video, Record(b"", 0, "v", start, end), exact())[:2] == (k, 1)
+            assert span(video, Record(b"", ClassTarget(0), "v", start, end), exact())[:2] == (k, 1)
 
 
 def test_looped_clip_holds_each_frame_once_in_memory():
@@ -317,8 +333,9 @@ def test_looped_clip_holds_each_frame_once_in_memory():
     video = encode(rng.integers(0, 255, (1, 1024, 1024, 3), np.uint8).repeat(3, 0), 10)
     for cfg in (config(frames=16), config(frames=16, sampling="uniform"), config(frames=16, repeats=2)):
         tracemalloc.start()
-        train_clips(Record(video, 0, "v"), cfg, rng, flip_ok=True)
-        eval_views(Record(video, 0, "v"), cfg, clips=2, crops=1)
+        reader = ClipReader(cfg)
+        reader.train(Record(video, ClassTarget(0), "v"), rng)
+        reader.views(Record(video, ClassTarget(0), "v"), clips=2, crops=1)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 9 * 1024**2 * 3  # bytes; the 16 frames of a clip alone are 50e6
@@ -337,9 +354,9 @@ def test_segments_and_uniform_sampling():
 
 @pytest.mark.parametrize("directional", [False, True])
 def test_directional_data_is_not_flipped(directional):
-    one = ListSource((Record(clip(), 0, "v"),), ("a",), directional)
+    one = ListSource((Record(clip(), ClassTarget(0), "v"),), ("a",), directional)
     cfg = exact(flip=True, crop="multi_scale", size=40)
-    video = take(train_batches(one, cfg, 32, seed=0), 1)["video"]
+    video = take(train_batches(one, cfg, 32, seed=0), 1)["inputs"]["rgb"]
     mirrored = (video[:, 0, :, 0, 0] > 240).any(1)
     assert mirrored.any() != directional
 
@@ -374,10 +391,10 @@ def test_prefetch_to_device(good, axes, spec):
     result = [first, *on_device]
     assert len(result) == len(taken) == 3
     for batch, host in zip(result, taken):
-        for key in host:
-            assert batch[key].sharding.is_equivalent_to(sharding, batch[key].ndim)
-            np.testing.assert_array_equal(batch[key], host[key])
-    assert first["video"].addressable_shards[0].data.shape[0] == (
+        for x, expected in zip(jax.tree.leaves(batch), jax.tree.leaves(host), strict=True):
+            assert x.sharding.is_equivalent_to(sharding, x.ndim)
+            np.testing.assert_array_equal(x, expected.astype(x.dtype))  # times are float64 on the host
+    assert first["inputs"]["rgb"].addressable_shards[0].data.shape[0] == (
         1 if spec != ("data",) or axes == (4,) else 2
     )
 
@@ -391,11 +408,11 @@ def test_real_videos():
     assert (len(train), len(test), len(train.class_names)) == (60, 30, 10)
     cfg = config(frames=16, size=64, short_side=72, grey=True)
     batch = take(train_batches(train, cfg, 20, seed=0), 3)
-    assert {*batch["index"]} == {*range(60)} and batch["video"].shape == (60, 16, 64, 64, 1)
-    assert (batch["video"].std((1, 2, 3, 4)) > 5).all()
+    assert {*batch["index"]} == {*range(60)} and batch["inputs"]["rgb"].shape == (60, 16, 64, 64, 1)
+    assert (batch["inputs"]["rgb"].std((1, 2, 3, 4)) > 5).all()
     views = join(list(eval_batches(test, cfg, 16, clips=2, crops=1)))
-    assert views["mask"].sum() == 30 and views["video"].shape == (32, 2, 16, 64, 64, 1)
-    moved = np.abs(np.diff(views["video"][:30].astype(int), axis=2)).mean((1, 2, 3, 4, 5))
+    assert views["mask"].sum() == 30 and views["inputs"]["rgb"].shape == (32, 2, 16, 64, 64, 1)
+    moved = np.abs(np.diff(views["inputs"]["rgb"][:30].astype(int), axis=2)).mean((1, 2, 3, 4, 5))
     assert (moved > 0.2).all()
 
 
@@ -406,22 +423,24 @@ def test_repeats_augment_the_same_frames_separately(good, workers):
     seen = [next(batches) for _ in range(4)]
     batches.close()
     for batch in seen:
-        assert batch["video"].shape == (6, 4, 16, 16, 3)
+        assert batch["inputs"]["rgb"].shape == (6, 4, 16, 16, 3)
         assert (batch["index"][0::2] == batch["index"][1::2]).all()
-        assert (batch["video"][0::2] != batch["video"][1::2]).any((1, 2, 3, 4)).all()
+        assert (batch["inputs"]["rgb"][0::2] != batch["inputs"]["rgb"][1::2]).any((1, 2, 3, 4)).all()
     # An epoch uses every video once: ten videos are three batches of three, and one video of the fourth.
     assert len({int(i) for b in seen for i in b["index"][::2]}) == 10
-    still = next(train_batches(source([clip()]), exact(repeats=3), 3, seed=0))["video"]
+    still = next(train_batches(source([clip()]), exact(repeats=3), 3, seed=0))["inputs"]["rgb"]
     assert (still == still[:1]).all()
 
 
 def test_repeats_apart_start_at_separate_times():
     cfg = exact(repeats=4, stride=1.0, repeats_apart=True)
-    video = next(train_batches(source([clip()] * 3), cfg, 12, seed=0))["video"]
+    video = next(train_batches(source([clip()] * 3), cfg, 12, seed=0))["inputs"]["rgb"]
     starts = frame_numbers(video)[:, 0].reshape(3, 4)
     assert (np.diff(frame_numbers(video)) == 1).all()  # each repeat is a contiguous clip
     assert all(len({*row}) > 1 for row in starts)
-    same = next(train_batches(source([clip()] * 3), exact(repeats=4, stride=1.0), 12, seed=0))["video"]
+    same = next(train_batches(source([clip()] * 3), exact(repeats=4, stride=1.0), 12, seed=0))["inputs"][
+        "rgb"
+    ]
     assert (frame_numbers(same)[:, 0].reshape(3, 4)[:, :1] == starts[:, :1]).all()
 
 
@@ -436,7 +455,7 @@ def test_cached_frames_equal_decoded_frames(good, tmp_path, monkeypatch, grey):
     decoded = next(train_batches(good, config(grey=grey), 8, seed=1))
     for _ in range(2):
         kept = next(train_batches(good, config(grey=grey, cache=True), 8, seed=1))
-        np.testing.assert_array_equal(kept["video"], decoded["video"])
+        np.testing.assert_array_equal(kept["inputs"]["rgb"], decoded["inputs"]["rgb"])
         # The second pass decodes nothing.
         monkeypatch.setattr("vidjax.data.frame_cache.Video", None)
 
@@ -455,14 +474,15 @@ def test_cache_is_invalidated_when_the_file_changes(tmp_path, monkeypatch):
 
 def test_cached_frames_have_the_times_of_the_video(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
-    record = Record(irregular_clip(IRREGULAR), 0, "v", start=0.2)
+    record = Record(irregular_clip(IRREGULAR), ClassTarget(0), "v", start=0.2)
     decoded, kept, kept_again = (
-        eval_views(record, exact(target_fps=5, stride=1, cache=cache), clips=5, crops=1)
-        for cache in (False, True, True)
+        ClipReader(exact(target_fps=5, stride=1), cache=CachePlan(use)).views(record, clips=5, crops=1)
+        for use in (False, True, True)
     )
-    for views, spans in (kept, kept_again):
-        np.testing.assert_array_equal(views, decoded[0])
-        np.testing.assert_array_equal(spans, decoded[1])
+    for views in (kept, kept_again):
+        for view, expected in zip(views, decoded, strict=True):
+            np.testing.assert_array_equal(view.inputs["rgb"], expected.inputs["rgb"])
+            np.testing.assert_array_equal(view.times, expected.times)
 
 
 def test_unwritable_cache_is_reported(good, tmp_path, monkeypatch):
@@ -483,7 +503,7 @@ def files(good, tmp_path):
             for frame in video.frames(range(T)):
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             out.mux(stream.encode(None))
-        records.append(Record(str(tmp_path / f"{r.id}.avi"), r.label, r.id))
+        records.append(Record(str(tmp_path / f"{r.id}.avi"), r.target, r.id))
     return ListSource(tuple(records), good.class_names)
 
 

@@ -34,7 +34,10 @@ def clips(cache):
     result = {}
     for split in ("train", "test"):
         records = list(load_source("synthetic_motion", split, path=cache, **SMALL))
-        result[split] = np.stack([decode(r.video) for r in records]), np.array([r.label for r in records])
+        result[split] = (
+            np.stack([decode(r.video) for r in records]),
+            np.array([r.target.label for r in records]),
+        )
     return result
 
 
@@ -141,7 +144,7 @@ def test_written_clips_round_trip(cache, clips):
     assert (np.bincount(labels) == 480 // K).all()
     source = load_source("synthetic_motion", "train", path=cache, **SMALL)
     assert source.directional and source.class_names == tuple(sm.CLASSES)
-    assert source[17].id == "train-000017" and source[17].label == 17 % K
+    assert source[17].id == "train-000017" and source[17].target.label == 17 % K
     error = np.abs(videos[17].astype(int) - sm.make_clip(17 % K, "train", 17, 32, 24)).mean()
     assert error < 5  # H.264 with halved color resolution
     assert len(load_source("synthetic_motion", "val", path=cache, **SMALL)) == 12

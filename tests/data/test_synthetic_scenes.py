@@ -104,7 +104,7 @@ def test_generation_is_deterministic(tmp_path):
         source = load_source(
             "synthetic_scenes", split, path=tmp_path / where, target=target, **tiny, **options
         )
-        return source, [(r.encoded(), r.label, r.id) for r in source]
+        return source, [(r.encoded(), r.target, r.id) for r in source]
 
     for target in (targets.SegmentsTarget, targets.QuestionTarget):
         (first, a), (second, b), (test, c), (other, d) = (
@@ -144,8 +144,8 @@ def test_long_videos(tmp_path):
     options = {"size": 32, "seconds": 120.0, "fps": 4, "train": 1, "val": 1, "test": 1}
     source = load_source("synthetic_scenes", "train", path=tmp_path, target=targets.SegmentsTarget, **options)
     with Video(source[0].encoded()) as video:
-        assert video.num_frames == 480 and video.duration == source[0].label.duration == 120
-    starts = np.array([s.start for s in source[0].label.segments])
+        assert video.num_frames == 480 and video.duration == source[0].target.duration == 120
+    starts = np.array([s.start for s in source[0].target.segments])
     assert len(starts) > 70 and np.histogram(starts, 4, (0, 120))[0].min() > 10
 
 
@@ -471,14 +471,14 @@ def accuracy(features, labels):
 def test_no_shortcut_predicts_the_classes(cache):
     source = records(cache, targets.ClassTarget)
     features = np.stack([shortcuts(record) for record in source])
-    labels = np.array([record.label for record in source])
+    labels = np.array([record.target.label for record in source])
     n = len(labels)
     assert (np.bincount(labels) == n // K).all()
     assert len({tuple(row) for row in features[:, :2]}) == len(set(features[:, 0]))  # one size per duration
     assert accuracy(features, labels) < 1 / K + 3 * np.sqrt((1 / K) * (1 - 1 / K) / n)
 
     present = np.array(
-        [np.isin(np.arange(K), r.label.labels) for r in records(cache, targets.MultiLabelTarget)]
+        [np.isin(np.arange(K), r.target.labels) for r in records(cache, targets.MultiLabelTarget)]
     )
     assert (present.sum(1) == 4).all()
     scores = [predictions(features, y, method="decision_function") for y in present.T]
@@ -522,7 +522,7 @@ def test_records_are_light(cache, target):
     copy = pickle.dumps(record)
     assert len(copy) < 4000 and pickle.loads(copy) == record
     assert len(record.encoded()) > 10_000
-    value = targets.ClassTarget(record.label) if target is targets.ClassTarget else record.label
+    value = record.target
     assert type(value) is target
     if target in (targets.TracksTarget, targets.FlowTarget, targets.AudioTarget):
         with pytest.raises(UserError, match=target.__name__):
@@ -536,15 +536,15 @@ def test_references_give_the_ground_truth_of_the_file(cache):
         records(cache, t)[5] for t in (targets.TracksTarget, targets.FlowTarget, targets.AudioTarget)
     )
     with Video(tracks.encoded()) as video:
-        read = tracks.label.tracks.read()
+        read = tracks.target.tracks.read()
         assert all(t.boxes.shape == (video.num_frames, 4) for t in read)
         np.testing.assert_allclose(read[0].times, video.times, atol=1e-6)
-        vectors, occluded = flow.label.motion.read(video.times[[3, 5]])
+        vectors, occluded = flow.target.motion.read(video.times[[3, 5]])
         assert vectors.shape == (1, 32, 32, 2) and occluded.dtype == bool
         duration = video.duration
-    stems = audio.label.sources.read(RATE)
+    stems = audio.target.sources.read(RATE)
     heard = read_audio(audio.encoded(), 0, duration, RATE)
-    assert len(stems) == len(audio.label.labels) == 3 and len({*audio.label.labels}) == 3
+    assert len(stems) == len(audio.target.labels) == 3 and len({*audio.target.labels}) == 3
     assert ((stems.sum(0) - heard) ** 2).sum() < 0.001 * (heard**2).sum()
 
 

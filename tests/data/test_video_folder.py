@@ -36,7 +36,7 @@ def test_class_folders(folder):
     source = load(folder)
     assert source.class_names == ("bend", "run", "wave") and not source.directional
     assert len(source) == 61 and [r.id for r in source].count("run/deep/er.MKV") == 1
-    assert all(source.class_names[r.label] == r.id.split("/")[0] for r in source)
+    assert all(source.class_names[r.target.label] == r.id.split("/")[0] for r in source)
     assert all(os.path.isfile(r.video) for r in source)
     assert load(folder, directional=True).directional
 
@@ -46,7 +46,7 @@ def test_list_in_utf8_with_times_and_groups(tmp_path):
     rows = "path,label,end,start,group\na b.mp4,x,2.5,1,g\na b.mp4,y,,2.5,\né.mp4,x,,,\n"
     (tmp_path / "l.csv").write_text(rows, encoding="utf-8-sig")
     source = load(tmp_path, csv="l.csv")
-    assert [(r.id, r.label, r.start, r.end, r.group) for r in source] == [
+    assert [(r.id, r.target.label, r.start, r.end, r.group) for r in source] == [
         ("a b.mp4#1.0-2.5", 0, 1.0, 2.5, "g"),
         ("a b.mp4#2.5-None", 1, 2.5, None, None),
         ("é.mp4", 0, None, None, None),

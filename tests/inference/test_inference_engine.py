@@ -10,12 +10,15 @@ from vidjax.sharding import create_mesh
 
 
 def rows(n):
-    return [{"video": np.full((2,), i, np.float32), "index": np.int64(i), "seconds": i / 7} for i in range(n)]
+    return [
+        {"inputs": {"x": np.full((2,), i, np.float32)}, "index": np.int64(i), "seconds": i / 7}
+        for i in range(n)
+    ]
 
 
 def empty(size):
     return {
-        "video": np.zeros((size, 2), np.float32),
+        "inputs": {"x": np.zeros((size, 2), np.float32)},
         "index": np.full(size, -1),
         "seconds": np.zeros(size),
         "mask": np.zeros(size, bool),
@@ -23,7 +26,7 @@ def empty(size):
 
 
 def double(variables, batch):
-    return {"twice": batch["video"] * variables["scale"], "index": batch["index"]}
+    return {"twice": batch["inputs"]["x"] * variables["scale"], "index": batch["index"]}
 
 
 @pytest.mark.parametrize("n", [1, 4, 9])
@@ -47,7 +50,7 @@ def test_the_function_is_traced_in_the_context_of_its_mesh():
 
     def apply(variables, batch):
         seen.append(dict(jax.sharding.get_abstract_mesh().shape))
-        return batch["video"]
+        return batch["inputs"]["x"]
 
     engine = Engine(create_mesh(2, 2, 1), apply)
     list(engine.run({}, batched(rows(4), 4, empty(4))))

@@ -192,7 +192,9 @@ def test_training_starts_from_image_weights(tmp_path, monkeypatch):
     before = jax.device_get(state.model_state["batch_stats"]["trunk"])
     chex.assert_trees_all_equal(before, source["batch_stats"])
     video = rng.integers(0, 255, (4, 4, 32, 32, 3)).astype(np.uint8)
-    state, metrics = exp.runner.step(state, {"video": video, "label": np.arange(4, dtype=np.int32)})
+    state, metrics = exp.runner.step(
+        state, {"inputs": {"rgb": video}, "targets": {"label": np.arange(4, dtype=np.int32)}}
+    )
     after = jax.device_get(state.model_state["batch_stats"]["trunk"])
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
     moved = {k for k, layer in changed.items() if any(jax.tree.leaves(layer))}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vidjax.environment import environment
 from vidjax.reports import page as report_page
-from vidjax.reports.page import Example, write_report
+from vidjax.reports.page import Example, classification_sections, write_report
 from vidjax.tasks.results import ClassificationResult
 
 VOID = {"meta", "img", "br", "link"}
@@ -81,8 +81,9 @@ def example(i=0, true="a", probs=(("a", 0.7), ("b", 0.3)), **kw):
 
 def write(tmp_path, **kw):
     path = tmp_path / "deep" / "report.html"
-    defaults = {"title": "T", "config": {}, "metrics": {}, "results": {}, "class_names": ["a", "b"]}
-    write_report(path, **{**defaults, "examples": [], "environment": {}, **kw})
+    sections = classification_sections(kw.pop("results", {}), kw.pop("class_names", ["a", "b"]))
+    defaults = {"title": "T", "config": {}, "metrics": {}, "environment": {}}
+    write_report(path, **{**defaults, "sections": sections, **kw})
     text = path.read_text("utf-8")
     return text, Page(text)
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import vidjax
+from vidjax.evaluation.reconstructions import reconstruct, unpatch
 from vidjax.layers.preprocess import normalize
 from vidjax.layers.transformer import patches
-from vidjax.objectives.mae import draw
-from vidjax.reports.reconstruction import PANELS, animation, reconstruct, sheet, unpatch
+from vidjax.reports.reconstruction import PANELS, animation, sheet
+from vidjax.tasks.masked_autoencoding import draw
 
 
 @pytest.mark.parametrize("name", ["videomae_s_pretrain", "videomae_v2_b_pretrain", "mae_st_b_pretrain"])

@@ -5,8 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from vidjax.data.datasets import ListSource
+from vidjax.data.record import Record
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
-from vidjax.tasks.results import ClassificationResult, MetricsResult, collect
+from vidjax.evaluation.metrics import collect
+from vidjax.tasks import create_task
+from vidjax.tasks.base import Metrics
+from vidjax.tasks.results import ClassificationResult
 
 
 def softmax(x):
@@ -33,15 +39,23 @@ def batches(logits, labels, size, order=None, junk=np.nan):
         pad = size - len(index)
         yield {
             "outputs": np.concatenate([logits[index], np.full((pad, *logits.shape[1:]), junk, np.float32)]),
-            "label": np.concatenate([labels[index], np.zeros(pad, np.int64)]),
             "index": np.concatenate([index, np.zeros(pad, np.int64)]),
             "mask": np.arange(size) < len(index),
+            "times": np.zeros((size, logits.shape[1], 4)),
+            "geometry": np.zeros((size, logits.shape[1], 0)),
         }
 
 
-def run(logits, labels, size, **kw):
-    names = [f"c{i}" for i in range(logits.shape[-1])]
-    return collect(batches(logits, labels, size, **kw), names, [f"v{i}" for i in range(len(labels))])
+def run(logits, labels, size, names=None, **kw):
+    """Evaluates the batches of an evaluation."""
+    names = names or [f"c{i}" for i in range(logits.shape[-1])]
+    records = [Record(b"", ClassTarget(int(y)), f"v{i}") for i, y in enumerate(labels)]
+    task = create_task("classification", inputs=None, class_names=names)
+    views = logits.shape[1] if logits.ndim == 3 else 1
+    found = collect(
+        batches(logits, labels, size, **kw), task, ListSource(tuple(records), tuple(names)), views
+    )
+    return task.evaluate(*found)
 
 
 def test_metrics_match_hand_computed_values():
@@ -167,7 +181,7 @@ def test_ids_that_are_not_utf8_round_trip(tmp_path):
 def test_logits_that_are_not_finite_are_reported(value):
     logits, labels = data()
     logits[9, 1, 2] = value
-    with pytest.raises(UserError, match=r"not finite for 'v9' \(1 of 4 videos"):
+    with pytest.raises(UserError, match=r"not finite for 'v9' \(1 of 23 videos"):
         run(logits, labels, 4)
 
 
@@ -176,17 +190,23 @@ def test_invalid_batches_are_rejected():
     with pytest.raises(UserError, match="no video to evaluate"):
         run(logits[:0], labels[:0], 4)
     with pytest.raises(UserError, match="7 classes and the data 3"):
-        collect(batches(logits, labels, 4), ["a", "b", "c"], [""] * 23)
+        run(logits, labels % 3, 4, ["a", "b", "c"])
     with pytest.raises(UserError, match="'v5' has label 7, outside the 7 classes"):
         run(logits, np.where(np.arange(23) == 5, 7, labels), 4)
     with pytest.raises(ValueError, match="record 3 was evaluated twice"):
         run(logits, labels, 4, order=np.array([0, 3, 1, 2, 3]))
-    with pytest.raises(ValueError, match="expected"):
-        run(logits[:, 0], labels, 4)
 
 
-def test_metrics_are_ranked_by_the_headline_and_written_to_the_file(tmp_path):
-    r = MetricsResult({"loss": 0.5, "knn_top1": 0.25}, "knn_top1", "pretraining.json")
+def test_metrics_are_ranked_by_the_headline_and_written(tmp_path):
+    table = [{"class": "a", "average precision": 0.5}]
+    r = Metrics({"loss": 0.5, "map": 0.25}, "map", [{"id": "v0"}], table)
     r.write(tmp_path)
-    assert r.headline == 0.25 and [p.name for p in tmp_path.iterdir()] == ["pretraining.json"]
-    assert json.loads((tmp_path / "pretraining.json").read_text()) == r.metrics
+    back = Metrics.load(tmp_path)
+    assert r.headline == back.headline == 0.25 and back.metrics == r.metrics and back.table == table
+    assert json.loads((tmp_path / "predictions.jsonl").read_text()) == {"id": "v0"}
+    assert Metrics({"loss": 0.5}, "-loss").headline == -0.5
+    with pytest.raises(UserError, match="run the evaluation first"):
+        Metrics.load(tmp_path / "absent")
+    (tmp_path / "result.json").write_text("[]")
+    with pytest.raises(UserError, match="is not a saved result"):
+        Metrics.load(tmp_path)

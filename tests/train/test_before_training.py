@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from vidjax.config import resolve
+from vidjax.config import pretraining_evals, resolve
 from vidjax.errors import UserError
 from vidjax.train.experiment import batch_text, build
 from vidjax.train.loop import train
@@ -17,8 +17,10 @@ MAE = dict(
     data=dict(name="synthetic_motion", options=dict(size=32, frames=8, train=48, val=12, test=12))
     | dict(frames=4, stride=1.0, size=16, short_side=16, crop="center"),
     model=dict(name="videomae_s_pretrain", tiny=True),
-    objective=dict(name="mae"),
-    evals=dict(every_epochs=0.0, report=False),
+    task=dict(name="masked_autoencoding"),
+    evals=pretraining_evals(every=0.0),
+    checkpoint=dict(best="knn"),
+    report=False,
 )
 
 
@@ -29,7 +31,7 @@ def cache(tmp_path_factory):
         yield
 
 
-CLASSIFY = ["model.name=videomae_s", "objective.name=classify"]
+CLASSIFY = ["model.name=videomae_s", "task.name=classification"]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +47,8 @@ CLASSIFY = ["model.name=videomae_s", "objective.name=classify"]
         (["data.size=20"], "data.size=20 does not divide into the patches of 8 pixels"),
         ([*CLASSIFY, "data.frames=5"], "set it to 4 or 6"),
         ([*CLASSIFY, "data.size=4"], "set it to 8"),
-        (["model.name=timesformer_b_8x32", "objective.name=classify", "data.size=20"], "set it to 16 or 24"),
-        (["model.name=vivit_b_16x2", "objective.name=classify", "data.frames=3"], "tubelets of 2 frames"),
+        (["model.name=timesformer_b_8x32", "task.name=classification", "data.size=20"], "set it to 16 or 24"),
+        (["model.name=vivit_b_16x2", "task.name=classification", "data.frames=3"], "tubelets of 2 frames"),
         (["model.name=mae_st_b_pretrain"], "its learned positions are for 8x32x32"),
     ],
 )
@@ -58,15 +60,16 @@ def test_invalid_clips_and_masks_are_reported(overrides, message):
 
 def test_probe_with_unseen_classes_is_rejected_before_training(tmp_path):
     with pytest.raises(UserError, match=r"none of the 5 training videos .* is of the classes") as e:
-        train(resolve(MAE, ["evals.probe_videos=5"]), tmp_path / "run")
-    assert "raise evals.probe_videos" in str(e.value) and "\n" not in str(e.value)
+        train(resolve(MAE, ["evals.knn.videos=5"]), tmp_path / "run")
+    assert "raise evals.knn.videos" in str(e.value) and "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("limit", [12, 30, 1000])
 def test_probe_videos_are_balanced_over_classes(limit):
     """The classes alternate in the dataset, so that equally spaced videos would not be balanced."""
-    bank, test = build(resolve(MAE, [f"evals.probe_videos={limit}"])).probe_sources
-    count = np.bincount([r.label for r in bank], minlength=12)
+    exp = build(resolve(MAE, [f"evals.knn.videos={limit}"]))
+    bank, test = exp.evals["knn"].sources(exp)
+    count = np.bincount([r.target.label for r in bank], minlength=12)
     assert len(bank) == min(limit, 48) and count.max() - count.min() <= 1 and len(test) == 12
     assert len({r.id for r in bank}) == len(bank)
 

@@ -24,7 +24,7 @@ INIT = functools.partial(
     vidjax.create_model("slow_fusion_conv4", 3, tiny=True),
     optax.adamw(0.1),
     0,
-    (4, 16, 16, 3),
+    jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32),
 )
 
 

@@ -21,7 +21,7 @@ CONFIG = dict(
         short_side=16,
     ),
     model=dict(name="slow_fusion_conv4", tiny=True),
-    objective=dict(mixup=0.8),
+    task=dict(name="classification", mixup=0.8),
     optimizer=dict(lr=0.1),
 )
 VIT = ["model.name=vivit_b_16x2", "data.frames=8", "data.size=32"]
@@ -44,8 +44,8 @@ def setup(overrides):
     rng = np.random.default_rng(0)
     shape = (8, config.data.frames, config.data.size, config.data.size, 3)
     batch = {
-        "video": rng.integers(0, 256, shape, np.uint8),
-        "label": rng.integers(0, 3, 8).astype(np.int32),
+        "inputs": {"rgb": rng.integers(0, 256, shape, np.uint8)},
+        "targets": {"label": rng.integers(0, 3, 8).astype(np.int32)},
     }
     batch = jax.tree.map(lambda x: jax.device_put(x, exp.runner.batch_sharding), batch)
     return exp, initial_state(exp).replace(step=jnp.int32(3)), batch

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import vidjax
-from vidjax.checkpoint_io import load_variables
-from vidjax.config import load, resolve
+from vidjax.analysis.params import abstract_variables
+from vidjax.checkpoint_io import check_skip, load_variables
+from vidjax.config import load, resolve, shipped_names
 from vidjax.data.datasets import load_source
 from vidjax.errors import UserError
 from vidjax.train.experiment import build, initial_state
@@ -31,9 +32,10 @@ def config(name, size, init=None, data=None, **options):
             | (data or {}),
             model=dict(name=name, tiny=True, options=options),
             init=init or {},
-            objective=dict(name="mae" if pretraining else "classify"),
+            task=dict(name="masked_autoencoding" if pretraining else "classification"),
             optimizer=dict(name="adamw", lr=1e-2, layer_decay=None if pretraining else 0.75),
-            evals=dict(every_epochs=0.0, report=False),
+            evals=dict(val=dict(type="metrics", every=0.0)),
+            report=False,
         )
     )
 
@@ -91,7 +93,13 @@ def test_fine_tunes_to_twelve_classes_then_to_three(place, capsys, name):
             np.testing.assert_array_equal(x, expected, err_msg="/".join(key))
     with pytest.raises(UserError, match=r"params/head/kernel: \(16, 12\) in the checkpoint, \(16, 3\)"):
         initial_state(build(config(name, size, dict(path=str(runs[1])), folder)))
-    assert train(tuned, runs[2]).logits.shape[-1] == 3
+    stray = dict(path=str(runs[1]), skip=("params/head", "params/haed"))
+    with pytest.raises(
+        UserError, match=r"init\.skip: 'params/haed' matches no parameter of the model or"
+    ) as e:
+        initial_state(build(config(name, size, stray, folder)))
+    assert "params/head" in str(e.value) and "\n" not in str(e.value)
+    assert train(tuned, runs[2])["val"].logits.shape[-1] == 3
 
 
 def test_checkpoint_with_another_patch_size_is_rejected(place):
@@ -104,6 +112,15 @@ def test_checkpoint_with_another_patch_size_is_rejected(place):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("name", [n for n in shipped_names() if load(n).init.skip])
+def test_patterns_of_shipped_configs_match_a_path(name):
+    """`init.skip` names something that the model itself newly initializes."""
+    c = load(name)
+    model = vidjax.create_model(c.model.name, 10, **c.model.options.to_dict())
+    variables = abstract_variables(model, vidjax.spec(c.model.name).input_shape)
+    check_skip(variables, variables, c.init.skip, name)
+
+
 def test_config_matches_the_videomae_recipe():
     """Compares with VideoMAE fine-tuning of ViT-B (Tong et al., arXiv:2203.12602, Table 8)."""
     c = load("configs/kinetics400/videomae_b_finetune.py")
@@ -111,15 +128,15 @@ def test_config_matches_the_videomae_recipe():
     got = {
         "layer decay": c.optimizer.layer_decay,
         "drop path": c.model.options.drop_path,
-        "mixup, cutmix": (c.objective.mixup, c.objective.cutmix),
+        "mixup, cutmix": (c.task.mixup, c.task.cutmix),
         "RandAugment": c.data.rand_augment,
-        "random erasing": c.objective.random_erasing,
+        "random erasing": c.task.random_erasing,
         "repeated augmentation": c.data.repeats,
-        "label smoothing": c.objective.label_smoothing,
+        "label smoothing": c.task.label_smoothing,
         "head": c.model.options.head_scale,
         "warmup, cosine": (c.schedule.name, c.schedule.warmup_epochs),
         "learning rate": c.optimizer.lr * (c.batch / c.data.repeats) / 256,
-        "views": (c.evals.clips, c.evals.crops),
+        "views": (c.evals.val.clips, c.evals.val.crops),
     }
     assert got == {
         "layer decay": 0.75,

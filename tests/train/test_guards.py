@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vidjax.config import resolve
+from vidjax.config import pretraining_evals, resolve
 from vidjax.train import loop
 from vidjax.train.experiment import build, initial_state
 from vidjax.train.metrics import MetricsWriter
@@ -21,9 +21,10 @@ CNN = dict(
     batch=4,
     steps=8,
     data=DATA,
-    model=dict(name="slow_fusion_conv4", tiny=True),
+    model=dict(name="slow_fusion_conv4", tiny=True, precise_bn_batches=2),
     optimizer=dict(name="adamw", weight_decay=0.1, ema=0.9, clip_norm=1.0),
-    evals=dict(every_epochs=0.34, precise_bn_batches=2, report=False),  # 6 steps per epoch
+    evals=dict(val=dict(type="metrics", every=0.34)),  # 6 steps per epoch
+    report=False,
     log_every=1,
 )
 MAE = dict(
@@ -31,9 +32,11 @@ MAE = dict(
     steps=8,
     data=DATA,
     model=dict(name="videomae_s_pretrain", tiny=True),
-    objective=dict(name="mae"),
+    task=dict(name="masked_autoencoding"),
     optimizer=dict(name="adamw", weight_decay=0.1),
-    evals=dict(every_epochs=0.34, report=False),
+    evals=pretraining_evals(every=0.34),
+    checkpoint=dict(best="knn"),
+    report=False,
     log_every=1,
 )
 
@@ -49,8 +52,8 @@ def test_step_has_no_implicit_transfers(config, mode):
     exp = build(resolve(config, [f"parallel.mode={mode}"]))
     rng = np.random.default_rng(0)
     batch = {
-        "video": rng.integers(0, 256, (4, 4, 16, 16, 3), np.uint8),
-        "label": rng.integers(0, 3, 4).astype(np.int32),
+        "inputs": {"rgb": rng.integers(0, 256, (4, 4, 16, 16, 3), np.uint8)},
+        "targets": {"label": rng.integers(0, 3, 4).astype(np.int32)},
     }
     placed = exp.runner.place(initial_state(exp))
     with jax.transfer_guard("disallow"):

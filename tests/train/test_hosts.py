@@ -20,30 +20,38 @@ from vidjax.train.metrics import read_metrics
 OPTIONS = dict(size=32, frames=8, train=24, val=12, test=13)  # 13: the last batch of one host is only padding
 CONFIG = f"""
 from ml_collections import ConfigDict
+from vidjax.config import pretraining_evals
 def get_config(arg=""):
     return ConfigDict(dict(
         batch=4, steps=4, seed=1,
         data=dict(name="synthetic_motion", options=dict({OPTIONS}),
                   frames=4, stride=1.0, size=16, short_side=16, crop="center"),
         model=dict(name="videomae_s_pretrain", tiny=True),
-        objective=dict(name="mae"),
+        task=dict(name="masked_autoencoding"),
         optimizer=dict(name="adamw", lr=1e-3),
-        evals=dict(every_epochs=0.0, report=True, probe_videos=13),
-        checkpoint=dict(every_epochs=0.0),
+        evals=pretraining_evals(every=0.0, videos=13),
+        checkpoint=dict(every_epochs=0.0, best="knn"),
         log_every=1,
     ))
 """
-TUNE = [
-    "--config.model.name=videomae_s",
-    "--config.objective.name=classify",
-    "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)",
-]
+CLASSIFY = {  # changes CONFIG to a classifier
+    "videomae_s_pretrain": "videomae_s",
+    "masked_autoencoding": "classification",
+    "pretraining_evals(every=0.0, videos=13)": 'dict(val=dict(type="metrics", every=0.0))',
+    'best="knn"': 'best="val"',
+}
+SKIP = "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)"
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hosts")
     (folder / "config.py").write_text(CONFIG)
+    tune = CONFIG
+    for old, new in CLASSIFY.items():
+        assert old in tune
+        tune = tune.replace(old, new)
+    (folder / "tune.py").write_text(tune)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
         yield folder
@@ -74,21 +82,21 @@ def succeed(processes):
         assert code == 0, err
 
 
-def train_line(place, workdir, *args):
-    return ["train", "--config", place / "config.py", "--workdir", place / workdir, *args]
+def train_line(place, workdir, *args, config="config.py"):
+    return ["train", "--config", place / config, "--workdir", place / workdir, *args]
 
 
-def both(place, workdir, *args):
+def both(place, workdir, *args, **options):
     """Runs the same training on one host and on two."""
-    succeed([start(place, *train_line(place, f"{workdir}_1", *args))])
-    succeed(start_two(place, *train_line(place, f"{workdir}_2", *args)))
+    succeed([start(place, *train_line(place, f"{workdir}_1", *args, **options))])
+    succeed(start_two(place, *train_line(place, f"{workdir}_2", *args, **options)))
     return place / f"{workdir}_1", place / f"{workdir}_2"
 
 
-def assert_same_metrics(one, two):
+def assert_same_metrics(one, two, evaluations):
     keys = ("step", "split", "loss", "knn_top1", "effective_rank", "grad_norm", "video_top1", "top1")
     one, two = ([[r.get(k, 0.0) for k in keys] for r in read_metrics(run)] for run in (one, two))
-    assert [r[:2] for r in one] == [r[:2] for r in two] and len(one) == 5
+    assert [r[:2] for r in one] == [r[:2] for r in two] and len(one) == 4 + evaluations
     np.testing.assert_allclose([r[2:] for r in two], [r[2:] for r in one], rtol=1e-4, atol=1e-6)
 
 
@@ -99,18 +107,18 @@ def pretrained(place):
 
 @pytest.fixture(scope="module")
 def tuned(place, pretrained):
-    return both(place, "tuned", *TUNE, f"--config.init.path={pretrained[0]}")
+    return both(place, "tuned", SKIP, f"--config.init.path={pretrained[0]}", config="tune.py")
 
 
 def test_two_hosts_pretrain_as_one(pretrained):
-    assert_same_metrics(*pretrained)
+    assert_same_metrics(*pretrained, 2)
     one, two = (run / "reconstructions" / "step_4.png" for run in pretrained)
     assert one.is_file() and two.is_file()
     assert (pretrained[1] / "report.html").is_file()
 
 
 def test_two_hosts_fine_tune_as_one(tuned):
-    assert_same_metrics(*tuned)
+    assert_same_metrics(*tuned, 1)
     one, two = (
         [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
         for run in tuned
@@ -191,8 +199,8 @@ def test_error_on_one_host_stops_all_with_its_message(place):
             bad = split == "test" and i == 7
             path.write_bytes(b"no video" if bad else source[i].video)
     args = ["--config.data.name=video_folder", f"--config.data.options.path={place / 'folder'}"]
-    args += ["--config.data.bad_limit=0", "--config.steps=1", "--config.model.name=videomae_s"]
-    processes = start_two(place, *train_line(place, "bad", *args, "--config.objective.name=classify"))
+    args += ["--config.data.bad_limit=0", "--config.steps=1"]
+    processes = start_two(place, *train_line(place, "bad", *args, config="tune.py"))
     (code, _, err), (other, _, own) = finish(processes)
     assert code == other == 2, err + own
     assert "process 1 stopped: 1 of 8 videos cannot be read" in err.splitlines()[-1]

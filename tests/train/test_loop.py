@@ -25,7 +25,8 @@ def get_config(arg=""):
                   frames=4, stride=1.0, size=16, short_side=16, color_jitter=0.4),
         model=dict(name="slow_fusion_conv4", tiny=True, options=dict(dropout=0.5)),
         optimizer=dict(name="adamw", lr=1e-2, ema=0.9),
-        evals=dict(every_epochs=1.0, report=False),
+        evals=dict(val=dict(type="metrics", every=1.0)),
+        report=False,
         checkpoint=dict(every_epochs=0.34),
         log_every=1,
     ))
@@ -36,9 +37,14 @@ def get_config(arg=""):
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loop")
     (folder / "config.py").write_text(CONFIG)
-    mae = CONFIG.replace("slow_fusion_conv4", "videomae_s_pretrain").replace("dict(dropout=0.5)", "{}")
-    mae = mae.replace("log_every=1", "log_every=1, objective=dict(name='mae')")
-    (folder / "mae.py").write_text(mae.replace("color_jitter=0.4", "color_jitter=0.4, repeats=2"))
+    tune = CONFIG.replace("slow_fusion_conv4", "videomae_s").replace("dict(dropout=0.5)", "{}")
+    tune = tune.replace("color_jitter=0.4", "color_jitter=0.4, repeats=2")
+    (folder / "tune.py").write_text(tune)
+    mae = tune.replace("videomae_s", "videomae_s_pretrain")
+    mae = mae.replace("log_every=1", "log_every=1, task=dict(name='masked_autoencoding')")
+    mae = mae.replace('dict(val=dict(type="metrics", every=1.0))', "pretraining_evals(every=1.0)")
+    mae = mae.replace("every_epochs=0.34", "every_epochs=0.34, best='knn'")
+    (folder / "mae.py").write_text(f"from vidjax.config import pretraining_evals\n{mae}")
     return folder
 
 
@@ -135,20 +141,21 @@ def test_pretraining_resumes_bit_identically_and_is_fine_tuned(place):
     got, expected = (load_variables(run / "checkpoints" / "12")[0] for run in (killed, whole))
     chex.assert_trees_all_equal(got, expected)
 
-    tune = ["--config.model.name=videomae_s", f"--config.init.path={whole}", "--config.steps=2"]
-    tune += ["--config.objective.name=classify"]
+    tune = [f"--config.init.path={whole}", "--config.steps=2"]
     skip = "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)"
-    code, out, err = finish(command(place, "mae_tuned", *tune, skip, config="mae.py"))
+    code, out, err = finish(command(place, "mae_tuned", *tune, skip, config="tune.py"))
     assert code == 0 and "video_top1" in out, err
-    code, _, err = finish(command(place, "mae_strict", *tune, config="mae.py"))
+    code, _, err = finish(command(place, "mae_strict", *tune, config="tune.py"))
     assert code == 2 and "mask_token" in err and "fc_norm" in err
 
 
-def test_objective_must_fit_the_model(place):
-    code, _, err = finish(command(place, "mixed", "--config.objective.name=mae"))
-    assert code == 2 and "classify for classifiers" in err
-    code, _, err = finish(command(place, "mixed", "--config.objective.mixup=0.8", config="mae.py"))
-    assert code == 2 and "objective.mixup is not an option of the objective mae" in err
+def test_task_must_fit_the_model(place):
+    code, _, err = finish(command(place, "mixed", "--config.task.name=masked_autoencoding"))
+    assert code == 2 and "task.name=masked_autoencoding does not fit slow_fusion_conv4" in err
+    code, _, err = finish(command(place, "mixed", "--config.task.name=classification", config="mae.py"))
+    assert code == 2 and "task.name=classification does not fit videomae_s_pretrain" in err
+    code, _, err = finish(command(place, "mixed", "--config.task.mixup=0.8", config="mae.py"))
+    assert code == 2 and "unknown config key 'task.mixup'" in err
 
 
 def test_two_hosts_train_as_one(place, whole):
@@ -192,7 +199,7 @@ def test_predict_on_video_files(place, whole, capsys, monkeypatch):
     (place / "a.mp4").write_bytes(record.video)
     (place / "b.webm").write_bytes(b"")
     line = ["predict", place / "a.mp4", place / "b.webm", "--checkpoint", whole / "checkpoints" / "12"]
-    code, out, err = vidjax_main(capsys, *line, "--json", "--strip", place / "strip.png")
+    code, out, err = vidjax_main(capsys, *line, "--json", "--draw", place / "drawn.png")
     good, bad = (json.loads(row) for row in out.splitlines())
     expected = json.loads((whole / "predictions.jsonl").read_text().splitlines()[5])
     assert expected["id"] == record.id
@@ -202,7 +209,7 @@ def test_predict_on_video_files(place, whole, capsys, monkeypatch):
     )
     assert 0 <= good["clips"][0]["start"] < good["clips"][0]["end"] <= 8 / 25
     assert code == 2 and bad["error"] and "b.webm" in err and err.count("\n") == 1
-    assert (place / "strip_0.png").read_bytes().startswith(b"\x89PNG")
+    assert (place / "drawn_0.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_models_and_describe(capsys):
@@ -231,6 +238,12 @@ def test_nonfinite_loss_reports_step_batch_and_layer(place):
         (["--config.data.name=synthetic_notion"], "did you mean synthetic_motion"),
         (["--config.data.options.sise=3"], "did you mean size"),
         (["--config.model.options.widht=3"], "unknown option of slow_fusion_conv4 'widht'"),
+        (
+            ["--config.evals.val.type=knn", "--config.evals.val.videos=1"],
+            "none of the 1 training videos of the",
+        ),
+        (["--config.evals.val.split=vall"], "did you mean val"),
+        (["--config.evals.x.type=reconstructions"], "remove this eval"),
         (["--config.parallel.mesh.data=3"], "does not fit"),
         (["--config.parallel.accumulation=3"], "does not divide"),
         (["--config.model.options.widths=(4,)"], "does not take clips of"),

@@ -258,9 +258,10 @@ def test_layer_ids_of_second_encoders_and_parallel_streams():
 
 
 def test_trunk_lr_requires_a_classifier_and_a_trunk():
-    for name in ("videomae_b_pretrain", "linear_probe"):
+    for name, width in (("videomae_b_pretrain", "none"), ("linear_probe", 8)):
+        changes = (f"model.name={name}", f"data.feature_width={width}", "optimizer.trunk_lr=0.1")
         with pytest.raises(UserError, match=r"optimizer\.trunk_lr does not fit"):
-            param_groups(config(f"model.name={name}", "optimizer.trunk_lr=0.1"), tiny(name))
+            param_groups(config(*changes), tiny(name))
 
 
 def test_optimizer_state_has_the_structure_of_saved_checkpoints():

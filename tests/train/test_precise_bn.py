@@ -31,7 +31,7 @@ CONFIG = dict(
     ),
     model=dict(name="slow_fusion_conv4", tiny=True),
     optimizer=dict(lr=0.1, weight_decay=0.1, decay_all=True),
-    evals=dict(report=False),
+    report=False,
 )
 
 
@@ -83,8 +83,8 @@ def test_old_statistics_are_ignored_and_parameters_unchanged():
 def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
     plain = dict(CONFIG, optimizer=dict(lr=0.0))
     train(resolve(plain), tmp_path / "plain")
-    larger = ["data.short_side=20", "evals.size=20"]  # larger crops in evaluation only
-    train(resolve(plain, ["evals.precise_bn_batches=3", *larger]), tmp_path / "precise")
+    larger = ["data.short_side=20", "evals.val.size=20"]  # larger crops in evaluation only
+    train(resolve(plain, ["model.precise_bn_batches=3", *larger]), tmp_path / "precise")
     running, precise = (load_variables(tmp_path / name)[0] for name in ("plain", "precise"))
     for k, x in flat(running["params"]).items():
         np.testing.assert_array_equal(flat(precise["params"])[k], x)
@@ -92,7 +92,7 @@ def test_the_loop_evaluates_and_saves_with_precise_statistics(tmp_path):
     again = build(resolve(plain))
     spec = vidjax.spec("slow_fusion_conv4")
     batches = train_batches(again.train_source, again.config.data, 4, again.config.seed + 1)
-    clips = [normalize(jnp.asarray(next(batches)["video"]), spec.mean, spec.std) for _ in range(3)]
+    clips = [normalize(jnp.asarray(next(batches)["inputs"]["rgb"]), spec.mean, spec.std) for _ in range(3)]
     batches.close()
     expected = flat(make_precise_bn(again.model)(jax.tree.map(jnp.asarray, running), clips)["batch_stats"])
     for k, x in flat(precise["batch_stats"]).items():
@@ -109,8 +109,8 @@ def test_freeze_bn(frozen):
     before = {k: x.copy() for k, x in before.items()}
     rng = np.random.default_rng(0)
     batch = {
-        "video": rng.integers(0, 256, (4, 4, 16, 16, 3), np.uint8),
-        "label": rng.integers(0, 3, 4).astype(np.int32),
+        "inputs": {"rgb": rng.integers(0, 256, (4, 4, 16, 16, 3), np.uint8)},
+        "targets": {"label": rng.integers(0, 3, 4).astype(np.int32)},
     }
     batch = jax.tree.map(lambda x: jax.device_put(x, exp.runner.batch_sharding), batch)
     state, _ = exp.runner.step(exp.runner.place(state), batch)
@@ -126,4 +126,4 @@ def test_freeze_bn(frozen):
 
 def test_freeze_bn_and_precise_bn_are_mutually_exclusive():
     with pytest.raises(UserError, match="are mutually exclusive"):
-        resolve(CONFIG, ["model.freeze_bn=True", "evals.precise_bn_batches=2"])
+        resolve(CONFIG, ["model.freeze_bn=True", "model.precise_bn_batches=2"])

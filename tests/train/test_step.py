@@ -11,29 +11,31 @@ import optax
 import pytest
 
 import vidjax
-from vidjax.objectives import create_objective
+from vidjax.layers.preprocess import Inputs
 from vidjax.sharding import JitRunner, PmapRunner, create_mesh, state_shardings
+from vidjax.tasks import create_task
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 
 SHAPE = (4, 16, 16, 3)
-MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
+INPUTS = Inputs(("rgb",), {"rgb": (0.45,) * 3}, {"rgb": (0.25,) * 3})
+CLIP = jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
 
 
 def batch(seed=0, size=8):
     rng = np.random.default_rng(seed)
     return {
-        "video": rng.integers(0, 256, (size, *SHAPE), np.uint8),
-        "label": rng.integers(0, 3, size).astype(np.int32),
+        "inputs": {"rgb": rng.integers(0, 256, (size, *SHAPE), np.uint8)},
+        "targets": {"label": rng.integers(0, 3, size).astype(np.int32)},
     }
 
 
 def setup(bn_groups=1, ema=None, tx=None, **step_options):
     model = vidjax.create_model("slow_fusion_conv4", 3, tiny=True, bn_groups=bn_groups)
     tx = tx or optax.sgd(0.1, 0.9)
-    init = functools.partial(init_state, model, tx, 0, SHAPE, ema is not None)
-    objective = create_objective("classify", mean=MEAN, std=STD)
-    make = functools.partial(make_train_step, objective, model, tx, ema=ema, **step_options)
+    init = functools.partial(init_state, model, tx, 0, CLIP, ema is not None)
+    loss = create_task("classification", inputs=INPUTS).loss
+    make = functools.partial(make_train_step, loss, model, tx, ema=ema, **step_options)
     return init, make
 
 
@@ -158,9 +160,9 @@ def test_random_key_depends_on_the_step():
             return nn.Dense(3)(x), {}
 
     model, tx = Noisy(), optax.sgd(0.0)
-    objective = create_objective("classify", mean=MEAN, std=STD)
-    step = jax.jit(make_train_step(objective, model, tx))
-    state = init_state(model, tx, 0, SHAPE, False)
+    loss = create_task("classification", inputs=INPUTS).loss
+    step = jax.jit(make_train_step(loss, model, tx))
+    state = init_state(model, tx, 0, CLIP, False)
     first, a = step(state, batch())
     _, b = step(state, batch())
     _, c = step(first, batch())

@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 def get_config(arg=""):
     return ConfigDict(dict(
         batch=8, steps=2,
-        data=dict(name="synthetic_motion", options={OPTIONS}, modality="rgb+flow", frames=1, stride=1.0,
+        data=dict(name="synthetic_motion", options={OPTIONS}, frames=1, stride=1.0,
                   size=32, short_side=32, flow=dict(frames=4)),
         model=dict(name="two_stream_resnet18", tiny=True),
-        objective=dict(mixup=0.2),
+        task=dict(name="classification", mixup=0.2),
         optimizer=dict(lr=1e-3, ema=0.9),
         parallel=dict(accumulation=2),
-        evals=dict(clips=2, crops=1, batch=4),
+        evals=dict(val=dict(type="metrics", clips=2, crops=1, batch=4)),
         log_every=1,
     ))
 """
@@ -81,16 +81,18 @@ def test_evaluation_of_either_split_and_their_fusion(run, tmp_path, capsys):
     assert code == 2 and "evaluate all models on the same split" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("change", ["data.flow.frames=6", "data.modality=rgb"])
+@pytest.mark.parametrize("change", ["data.flow.frames=6", "model.name=two_stream_resnet18_temporal"])
 def test_evaluation_with_other_streams_is_rejected(run, tmp_path, capsys, change):
     code, _, err = vidjax(capsys, "eval", "--checkpoint", run, "--out", tmp_path, f"--config.{change}")
-    assert code == 2 and err.count("\n") == 1 and ("flow_frames is 4" in err or "takes rgb+flow" in err)
+    assert (
+        code == 2 and err.count("\n") == 1 and ("flow_frames is 4" in err or "does not fit the model" in err)
+    )
 
 
 def test_prediction_writes_strips(run, tmp_path, capsys):
     video = tmp_path / "a.mp4"
     video.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].video)
-    line = ["predict", video, "--checkpoint", run, "--json", "--strip", tmp_path / "strip.png"]
+    line = ["predict", video, "--checkpoint", run, "--json", "--draw", tmp_path / "strip.png"]
     code, out, err = vidjax(capsys, *line)
     assert code == 0, err
     expected = ClassificationResult.load(run / "result.npz").top(3)

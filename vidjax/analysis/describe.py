@@ -103,7 +103,7 @@ def describe(
         "fps": s.fps,
         "clip_seconds": clip_seconds(shape[0], s.stride, s.fps) if s.fps and len(shape) == 4 else None,
         "receptive_field": {}
-        if isinstance(shape, Mapping) or s.modality == "features"
+        if isinstance(shape, Mapping) or s.streams == ("features",)
         else {
             k: {"shape": list(g.shape(k)[1:]), "clipped": list(f.clipped), "unclipped": f.unclipped}
             for k, f in receptive_fields(model, shape, g, unclipped=tokens is None).items()
@@ -131,7 +131,7 @@ def _input_shape(s: ModelSpec, frames: int | None, size: int | None) -> InputSha
         if frames is not None:
             raise UserError(f"{s.name} has several streams, whose numbers of frames cannot be set by frames")
         return {k: (t, size or h, size or w, c) for k, (t, h, w, c) in s.input_shape.items()}
-    if s.modality == "features" and (frames or size):
+    if s.streams == ("features",) and (frames or size):
         raise UserError(f"{s.name} takes cached features: it has neither frames nor a size")
     *axes, channels = s.input_shape
     if frames is not None:

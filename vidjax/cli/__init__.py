@@ -24,6 +24,7 @@ from vidjax.cli import (
     models,
     predict,
     probe,
+    report,
     train,
 )
 from vidjax.cli.common import check_empty, parse_overrides
@@ -33,6 +34,7 @@ from vidjax.errors import DiskFull, MemoryErrors, UserError
 COMMANDS = (
     train,
     evaluate,
+    report,
     fuse,
     predict,
     features,

@@ -33,7 +33,7 @@ def add_which_argument(parser: argparse.ArgumentParser) -> None:
         "--which",
         default="last",
         metavar="last|best|STEP",
-        help="which checkpoint of a workdir: last (default), best (highest accuracy on the split evaluated "
+        help="which checkpoint of a workdir: last (default), best (by the evaluation checkpoint.best "
         "during training), or a step number",
     )
 

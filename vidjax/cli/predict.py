@@ -11,8 +11,8 @@ from vidjax.cli.common import add_checkpoint_arguments, add_json_argument, rejec
 from vidjax.errors import UserError
 
 NAME = "predict"
-HELP = "Classify video files."
-# Suffixes of --strip, and what Pillow calls the format.
+HELP = "Predict video files with a checkpoint."
+# Suffixes of --draw, and what Pillow calls the format.
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".pdf": "PDF"}
 
 
@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clips",
         type=int,
         metavar="N",
-        help="clips sampled from each video (default: evals.clips of the config)",
+        help="clips sampled from each video (default: as in the evaluation of the config)",
     )
     parser.add_argument(
         "--top", type=int, default=5, metavar="K", help="number of classes to print (default: 5)"
     )
     add_json_argument(parser)
     parser.add_argument(
-        "--strip", metavar="FILE.png", help="also save the input frames as an image, one per video"
+        "--draw", metavar="FILE.png", help="also draw each prediction with the input frames, as an image"
     )
     parser.add_argument(
         "--stream", action="store_true", help="predict frame by frame while decoding, in constant memory"
@@ -54,46 +54,39 @@ def run(args: argparse.Namespace) -> int:
     if args.every or args.fps is not None:
         raise UserError("--every and --fps require --stream")
     from vidjax.checkpoint_io import find_checkpoint
-    from vidjax.predict import predict_videos
-    from vidjax.reports.pictures import strip
+    from vidjax.predict import Predictor
 
-    if args.strip:
-        _check_image_path(args.strip)
-    checkpoint = find_checkpoint(args.checkpoint, args.which)
+    if args.draw:
+        _check_image_path(args.draw)
+    predictor = Predictor.load(find_checkpoint(args.checkpoint, args.which), args.clips)
     failed = 0
-    for i, p in enumerate(predict_videos(args.videos, checkpoint, args.clips, args.top)):
+    for i, p in enumerate(predictor.videos(args.videos)):
         if p.error:
             failed += 1
             print(f"vidjax: {p.error}", file=sys.stderr)
         if args.json:
             row: dict[str, Any] = {"path": p.path, "error": p.error}
-            row["top"] = _named(p.top)
-            row["clips"] = [
-                {"start": round(a, 3), "end": round(b, 3), "name": n, "probability": round(q, 6)}
-                for a, b, n, q in p.clips
-            ]
+            row |= {} if p.error else p.content.as_json(args.top)
             print(json.dumps(row, ensure_ascii=False))
         elif not p.error:
-            print(p.path)
-            for n, q in p.top:
-                print(f"  {q:6.1%}  {n}")
-            for start, end, n, q in p.clips:
-                print(f"  {start:7.2f}–{end:.2f} s  {n} {q:.1%}")
-        if args.strip and not p.error:
-            path = epath.Path(args.strip)
+            print(p.path, *(f"  {line}" for line in p.content.as_text(args.top)), sep="\n")
+        if args.draw and not p.error:
+            path = epath.Path(args.draw)
             if len(args.videos) > 1:
                 path = path.with_stem(f"{path.stem}_{i}")
             with path.open("wb") as file:
-                strip(p.frames, title=p.path, probs=p.top).save(file, _PICTURES[path.suffix.lower()])
+                image = predictor.task.draw(p.content, p.frames, p.path)
+                image.save(file, _PICTURES[path.suffix.lower()])
     return 2 if failed else 0
 
 
 def _stream(args: argparse.Namespace) -> int:
     from vidjax.checkpoint_io import find_checkpoint
     from vidjax.predict import predict_stream
+    from vidjax.tasks.classification import named
 
-    if args.clips or args.strip:
-        raise UserError("--stream does not sample clips: leave out --clips and --strip")
+    if args.clips or args.draw:
+        raise UserError("--stream does not sample clips: leave out --clips and --draw")
     every = args.every or "1"
     try:
         pace = {"every_frames": int(every[:-1])} if every.endswith("f") else {"every": float(every)}
@@ -107,7 +100,7 @@ def _stream(args: argparse.Namespace) -> int:
             print(f"vidjax: {now.error}", file=sys.stderr)
         if args.json:
             row = {"path": now.path, "seconds": round(now.seconds, 3), "frames": now.frames}
-            row |= {"final": now.final, "error": now.error, "top": _named(now.top)}
+            row |= {"final": now.final, "error": now.error, "top": named(now.top)}
             print(json.dumps(row, ensure_ascii=False), flush=True)
         elif not now.error:
             if now.path != path:
@@ -121,13 +114,9 @@ def _stream(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _named(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"name": n, "probability": round(q, 6)} for n, q in top]
-
-
 def _check_image_path(path: str) -> None:
     """Raises `UserError` early if an image cannot be written to `path`."""
     if epath.Path(path).suffix.lower() not in _PICTURES:
-        raise UserError(f"--strip {path}: unknown image format; use a file name such as frames.png")
+        raise UserError(f"--draw {path}: unknown image format; use a file name such as frames.png")
     if not epath.Path(path).parent.is_dir():
-        raise UserError(f"--strip {path}: the folder {epath.Path(path).parent} does not exist")
+        raise UserError(f"--draw {path}: the folder {epath.Path(path).parent} does not exist")

@@ -27,10 +27,13 @@ def run(args: argparse.Namespace) -> int:
 
     config = load(args.config, args.overrides)
     join_hosts(args, config.parallel.host_timeout)
-    result = train(config, args.workdir)
-    if result is not None and is_lead():
-        print_metrics(result.metrics)
+    results = train(config, args.workdir)
+    if results is not None and is_lead():
+        for name, result in results.items():
+            if result.metrics:
+                print(f"{name}:")
+                print_metrics(result.metrics)
         report = epath.Path(args.workdir) / "report.html"
-        if config.evals.report and report.exists():
+        if config.report and report.exists():
             print(f"report: {report}")
     return 0

@@ -14,7 +14,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax.analysis.params import abstract_variables
-from vidjax.checkpoint_io import merge_report, merge_variables
+from vidjax.checkpoint_io import check_skip, merge_report, merge_variables
 from vidjax.convert import formats
 from vidjax.convert.engine import Rules, class_count, convert, unmatched
 from vidjax.convert.inflate import adapt_channels, inflate
@@ -122,13 +122,16 @@ class Weights:
     def merge_into(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> dict[str, Any]:
         """Merges the weights into newly initialized variables, see `merge_variables`.
 
-        The first kernel of an image model is adapted to the input channels of `fresh`.
+        The first kernel of an image model is adapted to the input channels of `fresh`. A regex of `skip` that
+        matches nothing is an error.
         """
         target, flat = flatten_dict(fresh, sep="/"), flatten_dict(self.variables, sep="/")
         for path in filter(_STEM.match, target.keys() & flat.keys()):
             if self.of_images and not any(re.search(s, path) for s in skip):
                 flat[path] = _to_channels(flat[path], target[path].shape[-2], path)
-        return merge_variables(fresh, unflatten_dict(flat, sep="/"), (*skip, *self.fresh), self.what)
+        loaded = unflatten_dict(flat, sep="/")
+        check_skip(fresh, loaded, skip, self.what)
+        return merge_variables(fresh, loaded, (*skip, *self.fresh), self.what)
 
     def report(self, fresh: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
         """Describes the effect of `merge_into`, see `merge_report`."""

@@ -65,7 +65,7 @@ class Preprocessing:
     def sections(self, s: ModelSpec, tiny: bool = False) -> dict[str, dict[str, Any]]:
         """Returns the sections `data`, `model` and `evals` of a config; the tiny preset scales the sizes."""
         shapes = (s.input_shape, s.tiny_input_shape)
-        full, own = (x if isinstance(x, Mapping) else {s.modality: x} for x in (shapes[0], shapes[tiny]))
+        full, own = (x if isinstance(x, Mapping) else {s.streams[0]: x} for x in (shapes[0], shapes[tiny]))
         published, ours = (next(iter(x.values())) for x in (full, own))
         scaled = lambda n: n * ours[-2] // published[-2]  # noqa: E731
         chosen = None if tiny else self.frames
@@ -75,6 +75,7 @@ class Preprocessing:
             stride = (frames * stride - 1) / (frames - 1)
         views = s.results[0].views.split("x") if s.results else ()
         clips, crops = map(int, views if len(views) == 2 else (1, 1))
+        size = {"size": scaled(self.size)} if self.size else {}
         return {
             "data": {
                 "frames": frames,
@@ -91,12 +92,12 @@ class Preprocessing:
                 "mean": self.mean,
                 "std": self.std,
                 "grey": ours[-1] == 1,
-                "modality": s.modality,
                 "flow": {"frames": chosen or own["flow"][0]} if "flow" in own else {},
             },
             "model": {"name": s.name, "tiny": tiny, "options": dict(self.options)},
-            "evals": {"clips": self.clips or clips, "crops": self.crops or crops}
-            | ({"size": scaled(self.size)} if self.size else {}),
+            "evals": {
+                "val": {"type": "metrics", "clips": self.clips or clips, "crops": self.crops or crops} | size
+            },
         }
 
     def differences(self, model: nn.Module, mean: Any, std: Any) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def table() -> str:
 
 def _cells(p: Preprocessing, s: ModelSpec) -> tuple[str, ...]:
     sections = p.sections(s)
-    data, evals = sections["data"], sections["evals"]
+    data, evals = sections["data"], sections["evals"]["val"]
     if len(s.input_shape) == 3 and not isinstance(s.input_shape, Mapping):
         clip, views = "an image", "1"
     else:

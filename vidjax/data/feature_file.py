@@ -3,7 +3,7 @@
 .npz           arrays features_000000 [N, ...] and times_000000 [N, 2] for each video, and `meta`.
 .array_record  one record per video, an .npz of its `features` and `times`; the last record is `meta`.
 
-`meta` is JSON: the metadata given by the writer, and the ids, labels, lengths N and fps (rows per second) of
+`meta` is JSON: the metadata given by the writer, and the ids, targets, lengths N and fps (rows per second) of
 the videos. Times are those of a row's first and last frame, in seconds. Files are written under a temporary
 name and renamed once they are complete.
 """
@@ -23,6 +23,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from vidjax.data.decode import DecodeError
+from vidjax.data.targets import Target, to_json
 from vidjax.errors import UserError
 from vidjax.files import is_remote
 
@@ -45,7 +46,7 @@ class FeatureWriter:
         if is_remote(path):
             raise UserError(f"cannot write features to {path}: name a local file, and copy it afterwards")
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        self._rows: list[tuple[str, int, int, float]] = []
+        self._rows: list[tuple[str, dict[str, Any] | None, int, float]] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.suffix == ".npz":
@@ -55,10 +56,11 @@ class FeatureWriter:
         except (OSError, ValueError, RuntimeError) as e:
             raise UserError(f"cannot write features to {path}: {e}") from None
 
-    def add(self, id: str, label: int, features: np.ndarray, times: np.ndarray, fps: float) -> None:
+    def add(self, id: str, target: Target, features: np.ndarray, times: np.ndarray, fps: float) -> None:
         """Adds one video: features [N, ...] and times [N, 2]."""
         i = len(self._rows)
-        self._rows.append((id, int(label), len(features), float(fps)))
+        about = None if target is None else to_json(target)
+        self._rows.append((id, about, len(features), float(fps)))
         if self.path.suffix == ".npz":
             self._array(f"features_{i:06}", features)
             self._array(f"times_{i:06}", times)
@@ -69,7 +71,7 @@ class FeatureWriter:
 
     def finish(self, meta: Mapping[str, Any]) -> None:
         """Adds `meta` and moves the file to its final name."""
-        columns = zip(("ids", "labels", "lengths", "fps"), zip(*self._rows))
+        columns = zip(("ids", "targets", "lengths", "fps"), zip(*self._rows))
         text = json.dumps({**meta, **dict(columns)})
         if self.path.suffix == ".npz":
             self._array("meta", np.array(text))

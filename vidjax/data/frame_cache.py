@@ -80,7 +80,7 @@ NO_CACHE = CachePlan(False)
 
 def plan(source: Any, cfg: Any, grey: bool) -> CachePlan:
     """Decides whether to cache the videos of a `Source`, from a config's data section."""
-    if cfg.modality == "features" or not cfg.cache:
+    if not cfg.cache:
         return NO_CACHE
     if cfg.cache != "auto":
         return CachePlan(True)

@@ -47,9 +47,9 @@ class Geometry:
         """
         if after.frame != self.clip:
             raise ValueError(f"a geometry of {after.frame} frames cannot follow one of {self.clip} clips")
-        scale = tuple(a * b for a, b in zip(self.scale, after.scale))
-        offset = tuple(o * s + shift for o, s, shift in zip(self.offset, after.scale, after.offset))
-        return Geometry(self.frame, after.clip, scale, offset)
+        (y, x), (down, right), (top, left) = self.offset, after.scale, after.offset
+        scale = self.scale[0] * down, self.scale[1] * right
+        return Geometry(self.frame, after.clip, scale, (y * down + top, x * right + left))
 
     def crop(self, top: int, left: int, height: int, width: int) -> "Geometry":
         """Appends a crop of the clip."""
@@ -99,6 +99,16 @@ class Geometry:
     def flow_vectors(self, flow: Any) -> np.ndarray:
         """Maps displacements [..., 2] (dx, dy) in frame pixels to clip pixels."""
         return np.asarray(flow) * self.scale[::-1]
+
+    def to_array(self) -> np.ndarray:
+        """Returns the numbers of the geometry, float64 [8], for `from_array`."""
+        return np.array([*self.frame, *self.clip, *self.scale, *self.offset])
+
+    @classmethod
+    def from_array(cls, numbers: np.ndarray) -> "Geometry":
+        """Restores a geometry from `to_array`."""
+        h, w, height, width, *rest = numbers.tolist()
+        return cls((int(h), int(w)), (int(height), int(width)), (rest[0], rest[1]), (rest[2], rest[3]))
 
     def _ordered(self, boxes: np.ndarray) -> np.ndarray:
         """Swaps x1 and x2 of boxes if the clip is mirrored, so that x1 <= x2."""

@@ -1,4 +1,4 @@
-"""Input pipeline: sampling, augmentation and batching of clips, and their transfer to the devices.
+"""Input pipeline: batches of clips with their targets, and their transfer to the devices.
 
 Sample g of a run has epoch g // N and position g % N, where N is the number of records. Its record is at that
 position of the epoch's seeded permutation, and its augmentation is drawn from (seed, epoch, position). It
@@ -9,18 +9,8 @@ A sample consists of `data.repeats` clips of the same frames with separate augme
 arXiv:1901.09335), adjacent in the batch; with `data.repeats_apart` the clips also start at separately drawn
 times (Feichtenhofer et al., arXiv:2205.09113, section 3.3).
 
-`data.modality` defines the clip, which is the `video` of a batch; S is `data.size`:
-  rgb       uint8 [T, S, S, C], T = `data.frames`, C = 3, or 1 if `data.grey`.
-  flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, encoded by `vidjax.flow.quantise`.
-  rgb+flow  dict(rgb=[T, S, S, C], flow=[L, S, S, 2]), L = `data.flow.frames`, centered on the same time.
-  features  float32 [N, D], D = `data.feature_width`: T rows of the dataset "features", each of
-            `data.feature_tokens` tokens, concatenated. Rows are sampled like frames and not augmented.
-
-Flow is computed last, from the cropped, resized and flipped frames, so that both streams share one
-augmentation, flipping negates the x component without special handling, and the cost is that of the crop, not
-of the whole frame. Displacements and their bound are therefore in pixels of the crop, and motion from outside
-the crop is not visible. (Simonyan & Zisserman, arXiv:1406.2199, section 5, precomputed the flow of whole
-frames.)
+The `inputs` of a batch are a dict of streams, see `vidjax.data.streams`, and its `targets` what `example` of
+the task returns for each clip.
 """
 
 import dataclasses
@@ -30,7 +20,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,23 +28,27 @@ from absl import logging
 from etils import epath
 
 from vidjax import files
-from vidjax.data import sampling, transforms
+from vidjax.data import streams as modalities
+from vidjax.data.clips import Clip, ClipReader
 from vidjax.data.datasets import Source
-from vidjax.data.decode import DecodeError, Video
-from vidjax.data.feature_file import FeatureSequence, StoredFeatures
-from vidjax.data.frame_cache import NO_CACHE, CachedVideo, CachePlan, cache_dir, plan
+from vidjax.data.decode import DecodeError
+from vidjax.data.frame_cache import cache_dir, plan
 from vidjax.data.record import Record
 from vidjax.data.workers import Workers
 from vidjax.errors import UserError
-from vidjax.flow import estimator, flow, quantise
 
 Batch = dict[str, Any]
-Clip = np.ndarray | dict[str, np.ndarray]  # one array, or one for each stream
+Example = Callable[[Record, Clip, np.random.Generator, bool], dict[str, np.ndarray]]
 BadVideo = tuple[str, str | None, str]  # id, path, error
 _ENDLESS = 1 << 38  # batches; more than any run, and samples of the largest batch still fit 64 bits
 
 # First word of a random seed, one for each purpose.
-_ORDER, _CLIP, _REPLACEMENT = range(3)
+_ORDER, _CLIP, _REPLACEMENT, _EVAL = range(4)
+
+
+def no_targets(record: Record, clip: Clip, rng: np.random.Generator, train: bool) -> dict[str, np.ndarray]:
+    """Returns no targets, for passes that need the inputs only."""
+    return {}
 
 
 def train_batches(
@@ -66,6 +60,8 @@ def train_batches(
     host: int = 0,
     hosts: int = 1,
     report_dir: epath.PathLike | None = None,
+    streams: Sequence[str] = ("rgb",),
+    example: Example = no_targets,
 ) -> "BatchIterator":
     """Iterates endlessly over shuffled, augmented batches; batch k starts at sample k * batch_size.
 
@@ -77,11 +73,13 @@ def train_batches(
       start_batch: index of the first batch, for resuming a run.
       host, hosts: index of this host and number of hosts.
       report_dir: folder of bad_videos.jsonl, which lists the corrupt videos; None only logs them.
+      streams: the modalities of a clip.
+      example: makes the targets of a clip, see `vidjax.tasks.Task.example`.
 
     Returns:
-      Iterator of dict(video uint8 [b, T, S, S, C], label int32 [b], index int64 [b]). If there are several
-      streams, `video` is a dict of arrays. `index` is the record that was used, which differs from the one in
-      the permutation if that is a corrupt video.
+      Iterator of dict(inputs, targets, index int64 [b]), where inputs and targets are dicts of arrays
+      [b, ...]. `index` is the record that was used, which differs from the one in the permutation if that is
+      a corrupt video.
 
     Raises:
       UserError: the batch size is not divisible by the hosts or repeats; raised by the iterator if more than
@@ -91,9 +89,9 @@ def train_batches(
         raise UserError(f"seed must be 0 or more, got {seed}")
     if batch_size % cfg.repeats:
         raise UserError(f"batch size {batch_size} is not divisible by data.repeats={cfg.repeats}")
-    check_memory("batch", batch_size // hosts, cfg)
-    cache = plan(source, cfg, _grey(cfg))
-    loader = _Loader(_TrainSample(source, cfg, seed, cache), cfg, batch_size // cfg.repeats, host, hosts)
+    reader = _reader(source, cfg, streams)
+    check_memory("batch", batch_size // hosts, cfg, streams)
+    loader = _Loader(_TrainSample(source, reader, example, seed), batch_size // cfg.repeats, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
 
@@ -107,6 +105,8 @@ def eval_batches(
     host: int = 0,
     hosts: int = 1,
     report_dir: epath.PathLike | None = None,
+    streams: Sequence[str] = ("rgb",),
+    example: Example = no_targets,
 ) -> "EvalBatches":
     """Returns batches of every record once, in order, as `clips` x `crops` views, clip by clip.
 
@@ -119,92 +119,53 @@ def eval_batches(
       clips, crops: clips per video, and crops per clip.
       host, hosts: index of this host and number of hosts.
       report_dir: folder of bad_videos.jsonl, which lists the corrupt videos; None only logs them.
+      streams: the modalities of a clip.
+      example: makes the targets of a video from its first view, see `vidjax.tasks.Task.example`.
 
     Returns:
-      Re-iterable of dict(video uint8 [b, clips * crops, T, S, S, C], label int32 [b], index int64 [b],
-      mask bool [b]). The mask is False for corrupt videos, whose pixels are 0, and for padding, whose index
-      and label are -1.
+      Re-iterable of dict(inputs, targets, index int64 [b], mask bool [b], times float64 [b, V, T], geometry
+      float64 [b, V, 8]). Inputs are a dict of streams [b, V, ...], V = clips * crops; times and geometry are
+      those of `vidjax.data.clips.Clip`, the latter as numbers and without any for cached features. The mask
+      is False for corrupt videos, whose inputs are 0, and for padding, whose index is -1.
 
     Raises:
       UserError: as in `train_batches`.
     """
-    check_memory("evals.batch, evals.clips or evals.crops", batch_size // hosts * clips * crops, cfg)
-    cache = plan(source, cfg, _grey(cfg))
-    loader = _Loader(_EvalSample(source, cfg, clips, crops, cache), cfg, batch_size, host, hosts)
+    sample = _EvalSample(source, _reader(source, cfg, streams), example, clips, crops)
+    check_memory("the batch, clips or crops of the eval", batch_size // hosts * clips * crops, cfg, streams)
+    loader = _Loader(sample, batch_size, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return EvalBatches(loader, bad, -(-len(source) // batch_size))
 
 
-def check_memory(what: str, clips: int, cfg: Any) -> None:
+def _reader(source: Source, cfg: Any, streams: Sequence[str]) -> ClipReader:
+    streams = tuple(streams)
+    modalities.check(cfg, streams)
+    modalities.require(cfg, streams)
+    return ClipReader(cfg, streams, plan(source, cfg, modalities.grey(cfg, streams)))
+
+
+def check_memory(what: str, clips: int, cfg: Any, streams: Sequence[str]) -> None:
     """Checks that decoded clips fit into the memory of this host.
 
     Args:
       what: the keys to lower, for the message.
       clips: how many are in memory at a time.
       cfg: the config's data section.
+      streams: the modalities of a clip.
 
     Raises:
       UserError: the clips alone take more than the host has.
     """
-    shape = clip_shape(cfg)
-    size = clips * sum(map(math.prod, shape.values() if isinstance(shape, dict) else [shape]))
+    shapes = modalities.clip_shapes(cfg, streams)
+    size = clips * sum(math.prod(s) * modalities.stream(k).dtype().nbytes for k, s in shapes.items())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
+        text = ", ".join(f"{k} {'x'.join(map(str, s))}" for k, s in shapes.items())
         raise UserError(
-            f"{clips:,} clips of {shape} take {size / 2**30:,.1f} GiB at a time, and this host has "
+            f"{clips:,} clips of {text} take {size / 2**30:,.1f} GiB at a time, and this host has "
             f"{memory / 2**30:,.1f} GiB: lower {what}"
         )
-
-
-def clip_shape(cfg: Any) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
-    """Returns the shape (T, S, S, C) of a clip, or a dict of the shapes of its streams."""
-    size = cfg.size
-    if cfg.modality == "features":
-        return cfg.frames * cfg.feature_tokens, cfg.feature_width
-    if cfg.modality == "flow":
-        return cfg.frames, size, size, 2
-    rgb = cfg.frames, size, size, 1 if cfg.grey else 3
-    return rgb if cfg.modality == "rgb" else {"rgb": rgb, "flow": (cfg.flow.frames, size, size, 2)}
-
-
-def eval_views(
-    record: Record, cfg: Any, clips: int, crops: int, cache: CachePlan = NO_CACHE
-) -> tuple[Clip, np.ndarray]:
-    """Returns the test views of one video.
-
-    Args:
-      record: the video.
-      cfg: the config's data section.
-      clips, crops: clips per video, and crops per clip.
-      cache: whether decoded frames are cached.
-
-    Returns:
-      The views uint8 [clips * crops, T, S, S, C], clip by clip (a dict of arrays for several streams), and
-      the times of the first and last frame of each clip in seconds, [clips, 2].
-
-    Raises:
-      DecodeError: the video cannot be read.
-    """
-    with _open(record, cache, _grey(cfg)) as video:
-        first, total, _ = span(video, record, cfg)
-        if cfg.sampling == "window":
-            times = clock(video, first, total, cfg)
-            index = sampling.spread(total, clip_moments(cfg), clips, cfg.short, where=cfg.starts, **times)
-        else:  # each clip spans the whole video; neighboring clips take neighboring frames
-            spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
-            index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
-        unique, index_in = np.unique(index, return_inverse=True)
-        frames = video.frames(first + unique, grey=_grey(cfg))
-        # A looped clip may end before it starts, so use its earliest and its latest frame.
-        spans = np.stack([video.times[first + index.min(1)], video.times[first + index.max(1)]], 1)
-    index = index_in.reshape(index.shape)
-    if cfg.modality == "features":
-        return frames[index].reshape(clips, *clip_shape(cfg)), spans
-    views = []
-    for each in index:
-        clip, inverse = _without_repeats(frames, each)
-        views += [clip_streams(view[inverse], cfg) for view, _ in transforms.test_views(clip, cfg, crops)]
-    return _join(views), spans
 
 
 def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -> Iterator[Batch]:
@@ -264,7 +225,7 @@ class BatchIterator(Iterator[Batch]):
     @property
     def note(self) -> str | None:
         """A message for the user if frames are cached automatically, else None."""
-        cache = self._loader.sample.cache
+        cache = self._loader.sample.reader.cache
         if cache.use and cache.optional:
             size = f"about {cache.gigabytes:.2g} GB"
             return f"decoded frames are cached in {cache_dir()}, {size} (data.cache=auto)"
@@ -272,15 +233,15 @@ class BatchIterator(Iterator[Batch]):
 
     def advice(self) -> str | None:
         """Returns a hint on how to lower the CPU time, or None if there is none yet."""
-        cfg, sample = self._loader.cfg, self._loader.sample
-        if not sample.cache.use:
-            if not (sample.cache.gigabytes or cfg.cache is False):
+        cfg, sample, cache = self._loader.cfg, self._loader.sample, self._loader.sample.reader.cache
+        if not cache.use:
+            if not (cache.gigabytes or cfg.cache is False):
                 return None
-            size = f", about {sample.cache.gigabytes:.2g} GB," if sample.cache.gigabytes else ""
+            size = f", about {cache.gigabytes:.2g} GB," if cache.gigabytes else ""
             return f"data.cache=True caches decoded frames{size} in {cache_dir()}"
         if self._next * self._loader.batch_size < len(sample.source):  # the cache is being filled
             return None
-        if "flow" in cfg.modality:
+        if "flow" in sample.reader.streams:
             return "flow is computed for every clip; a smaller data.size or fewer frames take less CPU time"
         return f"videos stored at about data.short_side={cfg.short_side} pixels take less CPU time"
 
@@ -347,8 +308,7 @@ def _allowed(limit: float, total: int) -> int:
 class _Loader:
     """Loads this host's share of the global batches; `batch_size` is in samples."""
 
-    sample: Callable[[int], Batch]
-    cfg: Any
+    sample: "_TrainSample | _EvalSample"
     batch_size: int
     host: int
     hosts: int
@@ -356,8 +316,10 @@ class _Loader:
     def __post_init__(self):
         if self.batch_size < 1 or self.batch_size % self.hosts:
             raise UserError(f"batch size {self.batch_size} is not divisible by {self.hosts} hosts")
-        if "flow" in self.cfg.modality:
-            estimator(self.cfg.flow.method)  # raises if it is unknown or unavailable
+
+    @property
+    def cfg(self) -> Any:
+        return self.sample.reader.cfg
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yields batches start..stop-1. Threads load single samples, worker processes whole batches."""
@@ -386,41 +348,47 @@ class _Loader:
 
 def _collate(samples: list[Batch]) -> Batch:
     about = {"bad": [row for s in samples for row in s["bad"]], "cpu": sum(s["cpu"] for s in samples)}
-    if any(s["video"] is None for s in samples):  # no readable video: `BadVideos.report` will raise
+    if any("inputs" not in s for s in samples):  # no readable video: `BadVideos.report` will raise
         return about
     return about | {k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k not in about}
 
 
-def _join(arrays: list[Clip], how: Callable = np.stack) -> Clip:
-    if isinstance(arrays[0], dict):
-        return {k: how([a[k] for a in arrays]) for k in arrays[0]}
-    return how(arrays)
+def _join(trees: Sequence[Any], how: Callable = np.stack) -> Any:
+    """Joins dicts of arrays, nested to any depth, along the first axis."""
+    if isinstance(trees[0], dict):
+        return {k: _join([t[k] for t in trees], how) for k in trees[0]}
+    return how(trees)
 
 
 @dataclasses.dataclass(frozen=True)
 class _TrainSample:
     source: Source
-    cfg: Any
+    reader: ClipReader
+    example: Example
     seed: int
-    cache: CachePlan
 
     def __call__(self, g: int) -> Batch:
-        total = len(self.source)
+        total, cfg = len(self.source), self.reader.cfg
         epoch, position = divmod(g, total)
         bad = []
         for attempt, i in enumerate(self._candidates(epoch, position)):
             record = self.source[i]
             rng = np.random.default_rng([_CLIP, self.seed, epoch, position, attempt])
             try:
-                video = _train_clips(record, self.cfg, rng, not self.source.directional, self.cache)
+                clips = self.reader.train(record, rng, not self.source.directional)
+                targets = [self.example(record, clip, rng, True) for clip in clips]
             except DecodeError as e:
                 bad.append(_bad(record, e))
-                if len(bad) > _allowed(self.cfg.bad_limit, total):
+                if len(bad) > _allowed(cfg.bad_limit, total):
                     break
                 continue
-            label, index = (np.full(self.cfg.repeats, x) for x in (np.int32(record.label), np.int64(i)))
-            return {"video": video, "label": label, "index": index, "bad": bad}
-        return {"video": None, "bad": bad}
+            return {
+                "inputs": _join([clip.inputs for clip in clips]),
+                "targets": _join(targets),
+                "index": np.full(cfg.repeats, np.int64(i)),
+                "bad": bad,
+            }
+        return {"bad": bad}
 
     def _candidates(self, epoch: int, position: int) -> Iterator[int]:
         """Yields the record of a position, then the others in an order that depends on the position."""
@@ -438,148 +406,47 @@ def _permutation(seed: int, epoch: int, total: int) -> np.ndarray:
 @dataclasses.dataclass(frozen=True)
 class _EvalSample:
     source: Source
-    cfg: Any
+    reader: ClipReader
+    example: Example
     clips: int
     crops: int
-    cache: CachePlan
 
     def __call__(self, g: int) -> Batch:
         if g >= len(self.source):
-            return self._sample(-1, -1, None, [])
+            return self._blank(-1, [])
         record = self.source[g]
         try:
-            views, _ = eval_views(record, self.cfg, self.clips, self.crops, self.cache)
-            return self._sample(g, record.label, views, [])
+            views = self.reader.views(record, self.clips, self.crops)
+            targets = self.example(record, views[0], np.random.default_rng([_EVAL, g]), False)
         except DecodeError as e:
-            return self._sample(g, record.label, None, [_bad(record, e)])
+            return self._blank(g, [_bad(record, e)])
+        return self._sample(g, views, targets, True, [])
 
-    def _sample(self, index: int, label: int, video: Clip | None, bad: list) -> Batch:
-        row = {"label": np.int32(label), "index": np.int64(index), "mask": np.bool_(video is not None)}
-        if video is None:
-            shape, views = clip_shape(self.cfg), self.clips * self.crops
-            if isinstance(shape, dict):
-                video = {k: np.zeros((views, *s), np.uint8) for k, s in shape.items()}
-            else:
-                video = np.zeros((views, *shape), np.float32 if len(shape) == 2 else np.uint8)
-        return {k: _join([v]) for k, v in ({"video": video} | row).items()} | {"bad": bad}
+    def _blank(self, index: int, bad: list[BadVideo]) -> Batch:
+        """Returns a row of zeros, for padding and corrupt videos."""
+        blank = self.reader.blank()
+        for record in self.source:
+            try:
+                targets = self.example(record, blank, np.random.default_rng(0), False)
+                break
+            except DecodeError:  # its annotation is malformed
+                continue
+        else:
+            return {"bad": bad}
+        zeros = {k: np.zeros_like(x) for k, x in targets.items()}
+        return self._sample(index, [blank] * (self.clips * self.crops), zeros, False, bad)
+
+    def _sample(self, index: int, views: list[Clip], targets: Batch, valid: bool, bad: list) -> Batch:
+        row = {
+            "inputs": _join([view.inputs for view in views]),
+            "targets": targets,
+            "index": np.int64(index),
+            "mask": np.bool_(valid),
+            "times": np.stack([view.times for view in views]),
+            "geometry": np.array([view.geometry.to_array() if view.geometry else () for view in views]),
+        }
+        return _join([row]) | {"bad": bad}
 
 
 def _bad(record: Record, error: DecodeError) -> BadVideo:
     return record.id, record.video if isinstance(record.video, str) else None, str(error)
-
-
-def _train_clips(
-    record: Record, cfg: Any, rng: np.random.Generator, flip_ok: bool, cache: CachePlan = NO_CACHE
-) -> Clip:
-    """Returns separately augmented random clips of a video, uint8 [repeats, T, S, S, C].
-
-    The clips are of the same frames, or start at separately drawn times if `cfg.repeats_apart`.
-    """
-    with _open(record, cache, _grey(cfg)) as video:
-        first, total, _ = span(video, record, cfg)
-        times = clock(video, first, total, cfg)
-        moments = cfg.repeats if cfg.repeats_apart else 1
-        index = np.stack([_train_frames(total, times, cfg, rng) for _ in range(moments)])
-        unique, index_in = np.unique(index, return_inverse=True)
-        frames = video.frames(first + unique, grey=_grey(cfg))
-    index = index_in.reshape(index.shape)[np.arange(cfg.repeats) % moments]
-    if cfg.modality == "features":
-        return frames[index].reshape(cfg.repeats, *clip_shape(cfg))
-    clips = []
-    for each in index:
-        clip, inverse = _without_repeats(frames, each)
-        clip, _ = transforms.train_transform(clip, cfg, rng, flip_ok)
-        clips.append(clip_streams(clip[inverse], cfg))
-    return _join(clips)
-
-
-def _without_repeats(frames: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct frames at `index` [T], and the inverse indices [T] that restore the clip.
-
-    The clip of a short video repeats frames, which are cheaper to transform once and to repeat afterwards.
-    """
-    unique, inverse = np.unique(index, return_inverse=True)
-    return frames if len(unique) == len(frames) else frames[unique], inverse
-
-
-def _train_frames(total: int, times: dict[str, Any], cfg: Any, rng: np.random.Generator) -> np.ndarray:
-    """Samples the frame indices of one random clip from `total` frames with the `times` of `clock`."""
-    if cfg.sampling == "window":
-        return sampling.place(total, clip_moments(cfg), rng, cfg.short, **times)
-    if cfg.sampling == "segments":
-        return sampling.segments(total, cfg.frames, rng)
-    return sampling.uniform(total, cfg.frames)
-
-
-def _open(record: Record, cache: CachePlan, grey: bool) -> Video | CachedVideo | FeatureSequence:
-    if isinstance(record.video, StoredFeatures):
-        return record.video.open()
-    return cache.open(record.encoded(), grey)
-
-
-def _grey(cfg: Any) -> bool:
-    return cfg.grey or cfg.modality == "flow"
-
-
-def clip_moments(cfg: Any) -> np.ndarray:
-    """Returns the times of a clip's frames relative to its first frame.
-
-    The unit is seconds if `cfg.target_fps` is set, else frames of the video.
-    The frames of the rgb stream come first, then those of the flow stream, one more than its flow fields. The
-    shorter stream is centered in the longer one.
-    """
-    unit = 1 / cfg.target_fps if cfg.target_fps else 1
-    if cfg.modality == "flow":
-        return unit * sampling.steps(cfg.frames + 1, cfg.stride)
-    rgb = sampling.steps(cfg.frames, cfg.stride)
-    if cfg.modality in ("rgb", "features"):
-        return unit * rgb
-    fields = sampling.steps(cfg.flow.frames + 1, cfg.flow.stride)
-    ahead = fields[-1] - rgb[-1]
-    return unit * np.concatenate([rgb + max(0, ahead) / 2, fields + max(0, -ahead) / 2])
-
-
-def clock(video: Video, first: int, total: int, cfg: Any) -> dict[str, Any]:
-    """Returns the arguments `times` and `slack` of `sampling`, which match the unit of `clip_moments`."""
-    if not cfg.target_fps:
-        return {"times": np.arange(total + 1.0), "slack": sampling.SLACK}
-    times = np.append(video.times, video.times[-1] + 1 / video.fps)[first : first + total + 1]
-    return {
-        "times": times,
-        "slack": max(sampling.SLACK, 2 * video.tolerance),
-    }  # two times, each off by up to half a tick
-
-
-def clip_offsets(cfg: Any, rate: float) -> np.ndarray:
-    """Returns `clip_moments` in frames of a video with `rate` times the target frame rate."""
-    unit = rate * cfg.target_fps if cfg.target_fps else 1
-    return np.floor(clip_moments(cfg) * unit + sampling.SLACK).astype(np.int64)
-
-
-def clip_streams(clip: np.ndarray, cfg: Any) -> Clip:
-    """Converts the sampled frames, at `clip_moments`, to a clip of shape `clip_shape`."""
-    if cfg.modality == "rgb":
-        return clip
-    frames = clip if cfg.modality == "flow" else clip[cfg.frames :]
-    fields = quantise(flow(frames, cfg.flow.method), cfg.flow.bound)
-    return fields if cfg.modality == "flow" else {"rgb": clip[: cfg.frames], "flow": fields}
-
-
-def span(video: Video, record: Record, cfg: Any) -> tuple[int, int, float]:
-    """Returns a record's first frame, its number of frames, and the ratio of its to the target frame rate.
-
-    Raises:
-      DecodeError: no frame is shown between the record's start and end.
-    """
-    first, last, end = 0, video.num_frames, video.times[-1] + 1 / video.fps
-    frame = np.median(np.diff(video.times, append=end))
-    near = np.clip(0.001, 0.1 * frame, 0.4 * frame)  # seconds, tolerance for rounded times in a CSV file
-    if record.start is not None:
-        if record.start > end - near:
-            raise DecodeError(f"the segment starts at {record.start} s, after the video's end at {end:.3f} s")
-        first = int(sampling.shown(video.times, record.start, near))
-    if record.end is not None:
-        last = int(np.searchsorted(video.times, record.end - near))
-    if last <= first:
-        raise DecodeError(f"no frame between {record.start} and {record.end} s")
-    return first, last - first, video.fps / cfg.target_fps if cfg.target_fps else 1.0

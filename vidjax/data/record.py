@@ -1,10 +1,11 @@
-"""The record type that datasets provide to the pipeline: a labeled video, or a segment of one."""
+"""The record type that datasets provide to the pipeline: a video, or a segment of one, and its target."""
 
 import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from vidjax.data.feature_file import StoredFeatures
+from vidjax.data.targets import Target
 from vidjax.errors import UserError
 
 
@@ -23,7 +24,7 @@ class Record:
 
     Attributes:
         video: path of the file, the contents of the file, or a reference to a video or to cached features.
-        label: class index.
+        target: what is to be predicted, one of `vidjax.data.targets`; None if it is unknown.
         id: name that is unique in the dataset and stable between runs.
         start, end: the segment of the video in seconds; None is the start or end of the video.
         group: performer or source video, which must not be split between train and test; None if unknown.
@@ -33,7 +34,7 @@ class Record:
     """
 
     video: str | bytes | Stored | StoredFeatures
-    label: int
+    target: Target
     id: str
     start: float | None = None
     end: float | None = None
@@ -48,4 +49,6 @@ class Record:
 
     def encoded(self) -> str | bytes:
         """Returns the path or the contents of the video file."""
+        if isinstance(self.video, StoredFeatures):
+            raise TypeError(f"{self.id} has cached features, not a video")
         return self.video.read() if isinstance(self.video, Stored) else self.video

@@ -152,6 +152,8 @@ class AudioTarget:
     labels: tuple[int, ...]
 
 
+_SLACK = 1e-3  # seconds; annotations are often rounded
+
 Target = Any  # one of the dataclasses of this module
 
 # Those that consist of numbers and text.
@@ -167,6 +169,26 @@ TARGETS = {
         MomentsTarget,
     )
 }
+
+
+def problem(target: Target) -> str | None:
+    """Says what is wrong with a target whatever the task: times outside the video, or empty text."""
+    spans = target.moments if isinstance(target, MomentsTarget) else getattr(target, "segments", ())
+    for start, end, *_ in spans:
+        if not 0 <= start < end <= target.duration + _SLACK:
+            return f"the segment from {start:g} to {end:g} s is not within the video of {target.duration:g} s"
+    texts: tuple[str, ...] = ()
+    if isinstance(target, TextTarget):
+        texts = target.texts or ("",)
+    elif isinstance(target, DenseTextTarget):
+        texts = tuple(text for _, _, several in target.segments for text in several or ("",))
+    elif isinstance(target, QuestionTarget):
+        texts = target.question, target.answer, *target.options
+        if target.options and target.answer not in target.options:
+            return f"the answer '{target.answer}' is not one of the options"
+    elif isinstance(target, MomentsTarget):
+        texts = (target.query,)
+    return None if all(text.strip() for text in texts) else "a text is empty"
 
 
 def to_json(target: Target) -> dict[str, Any]:

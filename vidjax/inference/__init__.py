@@ -1,5 +1,5 @@
 """Applies models to batches of clips on a mesh, over one or several hosts."""
 
-from vidjax.inference.engine import Engine, batched
+from vidjax.inference.engine import Engine, batched, endpoints
 
-__all__ = ["Engine", "batched"]
+__all__ = ["Engine", "batched", "endpoints"]

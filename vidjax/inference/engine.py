@@ -7,6 +7,7 @@ global batch over the mesh, one batch ahead of the host, and every host receives
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -31,7 +32,7 @@ class Engine:
 
         Args:
           mesh: a mesh over the devices of all hosts, or of this host only.
-          apply: a pure function (variables, batch of `video` and `index`) -> tree of arrays [B, ...].
+          apply: a pure function (variables, batch) -> tree of arrays [B, ...]; see `run` for the batch.
           hosts: number of processes that share the batches; None for all.
         """
         self.mesh = mesh
@@ -58,23 +59,25 @@ class Engine:
 
         Args:
           variables: arrays on the mesh.
-          batches: rows of this host, dicts of arrays [b, ...] of equal size on all hosts: `video`, `index`
-            (-1 for padding), `mask` bool (False for invalid rows), and any other arrays.
+          batches: rows of this host, dicts of arrays [b, ...] of equal size on all hosts: `inputs` and, if
+            there are any, `targets`, which are dicts themselves, `index` (-1 for padding), `mask` bool (False
+            for invalid rows), and any other arrays.
           empty: a batch without valid rows, used on hosts with fewer batches than others.
 
         Yields:
-          For each batch, `outputs` and all arrays except `video`, as numpy arrays with the rows of all hosts
-          in order. They are equal on every host.
+          For each batch, `outputs` and all arrays except inputs and targets, as numpy arrays with the rows of
+          all hosts in order. They are equal on every host.
 
         Raises:
           Stopped: a host received a signal.
         """
         iterator, waiting = iter(batches), None
         while (batch := self._next(iterator, empty)) is not None:
-            outputs = self._apply(variables, self.place({k: batch[k] for k in ("video", "index")}))
+            arguments = {k: batch[k] for k in ("inputs", "targets", "index") if k in batch}
+            outputs = self._apply(variables, self.place(arguments))
             if waiting is not None:
                 yield self._gather(*waiting)
-            waiting = outputs, {k: v for k, v in batch.items() if k != "video"}
+            waiting = outputs, {k: v for k, v in batch.items() if k not in ("inputs", "targets")}
         if waiting is not None:
             yield self._gather(*waiting)
 
@@ -135,3 +138,18 @@ def _local_rows(x: Any) -> np.ndarray:
         return np.asarray(x)
     shards = {s.index[0].start or 0: s.data for s in x.addressable_shards}  # without replicas
     return np.concatenate([np.asarray(shards[i]) for i in sorted(shards)])
+
+
+def endpoints(model: nn.Module, variables: Any, inputs: Any) -> Any:
+    """Returns the endpoints of a model for whole clips, a dict of arrays.
+
+    They are those of the encoder if the model is for pretraining.
+
+    Args:
+      model: a registered model.
+      variables: its variables.
+      inputs: its normalized argument, see `vidjax.layers.preprocess.Inputs`.
+    """
+    if getattr(model, "pretraining", False):
+        return model.apply(variables, inputs, method="encode")
+    return model.apply(variables, inputs, train=False)[1]

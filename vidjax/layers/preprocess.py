@@ -1,33 +1,67 @@
-"""Normalization of uint8 video to float, on the device."""
+"""Conversion of the inputs of a batch to what a model takes, on the device."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vidjax.registry import ModelSpec
 
 
-def statistics(spec: ModelSpec, data: Any) -> dict[str, Any]:
-    """Returns the `mean` and `std` that clips are normalized by: those of a config's data section or, where
-    they are None, the model's."""
-    if data.mean is None:
-        return {"mean": spec.mean, "std": spec.std}
-    return {"mean": tuple(data.mean), "std": tuple(data.std)}
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Which streams a model takes, and how they are normalized.
+
+    Attributes:
+      streams: names of the streams of a batch, see `vidjax.data.streams`.
+      mean, std: per channel, on a scale of 0 to 1, for each stream of uint8; others are not normalized.
+      single: whether the model takes an array instead of a dict of streams.
+    """
+
+    streams: tuple[str, ...]
+    mean: Mapping[str, tuple[float, ...]]
+    std: Mapping[str, tuple[float, ...]]
+    single: bool = True
+
+    def __call__(self, inputs: Mapping[str, jax.Array]) -> Any:
+        """Returns the model's argument: an array, or a dict of arrays, float32 where the input was uint8."""
+        prepared = {name: self._prepare(name, inputs[name]) for name in self.streams}
+        return prepared[self.streams[0]] if self.single else prepared
+
+    def _prepare(self, name: str, x: jax.Array) -> jax.Array:
+        return normalize(x, self.mean[name], self.std[name]) if x.dtype == jnp.uint8 else x
+
+    def abstract(self, clip: Mapping[str, np.ndarray], batch: int = 1) -> Any:
+        """Returns the shapes and dtypes of the model's argument for a batch of a clip's shapes."""
+        shapes = {k: jax.ShapeDtypeStruct((batch, *x.shape), x.dtype) for k, x in clip.items()}
+        return jax.eval_shape(self, shapes)
 
 
-def normalize(video: Any, mean: Sequence[float] | Mapping, std: Sequence[float] | Mapping) -> Any:
+def model_inputs(spec: ModelSpec, streams: Sequence[str], data: Any = None) -> Inputs:
+    """Returns the inputs of a registered model.
+
+    Args:
+      spec: the model.
+      streams: the streams it takes, see `registry.streams`.
+      data: the data section of a config, whose mean and std replace those of the model if they are set.
+    """
+    mean, std = spec.mean, spec.std
+    if data is not None and data.mean is not None:
+        mean, std = tuple(data.mean), tuple(data.std)
+    named = [x if isinstance(x, Mapping) else dict.fromkeys(streams, x) for x in (mean, std)]
+    return Inputs(tuple(streams), *named, single=not isinstance(spec.input_shape, Mapping))
+
+
+def normalize(video: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Converts uint8 video [..., C] to float32, (video / 255 - mean) / std.
 
     Args:
-      video: an array, or a dict of streams; float arrays (cached features) are returned unchanged.
-      mean, std: per channel, on a scale of 0 to 1, averaged for one-channel video; dicts if `video` is one.
+      video: pixels.
+      mean, std: per channel, on a scale of 0 to 1, averaged for one-channel video.
     """
-    if isinstance(video, Mapping):
-        return {stream: normalize(x, mean[stream], std[stream]) for stream, x in video.items()}
-    if jnp.issubdtype(video.dtype, jnp.floating):  # cached features
-        return video
     mean, std = _statistics(video, mean, std)
     # In double precision, so that flow's 128 becomes exactly 0.
     scale, shift = ((1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32))

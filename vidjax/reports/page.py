@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import io
 import math
 import numbers
@@ -9,7 +10,7 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -19,14 +20,15 @@ from etils import epath
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vidjax import files
 from vidjax.reports.pictures import gif, strip
-from vidjax.tasks.results import ClassificationResult
 
 # Readable on light and dark backgrounds and color-blind safe; models also differ in their markers.
 COLOURS = "#2f7ed8", "#d97706", "#0f9d76", "#c2479b", "#8467d7", "#80868f"
+DASHES = "--", ":", "-."  # of evaluations with the same metric
 MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}
 # Placeholders that are replaced by CSS variables, so that figures follow the page's light or dark theme.
 INK, MUTED, LINE = "#010203", "#010204", "#010205"
@@ -35,6 +37,9 @@ THEME = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
 PANELS = (
     ("Loss", "loss", "loss", False),
     ("Accuracy (top-1)", "top1", "video_top1", True),
+    ("Precision of the top class", "precision_at_1", None, True),
+    ("Binary accuracy", "binary_accuracy", None, True),
+    ("Mean average precision", None, "map", True),
     ("kNN probe (top-1)", None, "knn_top1", True),
     ("Feature standard deviation (0: collapsed)", "feature_std", "feature_std", False),
     ("Effective rank of features", None, "effective_rank", False),
@@ -43,10 +48,33 @@ PANELS = (
     ("Time spent waiting for data", "data_wait", None, True),
     ("Clips per second", "clips_per_s", None, False),
 )
+# Do not parse dollar signs in class names as math; keep text as text, in the browser's font.
+_PLAIN = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "vidjax"}
 POINTS = 300  # per curve; longer curves are averaged
 CELLS = 100  # rows and columns of a confusion matrix
 CLASS_ROWS = 40
 GIF_BYTES = 100_000  # per example
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of a report.
+
+    Attributes:
+      title: heading.
+      html: content.
+      first: whether it is shown before the training curves.
+    """
+
+    title: str
+    html: Markup
+    first: bool = False
+
+    @classmethod
+    def table(cls, title: str, rows: Sequence[Mapping[str, Any]], first: bool = False) -> "Section":
+        """Makes a section with one table from dicts by column."""
+        plain = [{k: _plain(v) for k, v in row.items()} for row in rows]
+        return cls(title, _macro("table")(plain, _columns(rows)), first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +120,9 @@ def write_report(
     title: str,
     config: Mapping[str, Any],
     metrics: Mapping[str, Sequence[Mapping[str, Any]]],
-    results: Mapping[str, ClassificationResult],
-    class_names: Sequence[str],
-    examples: Sequence[Example],
     environment: Mapping[str, str],
+    sections: Sequence[Section] = (),
+    examples: Sequence[Example] = (),
     table: Sequence[Mapping[str, Any]] | None = None,
     note: str = "",
     reconstructions: Sequence[Reconstruction] = (),
@@ -107,12 +134,63 @@ def write_report(
       title, note: heading, and a paragraph under it.
       config: the run's configuration, nested or flat.
       metrics: rows of metrics.jsonl by model.
-      results: evaluation results by model, all with the classes `class_names`.
-      class_names: K names.
-      examples: clips to show.
       environment: result of `vidjax.environment.environment`.
+      sections: sections of the task.
+      examples: clips to show.
       table: rows of a summary table to show first.
       reconstructions: reconstructions of masked autoencoders to show.
+    """
+    models = list(metrics)
+    with matplotlib.rc_context(_PLAIN):
+        html = (
+            _templates()
+            .get_template("page.html.jinja")
+            .render(
+                title=title,
+                note=note,
+                table=[{k: _plain(v) for k, v in row.items()} for row in table or ()],
+                columns=_columns(table or ()),
+                sections=sections,
+                curves=_curves(metrics, models),
+                legend=[(m, c, s) for m, (c, _, s) in zip(models, map(_style, range(len(models))))],
+                accent=COLOURS[0],
+                examples=[_example(e) for e in examples],
+                reconstructions=[
+                    (r, _data_uri("image/png", r.sheet), _data_uri("image/gif", r.animation))
+                    for r in reconstructions
+                ],
+                config=list(_flatten(config)),
+                environment=environment,
+            )
+        )
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, html.encode("utf-8", "replace"))
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["percent"] = _percent
+    return env
+
+
+def _macro(name: str) -> Callable[..., Markup]:
+    return getattr(_templates().get_template("sections.html.jinja").module, name)
+
+
+def classification_sections(results: Mapping[str, Any], class_names: Sequence[str]) -> list[Section]:
+    """Returns the accuracies, confusion matrices and per-class accuracies of classifiers.
+
+    Args:
+      results: `ClassificationResult` by model, all with the classes `class_names`.
+      class_names: K names.
 
     Raises:
       ValueError: a result has another number of classes.
@@ -120,41 +198,20 @@ def write_report(
     for name, result in results.items():
         if result.logits.shape[-1] != len(class_names):
             raise ValueError(f"{name} has {result.logits.shape[-1]} classes, the report {len(class_names)}")
-    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
-    env = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    env.filters["percent"] = _percent
-    models = list(dict.fromkeys([*metrics, *results]))
-    # Do not parse dollar signs in class names as math; keep text as text, in the browser's font.
-    with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "vidjax"}):
-        html = env.get_template("page.html.jinja").render(
-            title=title,
-            note=note,
-            table=[{k: _plain(v) for k, v in row.items()} for row in table or ()],
-            columns=_columns(table or ()),
-            accuracy=[_accuracy(name, r) for name, r in results.items()],
-            few_classes=len(class_names) <= 5,
-            curves=_curves(metrics, models),
-            legend=[(m, c, s) for m, (c, _, s) in zip(models, map(_style, range(len(models))))],
-            confusions=[_confusion(name, r, class_names) for name, r in results.items()],
-            accent=COLOURS[0],
-            classes=_classes(results, class_names),
-            class_count=len(class_names),
-            examples=[_example(e) for e in examples],
-            reconstructions=[
-                (r, _data_uri("image/png", r.sheet), _data_uri("image/gif", r.animation))
-                for r in reconstructions
-            ],
-            config=list(_flatten(config)),
-            environment=environment,
-        )
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, html.encode("utf-8", "replace"))
+    accuracy = [_accuracy(name, r) for name, r in results.items()]
+    with matplotlib.rc_context(_PLAIN):
+        confusions = [_confusion(name, r, class_names) for name, r in results.items()]
+    classes = _classes(results, class_names)
+    sections = [
+        Section("Accuracy", _macro("accuracy")(accuracy, len(class_names) <= 5), first=True),
+        Section("Confusion matrix", _macro("confusion")(confusions)),
+    ]
+    if classes["rows"]:
+        sections.append(Section("Per-class accuracy", _macro("per_class")(classes, len(class_names))))
+    return sections if results else []
 
 
-def _accuracy(name: str, result: ClassificationResult) -> dict[str, Any]:
+def _accuracy(name: str, result: Any) -> dict[str, Any]:
     """Returns a row of the accuracy table."""
     videos, views = result.logits.shape[:2]
     low, high = _wilson(result.metrics["video_top1"], videos)
@@ -189,18 +246,22 @@ def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence
     for label, train_key, val_key, share in PANELS:
         figure = Figure(figsize=(4.6, 2.9), layout="constrained")
         ax = _axes(figure)
+        evals = _evaluations(metrics, val_key)
+        dashes = {name: DASHES[i % len(DASHES)] for i, name in enumerate(evals)}
         for i, name in enumerate(models):
             color, marker, _ = _style(i)
-            for split, key in (("train", train_key), ("val", val_key)):
-                x, y = _series(metrics.get(name, ()), split, key)
+            for split, key in (("train", train_key), *((name, val_key) for name in evals)):
+                x, y = _series(metrics[name], split, key)
                 if len(x):
-                    train = split == "train"
                     # Single points need a marker, and several models must differ in more than color.
-                    few = not train or len(x) == 1
+                    few = split != "train" or len(x) == 1
                     every = 1 if few else max(1, len(x) // 6)
                     shape = marker if few or len(models) > 1 else ""
-                    line = {"ls": "-"} if train else {"ls": "--", "mfc": "none"}
+                    line = {"ls": "-"} if split == "train" else {"ls": dashes[split], "mfc": "none"}
                     ax.plot(x, y, c=color, lw=1.4, marker=shape, ms=4.5, markevery=every, **line)
+        if len(evals) > 1:
+            lines = [Line2D([], [], c=MUTED, lw=1.4, ls=dash, label=name) for name, dash in dashes.items()]
+            ax.legend(handles=lines, fontsize=8, frameon=False, labelcolor=MUTED)
         if ax.lines:
             ax.set_title(label, color=INK, fontsize=10, loc="left")
             ax.set_xlabel("step", color=MUTED, fontsize=9)
@@ -217,6 +278,13 @@ def _curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence
     return figures
 
 
+def _evaluations(metrics: Mapping[str, Sequence[Mapping[str, Any]]], key: str | None) -> list[str]:
+    """Returns the names of the evaluations of any model that have values of a metric."""
+    rows = (row for rows in metrics.values() for row in rows)
+    named = ((r.get("split", "train"), r.get(key)) for r in rows)
+    return list(dict.fromkeys(split for split, value in named if split != "train" and _is_number(value)))
+
+
 def _series(rows: Sequence[Mapping[str, Any]], split: str, key: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Returns at most `POINTS` steps and values; for steps logged again after a restart, the last ones."""
     last = {r["step"]: r[key] for r in rows if r.get("split") == split and _is_number(r.get(key))}
@@ -231,7 +299,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def _confusion(name: str, result: ClassificationResult, class_names: Sequence[str]) -> dict[str, Any]:
+def _confusion(name: str, result: Any, class_names: Sequence[str]) -> dict[str, Any]:
     """Draws the row-normalized confusion matrix, and lists the most frequent confusions."""
     counts = result.confusion
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -276,7 +344,7 @@ def _confusion(name: str, result: ClassificationResult, class_names: Sequence[st
     }
 
 
-def _classes(results: Mapping[str, ClassificationResult], class_names: Sequence[str]) -> dict[str, Any]:
+def _classes(results: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
     """Returns the rows of the per-class table: all classes in order, or the worst if there are many."""
     if not results:
         return {"models": [], "rows": [], "absent": 0}

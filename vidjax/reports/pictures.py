@@ -15,9 +15,9 @@ INK, MUTED, ACCENT, TRACK = "#1c2430", "#5d6878", "#2f6fdf", "#e6eaf0"
 LADDER = (128, 1, 1), (64, 1, 1), (64, 0.8, 1), (48, 0.65, 1), (32, 0.5, 1), (32, 0.5, 2), (16, 0.5, 8)
 
 
-def watchable(video: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the stream of a clip to visualize: the RGB frames if there are several streams."""
-    return video["rgb"] if isinstance(video, Mapping) else video
+def watchable(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the stream of a clip to visualize: the RGB frames if there are any."""
+    return inputs["rgb" if "rgb" in inputs else "flow"]
 
 
 def gif(frames: np.ndarray, fps: float = 8.0, size: int = 192, limit: int | None = None) -> bytes:

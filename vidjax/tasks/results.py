@@ -1,4 +1,4 @@
-"""Results of evaluations: what they write, and the metric by which they rank checkpoints."""
+"""The result of an evaluation of a classifier."""
 
 import dataclasses
 import functools
@@ -6,7 +6,6 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -120,84 +119,3 @@ class ClassificationResult:
             row = {"id": name, "true": self.class_names[label], "predicted": top[0][0], "top5": top}
             rows.append(json.dumps(row, ensure_ascii=False) + "\n")
         files.write(path, "".join(rows))  # a file name that is not UTF-8 is escaped by JSON
-
-
-def collect(
-    batches: Iterable[Mapping[str, np.ndarray]], class_names: Sequence[str], ids: Sequence[str]
-) -> ClassificationResult:
-    """Collects the batches of an evaluation into its result.
-
-    Args:
-      batches: dicts of outputs (logits float32 [B, V, K]), label int [B], index int [B] (the record) and mask
-        bool [B] (False for padding and corrupt videos).
-      class_names: K names.
-      ids: names of the records, by index.
-
-    Returns:
-      The result, with the videos ordered by index.
-
-    Raises:
-      UserError: there is no video, logits are not finite, or the model and the data differ in their classes.
-      ValueError: the logits have another shape, or a record occurs twice.
-    """
-    labels, indices, logits = [], [], []
-    for batch in batches:
-        out = np.asarray(batch["outputs"], np.float32)
-        keep = np.asarray(batch["mask"], bool)
-        if out.ndim != 3 or len(out) != len(keep):
-            raise ValueError(f"logits have shape {out.shape} for {len(keep)} videos; expected [B, V, K]")
-        if out.shape[-1] != len(class_names):
-            raise UserError(
-                f"the model has {out.shape[-1]} classes and the data {len(class_names)}: "
-                "evaluate the model on a dataset with the classes it was trained on"
-            )
-        labels.append(np.asarray(batch["label"], np.int64)[keep])
-        indices.append(np.asarray(batch["index"], np.int64)[keep])
-        logits.append(out[keep])
-        _check(logits[-1], labels[-1], [ids[i] for i in indices[-1]])
-    if not sum(map(len, labels)):
-        raise UserError("no video to evaluate: the split is empty, or none of its videos could be read")
-
-    label, index, logit = map(np.concatenate, (labels, indices, logits))
-    order = np.argsort(index)
-    label, index, logit = label[order], index[order], logit[order]
-    if (twice := index[1:] == index[:-1]).any():
-        raise ValueError(f"record {index[1:][twice][0]} was evaluated twice")
-    return ClassificationResult([ids[i] for i in index], label, logit, tuple(class_names))
-
-
-def _check(logits: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> None:
-    bad = ~np.isfinite(logits).all((1, 2))
-    if bad.any():
-        raise UserError(
-            f"the model's logits are not finite for '{ids[bad.argmax()]}' ({bad.sum()} of {len(bad)} videos "
-            "of a batch): training has diverged; use an earlier checkpoint or lower the learning rate"
-        )
-    stray = (labels < 0) | (labels >= logits.shape[-1])
-    if stray.any():
-        i = int(stray.argmax())
-        raise UserError(f"'{ids[i]}' has label {labels[i]}, outside the {logits.shape[-1]} classes")
-
-
-@dataclasses.dataclass(frozen=True)
-class MetricsResult:
-    """Metrics of an evaluation that keeps no predictions.
-
-    Attributes:
-      metrics: values by name.
-      headline_name: the metric by which checkpoints are ranked; higher is better.
-      file: name of the JSON file that `write` creates.
-    """
-
-    metrics: dict[str, float]
-    headline_name: str
-    file: str
-
-    @property
-    def headline(self) -> float:
-        """The metric by which checkpoints are ranked."""
-        return self.metrics[self.headline_name]
-
-    def write(self, workdir: str | os.PathLike) -> None:
-        """Writes the metrics to `file` in the folder `workdir`."""
-        files.write(epath.Path(workdir) / self.file, json.dumps(self.metrics, indent=1) + "\n")

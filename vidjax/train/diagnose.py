@@ -81,7 +81,7 @@ def _replay(
             return out
 
         with nn.intercept_methods(check_layer):
-            loss, aux = exp.objective(*args)
+            loss, aux = exp.task.loss(*args)
         return loss, {**aux, "metrics": {"metrics": aux["metrics"], "finite": flags}}
 
     def make(**axis):
@@ -96,5 +96,5 @@ def _replay(
         return step
 
     runner = exp.make_runner(make)
-    _, seen = runner.step(runner.place(state), {k: batch[k] for k in ("video", "label")})
+    _, seen = runner.step(runner.place(state), {k: batch[k] for k in ("inputs", "targets")})
     return names, jax.device_get(seen["finite"]), jax.device_get(seen["grads"]), seen["metrics"]

@@ -1,18 +1,18 @@
-"""Builds the parts of an experiment from a config: data, model, objective, optimizer and mesh."""
+"""Builds the parts of an experiment from a config: data, model, task, optimizer and mesh."""
 
 import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import logging
+from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -22,15 +22,16 @@ from vidjax.analysis.clips import check_endpoints, check_patches, refusing
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import choice_text, find_checkpoint
 from vidjax.convert import read_weights
-from vidjax.data.datasets import ListSource, Source, load_source
+from vidjax.data import streams
+from vidjax.data.datasets import Source, load_source
 from vidjax.data.datasets.features import FeatureSource, check_origin
-from vidjax.data.pipeline import clip_shape
+from vidjax.data.pipeline import BatchIterator, train_batches
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
+from vidjax.evaluation import Eval, create_evals
 from vidjax.inference import Engine
-from vidjax.layers.preprocess import normalize, statistics
+from vidjax.layers.preprocess import model_inputs
 from vidjax.models import create_model
-from vidjax.objectives import create_objective
-from vidjax.objectives.mae import draw
 from vidjax.sharding import (
     JitRunner,
     PmapRunner,
@@ -38,6 +39,7 @@ from vidjax.sharding import (
     create_mesh,
     state_shardings,
 )
+from vidjax.tasks import Task, create_task, task_class
 from vidjax.train.optim import create_optimizer, create_schedule, frozen_params, groups_text, peak_lr
 from vidjax.train.state import State, init_state
 from vidjax.train.step import make_train_step
@@ -50,8 +52,9 @@ class Experiment:
     Attributes:
       config: the resolved config.
       model: the linen module.
-      objective: the loss function, see `vidjax.objectives`.
-      train_source, eval_source: the videos.
+      task: what is learned, see `vidjax.tasks`.
+      evals: the evaluations by name, see `vidjax.evaluation`.
+      train_source: the training videos.
       mesh: the device mesh.
       steps: total number of updates.
       steps_per_epoch: number of updates per epoch.
@@ -61,16 +64,14 @@ class Experiment:
       make_runner: makes a runner for another step from a function (axis_name=None) -> step.
       gradient_options: options of `vidjax.train.step.make_gradients` in the training step.
       groups: one-line summary of the parameter groups with parameter counts.
-      engine: runs evaluation on the mesh. Maps `video` uint8 [B, V, T, H, W, C] (or a dict of streams) to
-        logits float32 [B, V, K]; for pretraining models, see `vidjax.train.pretraining`.
-      compiled: cache of compiled evaluation functions, by name.
+      compiled: cache of compiled evaluation functions and engines, by name.
     """
 
     config: ConfigDict
     model: nn.Module
-    objective: Callable
+    task: Task
+    evals: dict[str, Eval]
     train_source: Source
-    eval_source: Source
     mesh: Mesh
     steps: int
     steps_per_epoch: float
@@ -80,25 +81,36 @@ class Experiment:
     make_runner: Callable[[Callable], JitRunner | PmapRunner]
     gradient_options: dict[str, Any]
     groups: str
-    engine: Engine
-    compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
+    sources: dict[str, Source]
+    compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
-    @functools.cached_property
-    def probe_sources(self) -> tuple[Source, Source]:
-        """The labeled videos of the nearest-neighbor probe of pretraining, and the videos to classify.
+    @property
+    def eval_source(self) -> Source:
+        """The videos of the split `data.eval_split`."""
+        return self.source(None)
+
+    def source(self, split: str | None) -> Source:
+        """Returns the videos of a split; None is `data.eval_split`.
 
         Raises:
-          UserError: a class of the latter has no labeled video.
+          UserError: the split does not exist, or its classes differ from those of the training videos.
         """
-        limit = self.config.evals.probe_videos
-        bank, test = (balanced(s, limit) for s in (self.train_source, self.eval_source))
-        if unseen := sorted({r.label for r in test} - {r.label for r in bank}):
-            names = ", ".join(test.class_names[i] for i in unseen[:5])
-            raise UserError(
-                f"none of the {len(bank)} training videos of the nearest-neighbor probe is of the classes "
-                f"{names}: raise evals.probe_videos, or remove these classes from the evaluation split"
-            )
-        return bank, test
+        data = self.config.data
+        split = split or data.eval_split
+        if split not in self.sources:
+            source = load_source(data.name, split, self.task.target, **data.options)
+            check_sources(self.config, self.train_source, source, split)
+            self.sources[split] = source
+        return self.sources[split]
+
+    def engine(self, name: str, apply: Callable[[Any, dict], Any]) -> Engine:
+        """Returns the engine that runs a function over the mesh, compiled once for each `name`."""
+        return self.compiled.setdefault(name, Engine(self.mesh, apply))
+
+    def batches(self, seed: int, batch: int, report_dir: epath.PathLike | None = None) -> BatchIterator:
+        """Returns this host's share of the training batches."""
+        hosts = dict(host=jax.process_index(), hosts=jax.process_count(), report_dir=report_dir)
+        return train_batches(self.train_source, self.config.data, batch, seed, **hosts, **self.task.reading)
 
     def abstract_state(self) -> State:
         """Returns the shapes and shardings of the state, without allocating it."""
@@ -115,21 +127,20 @@ def build(config: ConfigDict) -> Experiment:
     Raises:
       UserError: the config refers to something that does not exist, or its values are incompatible.
     """
-    model, objective = build_model(config)
     train_source, eval_source = load_sources(config)
-    num_classes = len(train_source.class_names)
-    model = model.clone(num_classes=num_classes)
+    model, task = create_parts(config, train_source.class_names)
+    clip = task.inputs.abstract(streams.zeros(config.data, task.inputs.streams))
 
     parallel = config.parallel
     devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
     mesh = create_mesh(**parallel.mesh, devices=devices)
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
     _check_bn_groups(config, model, mesh)
-    check_patches(config.model.name, model, clip_shape(config.data), "data.")
+    check_patches(config.model.name, model, _shape(clip), "data.")
     steps_per_epoch = len(train_source) * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
-    frozen = _frozen(config, model)
+    frozen = _frozen(config, model, clip)
     tx = create_optimizer(config, schedule, frozen)
     gradient_options = dict(
         accumulation=parallel.accumulation,
@@ -138,17 +149,15 @@ def build(config: ConfigDict) -> Experiment:
     )
     make_step = functools.partial(
         make_train_step,
-        objective,
+        task.loss,
         model,
         tx,
         ema=config.optimizer.ema,
         nonfinite=config.optimizer.nonfinite,
         **gradient_options,
     )
-    init = functools.partial(
-        init_state, model, tx, config.seed, clip_shape(config.data), config.optimizer.ema is not None
-    )
-    abstract = _abstract(config, model, init)
+    init = functools.partial(init_state, model, tx, config.seed, clip, config.optimizer.ema is not None)
+    abstract = _abstract(config, model, task, clip, init)
 
     def make_runner(make: Callable) -> JitRunner | PmapRunner:
         if parallel.mode == "pmap":
@@ -158,9 +167,10 @@ def build(config: ConfigDict) -> Experiment:
     return Experiment(
         config=config,
         model=model,
-        objective=objective,
+        task=task,
+        evals=create_evals(config.evals),
         train_source=train_source,
-        eval_source=eval_source,
+        sources={config.data.eval_split: eval_source},
         mesh=mesh,
         steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -170,7 +180,6 @@ def build(config: ConfigDict) -> Experiment:
         make_runner=make_runner,
         gradient_options=gradient_options,
         groups=groups_text(config, abstract.params, frozen),
-        engine=Engine(mesh, make_apply(config, model, objective)),
     )
 
 
@@ -196,7 +205,7 @@ def memory_hint(config: ConfigDict) -> str:
     if "remat" in registry.fields(registry.spec(config.model.name).module):
         now = config.model.options.get("remat", "none")
         hint += f", or set model.options.remat=full (now {now})"
-    return f"{hint}; for an evaluation, lower evals.batch"
+    return f"{hint}; for an evaluation, set evals.NAME.batch"
 
 
 def _check_bn_groups(config: ConfigDict, model: nn.Module, mesh: Mesh) -> None:
@@ -211,115 +220,68 @@ def _check_bn_groups(config: ConfigDict, model: nn.Module, mesh: Mesh) -> None:
         )
 
 
-def _frozen(config: ConfigDict, model: nn.Module) -> str | None:
+def _frozen(config: ConfigDict, model: nn.Module, clip: Any) -> str | None:
     """Returns a regex that matches the paths of frozen parameters, or None."""
     frozen = ["^trunk/"] if getattr(model, "frozen", False) else []
     if config.model.freeze_bn:
-        shape = clip_shape(config.data)
-        stats = flatten_dict(abstract_variables(model, shape).get("batch_stats", {}), sep="/")
+        stats = flatten_dict(abstract_variables(model, _shape(clip)).get("batch_stats", {}), sep="/")
         frozen += sorted({f"^{re.escape(path.rpartition('/')[0])}/" for path in stats})
     return "|".join(frozen) or None
 
 
 def load_sources(config: ConfigDict) -> tuple[Source, Source]:
     """Returns the training and evaluation videos. Raises `UserError` if they are incompatible."""
-    data = config.data
+    data, target = config.data, task_class(config.task.name).target
     train, test = (
-        load_source(data.name, split, **data.options) for split in (data.train_split, data.eval_split)
+        load_source(data.name, split, target, **data.options) for split in (data.train_split, data.eval_split)
     )
+    takes = registry.model_streams(config.model.name, config.model.options)
+    if isinstance(train, FeatureSource) and "features" not in takes:
+        raise UserError(
+            f"{config.model.name} takes {' and '.join(takes)}, and dataset {data.name} has cached features: "
+            "use linear_probe, attentive_probe, or a recurrent model with model.options.trunk=None"
+        )
+    if "features" in takes and not isinstance(train, FeatureSource):
+        raise UserError(f"{config.model.name} takes features: set data.name=features, not {data.name}")
+    check_sources(config, train, test, data.eval_split)
+    return train, test
+
+
+def check_sources(config: ConfigDict, train: Source, test: Source, split: str) -> None:
+    """Raises `UserError` if the videos of two splits are incompatible."""
     if train.class_names != test.class_names:
         odd = sorted(set(train.class_names) ^ set(test.class_names))
-        raise UserError(f"the classes of '{data.train_split}' and '{data.eval_split}' differ: {odd[:5]}")
+        raise UserError(f"the classes of '{config.data.train_split}' and '{split}' differ: {odd[:5]}")
     if isinstance(train, FeatureSource):
         check_origin(train.origin, test.origin, f"{train.path} and {test.path}")
         for source in (train, test):
-            source.check(data)
-        if unseen := sorted({r.label for r in test} - {r.label for r in train}):
+            source.check(config.data)
+        if train.target is ClassTarget and (
+            unseen := sorted({r.target.label for r in test} - {r.target.label for r in train})
+        ):
             raise UserError(
                 f"{test.path} has videos of '{train.class_names[unseen[0]]}', a class that {train.path} has "
                 "none of: cache the features of all training videos"
             )
-    elif data.modality == "features":
-        raise UserError(f"data.modality=features needs the dataset 'features', not {data.name}")
-    return train, test
 
 
-def balanced(source: Source, limit: int) -> Source:
-    """Returns at most `limit` videos, balanced over classes, in the order of the source."""
-    order = np.random.default_rng(0).permutation(len(source))
-    labels = np.array([source[int(i)].label for i in order])
-    by_label = np.argsort(labels, kind="stable")
-    rank = np.empty(len(labels), int)  # number of preceding videos of the same class
-    rank[by_label] = np.arange(len(labels)) - np.searchsorted(labels[by_label], labels[by_label])
-    chosen = np.sort(order[np.argsort(rank, kind="stable")[:limit]])
-    return ListSource(tuple(source[int(i)] for i in chosen), source.class_names)
-
-
-def evaluation_data(config: ConfigDict) -> ConfigDict:
-    """Returns the data section with the crop size and number of frames of the test views."""
-    data = config.data.copy_and_resolve_references()
-    data.size = config.evals.size or data.size
-    data.frames = config.evals.frames or data.frames
-    return data
-
-
-def build_model(config: ConfigDict, num_classes: int | None = None) -> tuple[nn.Module, Callable]:
-    """Returns the model and objective of a config."""
-    name = config.model.name
-    spec = registry.spec(name)
-    if spec.modality == "rgb" and len(spec.input_shape) == 3:
+def create_parts(config: ConfigDict, class_names: Sequence[str]) -> tuple[nn.Module, Task]:
+    """Returns the model and the task of a config."""
+    name, spec = config.model.name, registry.spec(config.model.name)
+    if spec.streams == ("rgb",) and len(spec.input_shape) == 3:
         raise UserError(f"{name} is an image model: use single_frame_{name} or late_fusion_{name} for videos")
     options = config.model.options.to_dict()
-    if (spec.task == "pretrain") != (config.objective.name == "mae"):
-        raise UserError(
-            f"objective.name={config.objective.name} does not fit {name}: use mae for masked autoencoders "
-            "and classify for classifiers"
-        )
-    modality = "features" if options.get("trunk", "") is None else spec.modality
-    if modality != config.data.modality:
-        raise UserError(
-            f"{name} takes {modality}, but data.modality is {config.data.modality}: set data.modality="
-            f"{modality}, or use another model (for features: linear_probe, attentive_probe, or a recurrent "
-            "model with model.options.trunk=None)"
-        )
-    model = create_model(name, num_classes, tiny=config.model.tiny, dtype=config.model.dtype, **options)
-    objective = create_objective(**config.objective, **statistics(spec, config.data))
-    return model, objective
+    takes = registry.model_streams(name, options)
+    inputs = model_inputs(spec, takes, config.data)
+    task = create_task(**config.task, inputs=inputs, class_names=class_names, seed=config.seed)
+    streams.check(config.data, task.reading["streams"])
+    model = create_model(name, task.num_outputs, tiny=config.model.tiny, dtype=config.model.dtype, **options)
+    return model, task
 
 
-def make_apply(config: ConfigDict, model: nn.Module, objective: Any) -> Callable[[Any, dict], Any]:
-    """Returns the evaluation function (variables, batch) -> outputs, see `Experiment.engine`."""
-    spec = registry.spec(config.model.name)
-    if spec.task == "pretrain":
-        return functools.partial(pretraining_outputs, model, objective, jax.random.PRNGKey(config.seed))
-    scale = statistics(spec, config.data)
-
-    def one_view(variables: Any, video: Any) -> jax.Array:
-        logits, _ = model.apply(variables, normalize(video, **scale), train=False)
-        return logits.astype(jnp.float32)
-
-    def logits(variables: Any, batch: dict) -> jax.Array:
-        views = jax.tree.map(lambda x: x.swapaxes(0, 1), batch["video"])
-        return jax.lax.map(functools.partial(one_view, variables), views).swapaxes(0, 1)  # one view at a time
-
-    return logits
-
-
-def pretraining_outputs(
-    model: nn.Module, objective: Any, key: jax.Array, variables: Any, batch: dict
-) -> dict:
-    """Computes the loss and features of clips. The mask of a clip depends only on its `index`.
-
-    Returns:
-      A dict of `error` and `weight`, float32 [B], and `features`, float32 [B, D]. The loss is the sum of
-      `error` divided by the sum of `weight`.
-    """
-    clip = normalize(batch["video"][:, 0], objective.mean, objective.std)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-    drawn = jax.vmap(lambda key: jax.tree.map(lambda x: x[0], draw(model, key, (1, *clip.shape[1:]))))(keys)
-    error, weight, _ = objective.clip_errors(model, variables["params"], clip, *drawn)
-    features = model.apply(variables, clip, method="encode")["pre_logits"]
-    return {"error": error, "weight": weight, "features": features.astype(jnp.float32)}
+def _shape(clip: Any) -> registry.InputShape:
+    """Returns the shape of a model's argument without the batch axis."""
+    return jax.tree.map(lambda x: x.shape[1:], clip)
 
 
 def initial_state(exp: Experiment) -> State:
@@ -335,7 +297,9 @@ def initial_state(exp: Experiment) -> State:
         weights = read_weights(model.name, path, inflation=init.inflation, **options)
         notes = weights.notes
         if weights.owner == model.name and weights.preprocessing:
-            notes += weights.preprocessing.differences(exp.model, exp.objective.mean, exp.objective.std)
+            first, inputs = exp.task.inputs.streams[0], exp.task.inputs
+            statistics = (x.get(first) for x in (inputs.mean, inputs.std))
+            notes += weights.preprocessing.differences(exp.model, *statistics)
         for note in notes:
             logging.warning("%s: %s", init.path, note)
         fresh = {"params": state.params, **state.model_state}
@@ -349,13 +313,15 @@ def initial_state(exp: Experiment) -> State:
     return state
 
 
-def _abstract(config: ConfigDict, model: nn.Module, init: Callable[[], State]) -> State:
+def _abstract(
+    config: ConfigDict, model: nn.Module, task: Task, clip: Any, init: Callable[[], State]
+) -> State:
     options = ", ".join(f"{k}={v}" for k, v in config.model.options.items())
-    shape = clip_shape(config.data)
-    refusal = f"{config.model.name}({options}) does not take clips of {registry.shape_text(shape)}"
+    refusal = f"{config.model.name}({options}) does not take clips of {registry.shape_text(_shape(clip))}"
     with refusing(refusal):
         abstract = jax.eval_shape(init)
         variables = {"params": abstract.params, **abstract.model_state}
-        _, endpoints = jax.eval_shape(model.apply, variables, registry.dummy_input(shape))
+        _, endpoints = jax.eval_shape(model.apply, variables, clip)
     check_endpoints(refusal, {name: x.shape for name, x in endpoints.items()})
+    task.check(config.model.name, model, endpoints)
     return abstract

@@ -1,7 +1,6 @@
-"""The training loop, shared by all models and objectives."""
+"""The training loop, shared by all models and tasks."""
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -14,29 +13,26 @@ from etils import epath
 from ml_collections import ConfigDict
 
 import vidjax
-from vidjax import files, interrupts, registry
+from vidjax import files, interrupts
 from vidjax.checkpoint_io import check_meta
-from vidjax.config import differences, resolve
-from vidjax.data.pipeline import prefetch_to_device, train_batches
+from vidjax.config import differences, restore
+from vidjax.data.pipeline import prefetch_to_device
 from vidjax.environment import git_commit
 from vidjax.errors import MemoryErrors, UserError
-from vidjax.layers.preprocess import normalize, statistics
-from vidjax.tasks.results import ClassificationResult, MetricsResult
+from vidjax.tasks.base import Result
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
-from vidjax.train.evaluation import evaluate_variables
 from vidjax.train.experiment import Experiment, batch_text, build, initial_state, memory_hint
 from vidjax.train.hosts import SharedFlag
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import make_precise_bn
-from vidjax.train.pretraining import evaluate_pretraining
 from vidjax.train.report import report_runs
 from vidjax.train.state import State
 
-Result = ClassificationResult | MetricsResult
+Results = dict[str, Result]
 
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
+def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
     """Trains a model, resuming from the latest checkpoint in `workdir` if there is one.
 
     Resuming is bit-identical: a run that was interrupted at any time ends with the same parameters as an
@@ -45,11 +41,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
     Args:
       config: a resolved config, see `vidjax.config`.
       workdir: output folder for config.json, metrics.jsonl, tensorboard/, checkpoints/ and bad_videos.jsonl.
-        At the end, report.html, predictions.jsonl and result.npz are added, or pretraining.json and
-        reconstructions/ for pretraining.
+        At the end, report.html and the results of the evaluations are added.
 
     Returns:
-      The evaluation of the final weights, or None if the run was interrupted.
+      The results of the evaluations of the final weights by name, or None if the run was interrupted.
 
     Raises:
       UserError: an error that the user can fix, see `vidjax.errors`.
@@ -57,8 +52,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
     workdir = files.absolute(workdir)
     _check_workdir(workdir, config)
     exp = build(config)
-    if registry.spec(config.model.name).task == "pretrain":
-        exp.probe_sources  # noqa: B018  raise errors now instead of at the first evaluation
+    for evaluation in exp.evals.values():
+        evaluation.prepare(exp)  # raises errors now instead of at the first evaluation
     lead = jax.process_index() == 0
     name = config.model.name + (" (tiny)" if config.model.tiny else "")
     with contextlib.ExitStack() as stack:
@@ -70,18 +65,11 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
         if start:
             state, meta = checkpoints.restore(exp.abstract_state())
             check_meta(meta, workdir, "fingerprint", "data")
+            check_task(meta, config, workdir)
             _check_data(meta, exp)
         else:
             state, meta = initial_state(exp), {}
-        batches = train_batches(
-            exp.train_source,
-            config.data,
-            config.batch,
-            config.seed,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            report_dir=workdir,
-        )
+        batches = exp.batches(config.seed, config.batch, workdir)
         stack.enter_context(contextlib.closing(batches))
         if start:
             batches.set_state(meta["data"])
@@ -94,14 +82,24 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Result | None:
         if start:
             progress.print(f"resuming from step {start} of {exp.steps}")
         run = _Run(exp, workdir, checkpoints, writer, progress, batches)
-        result = run.steps(state, start, evaluate_first=meta.get("evaluate", False))
-    if result is None:
+        results = run.steps(state, start, evaluate_first=meta.get("evaluate", False))
+    if results is None:
         return None
     if lead:
-        result.write(workdir)
-        if config.evals.report:
-            report_runs(workdir / "report.html", name, {name: workdir}, exp.eval_source, config.data)
-    return result
+        for key, result in results.items():
+            if result.metrics:
+                result.write(eval_folder(config, workdir, key))
+        if config.report:
+            source = exp.source(exp.evals[config.checkpoint.best].split)
+            report_runs(workdir / "report.html", name, {name: workdir}, exp.task, source)
+    return results
+
+
+def eval_folder(config: ConfigDict, workdir: epath.Path, name: str) -> epath.Path:
+    """Creates the folder of an evaluation: the workdir for `checkpoint.best`, else one named after it."""
+    folder = workdir if name == config.checkpoint.best else workdir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class _Run:
@@ -117,28 +115,26 @@ class _Run:
         self.skipped = 0
         self.advised = False  # whether advice on data loading was printed
         self.recent: list[tuple[int, dict, dict]] = []  # steps that were not yet checked to be finite
-        scale = statistics(registry.spec(exp.config.model.name), exp.config.data)
-        prepare = functools.partial(normalize, **scale)
         across_hosts = exp.config.parallel.mode == "pmap"  # each host has batches of its own
-        self.precise_bn = make_precise_bn(exp.model, prepare, across_hosts, exp.mesh)
+        self.precise_bn = make_precise_bn(exp.model, exp.task.inputs, across_hosts, exp.mesh)
 
-    def steps(self, state: State, start: int, evaluate_first: bool) -> Result | None:
-        """Runs the steps after `start`. Returns the last evaluation, or None if interrupted.
+    def steps(self, state: State, start: int, evaluate_first: bool) -> Results | None:
+        """Runs the steps after `start`. Returns the last evaluations, or None if interrupted.
 
         With `evaluate_first`, the state of `start` is evaluated first, because its evaluation was
         interrupted.
         """
         exp, config = self.exp, self.exp.config
         total = exp.steps
-        every_eval = round(config.evals.every_epochs * exp.steps_per_epoch) or total
         every_save = round(config.checkpoint.every_epochs * exp.steps_per_epoch) or total
         self.skipped = int(state.nonfinite)
-        result, interval, watch, stop = None, [], Stopwatch(lambda: self.batches.cpu_seconds), SharedFlag()
+        results: Results | None = {}
+        interval, watch, stop = [], Stopwatch(lambda: self.batches.cpu_seconds), SharedFlag()
         with contextlib.ExitStack() as saving:
             if evaluate_first or start == total:
                 saving.enter_context(interrupts.saving())
-                state, result = self.evaluate(state, start)
-                if result is None:
+                state, results = self.evaluate(state, start)
+                if results is None:
                     return None  # the checkpoint is unchanged
             placed = exp.runner.place(state)
             device_batches: Iterator = prefetch_to_device(
@@ -147,7 +143,7 @@ class _Run:
             for step in range(start + 1, total + 1):
                 batch = watch.wait(device_batches)
                 stopping = stop.share(interrupts.requested())  # before the step, so as not to wait for it
-                placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("video", "label")})
+                placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("inputs", "targets")})
                 if step == start + 1:  # compilation is done, and there is progress to save
                     self.claim()
                     saving.enter_context(interrupts.saving())
@@ -156,7 +152,7 @@ class _Run:
                 self.check_finite(placed, keep=1)
                 self.progress.advance(step)
 
-                evaluating, stopped = step % every_eval == 0 or step == total, stopping()
+                evaluating, stopped = bool(self.due(step)), stopping()
                 saved = step % every_save == 0 or step == total or stopped
                 if step % config.log_every == 0 or evaluating or saved:
                     self.check_finite(placed, keep=0)
@@ -165,22 +161,32 @@ class _Run:
                 if evaluating or saved:
                     with watch.pause():
                         state = exp.runner.read(placed)
-                        result = None
+                        results = None
                         if evaluating and not stopped:
-                            state, result = self.evaluate(state, step)
+                            state, results = self.evaluate(state, step)
                             placed = exp.runner.place(state)
-                            stopped = result is None
+                            stopped = results is None
+                        best = (results or {}).get(config.checkpoint.best)
                         self.checkpoints.save(
                             state,
-                            self.meta(step) | {"evaluate": evaluating and result is None},
-                            None if result is None else result.headline,
+                            self.meta(step) | {"evaluate": evaluating and results is None},
+                            None if best is None else best.headline,
                         )
                 if stopped:
                     self.checkpoints.wait()
                     self.progress.print(f"stopped and saved at step {step}; run the same command to resume")
                     return None
             self.checkpoints.wait()
-        return result
+        return results
+
+    def due(self, step: int) -> list[str]:
+        """Returns the names of the evaluations after a step; all of them after the last one."""
+        total = self.exp.steps
+
+        def interval(epochs: float) -> int:
+            return round(epochs * self.exp.steps_per_epoch) or total
+
+        return [n for n, e in self.exp.evals.items() if step == total or step % interval(e.every) == 0]
 
     def claim(self) -> None:
         """Writes the config to the workdir, after the first step so that a failed start leaves no trace."""
@@ -223,49 +229,47 @@ class _Run:
             )
 
     def precise(self, state: State) -> State:
-        """Recomputes BatchNorm statistics from `evals.precise_bn_batches` batches, if set."""
+        """Recomputes BatchNorm statistics from `model.precise_bn_batches` batches, if set."""
         exp, config = self.exp, self.exp.config
-        if not config.evals.precise_bn_batches or "batch_stats" not in state.model_state:
+        if not config.model.precise_bn_batches or "batch_stats" not in state.model_state:
             return state
-        batches = train_batches(
-            exp.train_source,
-            config.data,
-            config.batch // config.parallel.accumulation,
-            config.seed + 1,  # different clips than in training
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-        )
+        # The seed samples different clips than in training.
+        batches = exp.batches(config.seed + 1, config.batch // config.parallel.accumulation)
         on_device = prefetch_to_device(batches, exp.runner.batch_sharding, config.data.prefetch)
         try:
-            clips = (b["video"] for b in itertools.islice(on_device, config.evals.precise_bn_batches))
+            clips = (b["inputs"] for b in itertools.islice(on_device, config.model.precise_bn_batches))
             return state.replace(model_state=self.precise_bn(state.eval_variables, clips))
         finally:
             batches.close()
 
-    def evaluate(self, state: State, step: int) -> tuple[State, Result | None]:
-        """Evaluates on the test videos and writes the metrics.
+    def evaluate(self, state: State, step: int) -> tuple[State, Results | None]:
+        """Runs the evaluations that are due and writes their metrics.
 
         Returns:
-          The state with the BatchNorm statistics used for evaluation, and the result, None if interrupted.
+          The state with the BatchNorm statistics used for evaluation, and the results by name, None if
+          interrupted.
         """
+        exp, results = self.exp, {}
         precise = self.precise(state)
-        try:
-            if registry.spec(self.exp.config.model.name).task == "pretrain":
-                result = evaluate_pretraining(self.exp, precise.eval_variables, self.workdir, step)
-            else:
-                result = evaluate_variables(self.exp, precise.eval_variables, self.workdir)
-        except interrupts.Stopped:
-            return state, None
-        self.writer.write(step, "val", result.metrics, step / self.exp.steps_per_epoch)
-        text = "  ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in result.metrics.items())
-        self.progress.print(f"step {step}: {text}")
-        return precise, result
+        for name in self.due(step):
+            try:
+                folder = eval_folder(exp.config, self.workdir, name)
+                result = exp.evals[name].run(exp, precise.eval_variables, folder, step)
+            except interrupts.Stopped:
+                return state, None
+            results[name] = result
+            if result.metrics:
+                self.writer.write(step, name, result.metrics, step / exp.steps_per_epoch)
+                text = "  ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in result.metrics.items())
+                self.progress.print(f"step {step}: {text}")
+        return precise, results
 
     def meta(self, step: int) -> dict[str, Any]:
         """Returns the JSON metadata of a checkpoint."""
         source = self.exp.train_source
         return {
             "config": self.exp.config.to_dict(),
+            "task": self.exp.config.task.to_dict(),
             "class_names": list(source.class_names),
             "fingerprint": source.fingerprint,
             "features": getattr(source, "origin", None),
@@ -299,10 +303,20 @@ def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
             raise ValueError("it holds no config")
     except (OSError, ValueError) as e:
         raise UserError(f"cannot read {path} ({e}): use another --workdir, or remove the file") from None
-    # `resolve` adds the defaults of keys that are newer than the config.
-    if old is not None and (changed := differences(resolve(old), config)):
+    # `restore` adds the defaults of keys that are newer than the config.
+    if old is not None and (changed := differences(restore(old), config)):
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(changed)}): use another --workdir, or remove it"
+        )
+
+
+def check_task(meta: dict[str, Any], config: ConfigDict, source: epath.PathLike) -> None:
+    """Raises `UserError` if a checkpoint is of another task than a config."""
+    saved = restore(meta["config"]).task.name
+    if saved != config.task.name:
+        raise UserError(
+            f"{source} was trained with task.name={saved}, not {config.task.name}: remove the override, or "
+            "initialize a new run from it with init.path"
         )
 
 

@@ -1,18 +1,23 @@
 """The HTML report of finished runs."""
 
+import collections
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
-from vidjax.data.datasets import ListSource, Source
-from vidjax.data.pipeline import eval_batches
+from vidjax.config import ConfigDict, restore
+from vidjax.data.clips import ClipReader
+from vidjax.data.datasets import Source
+from vidjax.data.decode import DecodeError
 from vidjax.environment import environment
+from vidjax.errors import UserError
 from vidjax.reports.page import Example, Reconstruction, write_report
 from vidjax.reports.pictures import watchable
-from vidjax.tasks.results import ClassificationResult
+from vidjax.tasks import Task
+from vidjax.tasks.base import Result
 from vidjax.train.metrics import read_metrics
 
 
@@ -20,53 +25,72 @@ def report_runs(
     path: epath.PathLike,
     title: str,
     workdirs: Mapping[str, epath.PathLike],
+    task: Task,
     source: Source,
-    data: Any,
     table: Sequence[Mapping[str, Any]] | None = None,
     note: str = "",
 ) -> None:
     """Writes a report on the finished runs in `workdirs`, with example clips of the last run.
 
-    Pretraining runs show curves and reconstructions, and so do runs initialized from one by `init.path`.
+    Runs of masked autoencoders show reconstructions, and so do runs initialized from one by `init.path`.
 
     Args:
       path: path of the HTML file.
       title: title of the report.
-      workdirs: maps the name of a run to its folder with metrics.jsonl, config.json, and result.npz or
-        pretraining.json. All runs must have the same test split.
+      workdirs: maps the name of a run to its folder with metrics.jsonl, config.json and results. All runs
+        must have the same test split.
+      task: the task of the last run, which makes the sections on the results of the runs of this task.
       source: the evaluated videos.
-      data: the data section of the config, for the examples.
-      table: rows of the first table; None uses the metrics of the pretraining runs.
+      table: rows of the first table; None uses the last metrics of the runs of other tasks.
       note: a paragraph below the title.
     """
     workdirs = {n: epath.Path(w) for n, w in workdirs.items()}
-    pretraining = {
-        n: w / "pretraining.json" for n, w in workdirs.items() if (w / "pretraining.json").is_file()
-    }
-    results = {
-        n: ClassificationResult.load(w / "result.npz") for n, w in workdirs.items() if n not in pretraining
-    }
+    configs = {n: read_config(w) for n, w in workdirs.items()}
+    results = {n: task.load(w) for n, w in workdirs.items() if configs[n].task.name == task.name}
+    metrics = {name: read_metrics(w) for name, w in workdirs.items()}
+    sections = task.report(results)
     if table is None:
-        rows = {n: json.loads(file.read_text()) for n, file in pretraining.items()}
-        table = [{"run": n} | {k.replace("_", " "): v for k, v in row.items()} for n, row in rows.items()]
+        unlisted = set(workdirs) - (set(results) if any(s.first for s in sections) else set())
+        table = [{"run": n} | _last_metrics(metrics[n]) for n in workdirs if n in unlisted]
     last = list(workdirs)[-1]
-    config = json.loads((workdirs[last] / "config.json").read_text())
-    shown = {name: w / "reconstructions" for name, w in workdirs.items()}
-    if start := config["init"]["path"]:
-        shown[f"the start, {start}"] = epath.Path(start) / "reconstructions"
+    shown = [(n, w / key) for n, w in workdirs.items() for key in _reconstructions(configs[n])]
+    if start := configs[last].init.path:
+        shown.append((f"the start, {start}", epath.Path(start) / "reconstructions"))
     write_report(
         path,
         title=title,
-        config=config,
-        metrics={name: read_metrics(w) for name, w in workdirs.items()},
-        results=results,
-        class_names=source.class_names,
-        examples=pick_examples(source, data, results[last]) if last in results else [],
-        reconstructions=[r for name, folder in shown.items() for r in _newest(name, folder)],
+        config=configs[last].to_dict(),
+        metrics=metrics,
+        sections=sections,
+        examples=pick_examples(source, configs[last].data, task, results[last]) if last in results else [],
+        reconstructions=[r for name, folder in shown for r in _newest(name, folder)],
         environment=environment(),
         table=table,
         note=note,
     )
+
+
+def read_config(workdir: epath.Path) -> ConfigDict:
+    """Reads the config of a run. Raises `UserError` if the folder has none."""
+    path = workdir / "config.json"
+    try:
+        return restore(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        raise UserError(f"cannot read the config of the run {workdir} ({reason}): use a workdir") from None
+
+
+def _last_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the last metrics of each evaluation of a run."""
+    last = {r["split"]: r for r in rows if r["split"] != "train"}
+    found = [(n, k, v) for n, r in last.items() for k, v in r.items() if k not in ("split", "step", "epoch")]
+    count = collections.Counter(k for _, k, _ in found)
+    return {(k if count[k] == 1 else f"{n} {k}").replace("_", " "): v for n, k, v in found}
+
+
+def _reconstructions(config: ConfigDict) -> list[str]:
+    """Returns the names of the evaluations that write reconstructions."""
+    return [name for name, section in config.evals.items() if section.type == "reconstructions"]
 
 
 def _newest(name: str, folder: epath.Path) -> list[Reconstruction]:
@@ -78,24 +102,19 @@ def _newest(name: str, folder: epath.Path) -> list[Reconstruction]:
     return [Reconstruction(name, max(files), sheet.read_bytes(), sheet.with_suffix(".gif").read_bytes())]
 
 
-def pick_examples(source: Source, data: Any, result: ClassificationResult, n: int = 12) -> list[Example]:
-    """Returns up to `n` test clips with their top-5 classes, or none for cached features.
+def pick_examples(source: Source, data: Any, task: Task, result: Result, n: int = 12) -> list[Example]:
+    """Returns up to `n` test clips with their predictions, or none for cached features.
 
-    Half of them are the most confident mistakes, the rest are correct predictions of various classes.
+    Videos that can no longer be read are left out.
     """
-    if data.modality == "features":
+    if "features" in task.inputs.streams:
         return []
-    wrong = result.predictions != result.labels
-    confidence = result.log_probs.max(-1)
-    mistakes = [int(i) for i in np.argsort(-confidence) if wrong[i]][: n // 2]
-    right = [int(i) for i in np.argsort(result.labels, kind="stable") if not wrong[i]]
-    spread = np.linspace(0, len(right) - 1, min(len(right), n - len(mistakes))).astype(int)
-    chosen = mistakes + [right[i] for i in spread]
     index = {source[i].id: i for i in range(len(source))}
-    records = tuple(source[index[result.ids[i]]] for i in chosen)
-    clips = eval_batches(ListSource(records, source.class_names), data, 1, 1, 1)
-    shown = (watchable(clip["video"])[0, 0] for clip in clips)
-    return [
-        Example(result.ids[i], source.class_names[result.labels[i]], frames, result.top(i))
-        for i, frames in zip(chosen, shown, strict=True)
-    ]
+    reader = ClipReader(data, task.inputs.streams)
+
+    examples = []
+    for id, true, probs in task.examples(result, n):
+        with contextlib.suppress(KeyError, DecodeError):
+            clip = reader.views(source[index[id]], 1, 1)[0]
+            examples.append(Example(id, true, watchable(clip.inputs), probs))
+    return examples

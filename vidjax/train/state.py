@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vidjax.registry import InputShape, dummy_input
-
 
 class State(flax.struct.PyTreeNode):
     """The training state, input and output of a step.
@@ -39,11 +37,19 @@ class State(flax.struct.PyTreeNode):
 
 
 def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, seed: int, shape: InputShape, ema: bool
+    model: nn.Module, tx: optax.GradientTransformation, seed: int, inputs: Any, ema: bool
 ) -> State:
-    """Returns a newly initialized state for inputs of `shape`. Pure, for use with `jit` or `eval_shape`."""
+    """Returns a newly initialized state. Pure, for use with `jit` or `eval_shape`.
+
+    Args:
+      model: the linen module.
+      tx: the optax transformation.
+      seed: seed of the parameters and of all random numbers of the run.
+      inputs: shapes and dtypes of the model's argument.
+      ema: whether to average the parameters.
+    """
     init_rng, rng = jax.random.split(jax.random.PRNGKey(seed))
-    variables = model.init(init_rng, dummy_input(shape, make=jnp.zeros))
+    variables = model.init(init_rng, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs))
     params = variables.pop("params")
     return State(
         step=jnp.int32(0),

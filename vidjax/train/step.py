@@ -76,7 +76,7 @@ def make_train_step(
     """Makes a training step `state, metrics = step(state, batch)`.
 
     Args:
-      objective: the loss function, see `vidjax.objectives`.
+      objective: the loss function, see `vidjax.tasks.Task.loss`.
       model: the linen module.
       tx: the optax transformation.
       ema: decay of the averaged parameters, or None for no averaging.

@@ -12,23 +12,33 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from vidjax.data.record import Record
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
 
 _MODULES = {module.name: f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)}
 
 
 class Source(Protocol):
-    """Random access to the labeled videos of one split, in the same order in every process.
+    """Random access to the videos of one split, in the same order in every process.
 
     Attributes:
-      class_names: the name of each label.
+      target: type of the records' targets, one of `vidjax.data.targets`; None if they have none.
+      class_names: the name of each label; empty for targets without labels.
       directional: whether mirroring a video can change its class; disables flipping.
-      fingerprint: hash of ids and labels; runs with equal fingerprints used the same samples.
+      fingerprint: hash of ids and targets; runs with equal fingerprints used the same samples.
     """
 
-    class_names: tuple[str, ...]
-    directional: bool
-    fingerprint: str
+    @property
+    def target(self) -> type | None: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def directional(self) -> bool: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -50,15 +60,20 @@ class ListSource:
         return self.records[i]
 
     @property
+    def target(self) -> type | None:
+        return type(self.records[0].target) if self.records and self.records[0].target is not None else None
+
+    @property
     def fingerprint(self) -> str:
-        return fingerprint((r.id, r.label) for r in self.records)
+        return fingerprint((r.id, r.target) for r in self.records)
 
 
-def fingerprint(ids_and_labels: Iterable[tuple[str, int]]) -> str:
-    """Returns a hash of the ids and labels, in order, as sixteen hex digits."""
+def fingerprint(ids_and_targets: Iterable[tuple[str, Any]]) -> str:
+    """Returns a hash of the ids and targets, in order, as sixteen hex digits."""
     digest = hashlib.sha256()
-    for id, label in ids_and_labels:
-        digest.update(f"{label}\t{id}\n".encode())
+    for id, target in ids_and_targets:
+        text = target.label if isinstance(target, ClassTarget) else target
+        digest.update(f"{text}\t{id}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -67,22 +82,25 @@ def dataset_names() -> list[str]:
     return sorted(_MODULES)
 
 
-def load_source(name: str, split: str, **options: Any) -> Source:
+def load_source(name: str, split: str, target: type | None = None, **options: Any) -> Source:
     """Opens one split of a dataset, generating the data first if the dataset is synthetic.
 
     Args:
       name: one of `dataset_names()`.
       split: "train", "test" or another split of the dataset.
+      target: type of the targets, for datasets that have several; None takes any.
       **options: keyword arguments of the dataset's `load`.
 
     Raises:
-      UserError: the name, split or an option is unknown, an option is missing or has the wrong type, or
-        the data cannot be used.
+      UserError: the name, split or an option is unknown, an option is missing or has the wrong type, the
+        data cannot be used, or the dataset does not have the targets.
     """
     if name not in _MODULES:
         raise unknown("dataset", name, _MODULES)
     load = importlib.import_module(_MODULES[name]).load
-    parameters = {k: p for k, p in inspect.signature(load).parameters.items() if k != "split"}
+    parameters = dict(inspect.signature(load).parameters)
+    chooses = parameters.pop("target", None) is not None
+    del parameters["split"]
     for key in options:
         if key not in parameters:
             raise unknown(f"option of dataset {name}", key, parameters)
@@ -95,7 +113,16 @@ def load_source(name: str, split: str, **options: Any) -> Source:
         if options[key] is _MISFIT:
             kind = _kind_text(kinds[key])
             raise UserError(f"option '{key}' of dataset {name} must be {kind}, not {value!r}")
-    return load(split, **options)
+    if chooses and target is not None:
+        options["target"] = target
+    source = load(split, **options)
+    if target is not None and source.target is not target:
+        has = source.target.__name__ if source.target else "none"
+        raise UserError(
+            f"the task needs targets of type {target.__name__}, and dataset {name} has {has}: use another "
+            "dataset or set task.name"
+        )
+    return source
 
 
 _MISFIT = object()

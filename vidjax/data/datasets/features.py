@@ -13,6 +13,7 @@ from typing import Any
 from vidjax.data.datasets import fingerprint
 from vidjax.data.feature_file import StoredFeatures, open_file
 from vidjax.data.record import Record
+from vidjax.data.targets import ClassTarget, Target, from_json
 from vidjax.errors import UserError
 
 # Metadata that two files must share for their features to be comparable.
@@ -49,6 +50,10 @@ class FeatureSource:
         return self._meta["lengths"]
 
     @property
+    def target(self) -> type | None:
+        return type(self[0].target)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self._meta["class_names"])
 
@@ -59,7 +64,7 @@ class FeatureSource:
     @functools.cached_property
     def fingerprint(self) -> str:
         origin = [(f"{key}={self.origin[key]}", -1) for key in ORIGIN]
-        return fingerprint([*origin, *zip(self._meta["ids"], self._meta["labels"], strict=True)])
+        return fingerprint([*origin, *((r.id, r.target) for r in map(self.__getitem__, range(len(self))))])
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -68,8 +73,6 @@ class FeatureSource:
 
     def check(self, cfg: Any) -> None:
         """Raises `UserError` if the config's data section does not fit the features."""
-        if cfg.modality != "features":
-            raise UserError(f"{self.path} holds features: set data.modality=features")
         if self.width != cfg.feature_width:
             raise UserError(
                 f"{self.path} has features of width {self.width}, and data.feature_width is "
@@ -96,7 +99,12 @@ class FeatureSource:
         if not 0 <= i < len(self):
             raise IndexError(i)
         meta = self._meta
-        return Record(StoredFeatures(self.path, i), meta["labels"][i], meta["ids"][i])
+        return Record(StoredFeatures(self.path, i), _target(meta, i), meta["ids"][i])
+
+
+def _target(meta: Mapping[str, Any], i: int) -> Target:
+    """Returns the target of a video; files written before there were other targets have integer labels."""
+    return from_json(meta["targets"][i]) if "targets" in meta else ClassTarget(meta["labels"][i])
 
 
 def load(split: str, path: str | os.PathLike, weights: str | None = None) -> FeatureSource:

@@ -18,6 +18,7 @@ import dataclasses
 import io
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import cv2
@@ -27,6 +28,7 @@ import tensorflow_datasets as tfds
 from vidjax.data import generated
 from vidjax.data.datasets import Source, fingerprint
 from vidjax.data.record import Record
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
 
 # Turns of the torus per frame. The three translation speeds differ by a factor of at least 2.4, so the
@@ -212,6 +214,7 @@ class MotionSource:
     split: str
     count: int
     folder: str  # holds the array_record files
+    target: ClassVar[type] = ClassTarget
     class_names: tuple[str, ...] = tuple(CLASSES)
     directional: bool = True
 
@@ -222,12 +225,13 @@ class MotionSource:
         if not 0 <= i < self.count:
             raise IndexError(i)
         example = generated.open_split(self.folder, self.split)[i]
-        return Record(video=example["video"], label=int(example["label"]), id=example["id"].decode())
+        target = ClassTarget(int(example["label"]))
+        return Record(video=example["video"], target=target, id=example["id"].decode())
 
     @property
     def fingerprint(self) -> str:
         folder = Path(self.folder)  # <configuration>/<version>
-        labels = ((_id(self.split, i), i % len(CLASSES)) for i in range(self.count))
+        labels = ((_id(self.split, i), ClassTarget(i % len(CLASSES))) for i in range(self.count))
         return fingerprint([(f"{folder.parent.name}/{folder.name}", -1), *labels])
 
 

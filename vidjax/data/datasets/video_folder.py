@@ -24,6 +24,7 @@ from absl import logging
 
 from vidjax.data.datasets import ListSource
 from vidjax.data.record import Record
+from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
 
 EXTENSIONS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
@@ -91,7 +92,7 @@ def load(
         raise UserError(f"split 'train' of {root} has no video of class '{min({*class_names} - here)}'")
     labels = {name: i for i, name in enumerate(class_names)}
     records = (
-        Record(os.fspath(root / r.path), labels[r.label], r.id, r.start, r.end, r.group)
+        Record(os.fspath(root / r.path), ClassTarget(labels[r.label]), r.id, r.start, r.end, r.group)
         for r in splits[split]
     )
     return ListSource(tuple(records), class_names, directional)

@@ -5,10 +5,10 @@ V2", CVPR 2023, arXiv:2303.16727, section 3.2 (dual masking); Feichtenhofer et a
 Spatiotemporal Learners" (MAE-ST), NeurIPS 2022, arXiv:2205.09113, section 3. Input: 16 frames of 224x224.
 
 The encoder processes visible tokens only, so its cost is proportional to their number.
-`vidjax.objectives.mae` draws the visible tokens and those to decode and passes them to the call; without them
-(when describing a model) the model draws a mask from a fixed key. The encoder's parameters have the names of
-`vidjax.models.masked.videomae` and `vidjax.models.masked.mae_st`; for fine-tuning, list the parameters that
-the two do not share in `init.skip`.
+`vidjax.tasks.masked_autoencoding.draw` draws the visible tokens and those to decode, which are passed to the
+call; without them (when describing a model) the model draws a mask from a fixed key. The encoder's parameters
+have the names of `vidjax.models.masked.videomae` and `vidjax.models.masked.mae_st`; for fine-tuning, list the
+parameters that the two do not share in `init.skip`.
 """
 
 import functools
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from vidjax.layers.masks import draw_mask
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
     KERNEL_INIT,
@@ -31,7 +32,6 @@ from vidjax.layers.transformer import (
 )
 from vidjax.models.masked import videomae
 from vidjax.models.masked.mae_st import add_positions, check_clip
-from vidjax.objectives.masks import draw_mask
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
 Output = tuple[jax.Array, dict[str, jax.Array]]
@@ -45,7 +45,7 @@ class MaskedAutoencoder(nn.Module):
       width, depth, heads, mlp_width: of the encoder.
       decoder_width, decoder_depth, decoder_heads: of the decoder, whose MLPs are four times as wide.
       patch: frames, height and width of a tubelet.
-      mask, mask_ratio: kind and ratio of the mask, see `vidjax.objectives.masks`.
+      mask, mask_ratio: kind and ratio of the mask, see `vidjax.layers.masks`.
       decoder_mask, decoder_mask_ratio: mask of the tokens to decode (dual masking); "" for none.
       epsilon, decoder_epsilon: epsilon of all LayerNorms, and of the one after the decoder.
       scan, remat, backend: see `vidjax.layers.transformer` and `vidjax.layers.attention`.
@@ -72,6 +72,8 @@ class MaskedAutoencoder(nn.Module):
     backend: str = "auto"
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+
+    pretraining = True  # it has no logits; `encode` returns the endpoints of whole clips
 
     def token_grid(self, input_shape: Sequence[int]) -> TokenGrid:
         """Returns the layout of the tokens of a clip (T, H, W, C)."""

@@ -81,7 +81,7 @@ def frame_times(scene: Scene, fps: int) -> np.ndarray:
 
 
 def _padded(data: bytes, frames: int, size: int, seconds: float) -> bytes:
-    """Appends a box of free space (ISO/IEC 14496-12, section 8.1.2) to a length set by the duration.
+    """Appends free space (ISO/IEC 14496-12, section 8.1.2), so that only the duration sets the length.
 
     The length is a bound on that of a scene's file; it doubles if a file should ever be longer.
     """
@@ -235,8 +235,7 @@ class ScenesSource:
             id, target = group, _ONE[self.target](scene, self.config.size, self.config.fps)
         else:
             id, target = f"{group}-{k}", _SEVERAL[self.target](scene)[k]
-        label = target.label if self.target is targets.ClassTarget else target
-        return Record(generated.StoredVideo(self.folder, self.split, number), label, id, group=group)
+        return Record(generated.StoredVideo(self.folder, self.split, number), target, id, group=group)
 
     @property
     def fingerprint(self) -> str:

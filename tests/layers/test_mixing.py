@@ -10,9 +10,10 @@ import optax
 import pytest
 
 import vidjax
-from vidjax.objectives import create_objective
-from vidjax.objectives.mixing import mix, random_erasing
+from vidjax.layers.mixing import mix, random_erasing
+from vidjax.layers.preprocess import Inputs
 from vidjax.sharding import JitRunner, create_mesh, state_shardings
+from vidjax.tasks import create_task
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 
@@ -92,17 +93,18 @@ def test_no_video_moves_between_devices(accumulation, mesh):
     """The compiled step exchanges nothing of the size of a clip, whatever is mixed and erased."""
     shape = (4, 16, 16, 3)
     model = vidjax.create_model("slow_fusion_conv4", 3, tiny=True)
-    objective = create_objective(
-        "classify", mean=(0.5,) * 3, std=(0.5,) * 3, mixup=0.8, cutmix=1.0, random_erasing=0.5
-    )
+    inputs = Inputs(("rgb",), {"rgb": (0.5,) * 3}, {"rgb": (0.5,) * 3})
+    task = create_task("classification", inputs=inputs, mixup=0.8, cutmix=1.0, random_erasing=0.5)
     tx = optax.sgd(0.1)
-    state = jax.eval_shape(functools.partial(init_state, model, tx, 0, shape, False))
+    state = jax.eval_shape(
+        functools.partial(init_state, model, tx, 0, jax.ShapeDtypeStruct((1, *shape), jnp.float32), False)
+    )
     mesh = create_mesh(**mesh)
-    step = make_train_step(objective, model, tx, accumulation=accumulation)
+    step = make_train_step(task.loss, model, tx, accumulation=accumulation)
     runner = JitRunner(step, mesh, state_shardings(state, mesh, ()))
     batch = {
-        "video": jax.ShapeDtypeStruct((16, *shape), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((16,), int),
+        "inputs": {"rgb": jax.ShapeDtypeStruct((16, *shape), jnp.uint8)},
+        "targets": {"label": jax.ShapeDtypeStruct((16,), int)},
     }
     text = runner.step.lower(state, batch).compile().as_text()
     moved = [[int(n) for n in found[1].split(",") if n] for found in COLLECTIVE.finditer(text)]

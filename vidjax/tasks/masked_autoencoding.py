@@ -1,11 +1,11 @@
-"""Reconstruction of masked tubelets.
+"""Pretraining by reconstruction of masked tubelets.
 
 Sources: Tong et al., arXiv:2203.12602, section 3.1 and the authors' release; Wang et al., arXiv:2303.16727,
 equation 6 (dual masking); Feichtenhofer et al., arXiv:2205.09113, section 3 and the authors' release.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,57 +13,69 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidjax.layers.preprocess import denormalize, normalize
+from vidjax.data.clips import Views
+from vidjax.data.record import Record
+from vidjax.errors import UserError
+from vidjax.layers.masks import as_booleans, draw_mask
+from vidjax.layers.preprocess import denormalize
 from vidjax.layers.transformer import patches
-from vidjax.objectives.masks import as_booleans, draw_mask
+from vidjax.options import option
+from vidjax.tasks.base import Batch, Metrics, Task, check_finite
 
 
 @dataclasses.dataclass(frozen=True)
-class MAE:
+class MaskedPrediction:
+    """The reconstruction error of one clip, and the weight of its tokens."""
+
+    error: float
+    weight: float
+
+    def as_json(self, top: int) -> dict[str, Any]:
+        return {"loss": round(self.error / self.weight, 6)}
+
+    def as_text(self, top: int) -> list[str]:
+        return [f"reconstruction loss {self.error / self.weight:.4f}"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedAutoencoding(Task):
     """Mean squared error of the predicted masked tokens; visible tokens are ignored.
 
     The model defines the masks (fields `mask`, `mask_ratio`, `decoder_mask`) and whether a whole tubelet or
     one of its frames is predicted.
 
     Attributes:
-      mean, std: per-channel statistics that the model expects, on a scale of 0 to 1.
       normalize_targets: normalize the target pixels of each token by their mean and standard deviation.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    normalize_targets: bool = True
+    name = "masked_autoencoding"
 
-    def __call__(
-        self, model: nn.Module, params: Any, model_state: Any, batch: dict, rng: jax.Array, train: bool
+    normalize_targets: bool = option(True)
+
+    def check(self, name: str, model: nn.Module, endpoints: Mapping[str, Any]) -> None:
+        if not getattr(model, "pretraining", False):
+            raise UserError(
+                f"task.name={self.name} does not fit {name}: use a masked autoencoder such as "
+                "videomae_b_pretrain, or task.name=classification"
+            )
+
+    def loss(
+        self, model: nn.Module, params: Any, model_state: Any, batch: Batch, rng: jax.Array, train: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Computes the loss of batch["video"] uint8 [B, T, H, W, C] under masks drawn from `rng`.
+        """Computes the loss under masks drawn from `rng`.
 
-        Returns:
-          The loss, and aux with `metrics` (loss; feature_std, the standard deviation of the clips' features,
-          which is near 0 if they have collapsed) and the unchanged `model_state`.
+        The metric feature_std is the standard deviation of the clips' features, which is near 0 if they have
+        collapsed.
         """
-        video = normalize(batch["video"], self.mean, self.std)
-        drawn = draw(model, rng, video.shape)
-        loss, endpoints = self.loss(model, params, video, *drawn, train)
+        video = self.inputs(batch["inputs"])
+        error, weight, endpoints = self.clip_errors(
+            model, params, video, *draw(model, rng, video.shape), train
+        )
+        loss = error.sum() / weight.sum()
         features = jax.lax.stop_gradient(endpoints["pre_logits"])
         features /= jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-12
         feature_std = features.std(0).mean() * features.shape[-1] ** 0.5
         return loss, {"metrics": {"loss": loss, "feature_std": feature_std}, "model_state": model_state}
-
-    def loss(
-        self,
-        model: nn.Module,
-        params: Any,
-        video: jax.Array,
-        visible: jax.Array,
-        decoded: jax.Array,
-        weight: jax.Array,
-        train: bool = False,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the loss of a normalized video under masks from `draw`, and the endpoints of the model."""
-        error, weight, endpoints = self.clip_errors(model, params, video, visible, decoded, weight, train)
-        return error.sum() / weight.sum(), endpoints
 
     def clip_errors(
         self,
@@ -75,7 +87,15 @@ class MAE:
         weight: jax.Array,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array, Any]:
-        """Returns the weighted sum of token errors and sum of weights per clip, [B], and the endpoints."""
+        """Returns the weighted sum of token errors and sum of weights per clip, [B], and the endpoints.
+
+        Args:
+          model: the masked autoencoder.
+          params: its parameters.
+          video: normalized, [B, T, H, W, C].
+          visible, decoded, weight: from `draw`.
+          train: whether dropout is enabled.
+        """
         predicted, endpoints = model.apply({"params": params}, video, train, visible, decoded)
         error = jnp.square(predicted - self.targets(model, video, decoded)).mean(-1)
         return (error * weight).sum(-1), weight.sum(-1), endpoints
@@ -84,8 +104,30 @@ class MAE:
         """Returns the targets [B, Nd, P] of the tokens `decoded` [B, Nd] of a normalized video."""
         if model.predicts_one_frame:
             return frame_targets(video, model.patch, decoded, self.normalize_targets)
-        pixels = denormalize(video, self.mean, self.std)
+        (stream,) = self.inputs.streams
+        pixels = denormalize(video, self.inputs.mean[stream], self.inputs.std[stream])
         return tubelet_targets(pixels, model.patch, decoded, self.normalize_targets)
+
+    def predict(self, model: nn.Module, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Returns `error` and `weight` of the first view, float32 [B].
+
+        The mask of a clip is drawn from the seed and its index, so it is independent of the batch.
+        """
+        clip = self.inputs(jax.tree.map(lambda x: x[:, 0], batch["inputs"]))
+        key = jax.random.PRNGKey(self.seed)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        one = lambda key: jax.tree.map(lambda x: x[0], draw(model, key, (1, *clip.shape[1:])))  # noqa: E731
+        error, weight, _ = self.clip_errors(model, variables["params"], clip, *jax.vmap(one)(keys))
+        return {"error": error, "weight": weight}
+
+    def decode(self, outputs: Mapping[str, Any], record: Record, views: Views) -> MaskedPrediction:
+        return MaskedPrediction(float(outputs["error"]), float(outputs["weight"]))
+
+    def evaluate(self, predictions: Sequence[MaskedPrediction], records: Sequence[Record]) -> Metrics:
+        """Computes the loss: the sum of all errors divided by the sum of all weights."""
+        check_finite([np.array(p.error) for p in predictions], records)
+        loss = sum(p.error for p in predictions) / sum(p.weight for p in predictions)
+        return Metrics({"loss": loss}, "-loss")
 
 
 def draw(model: nn.Module, rng: jax.Array, shape: Sequence[int]) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidjax.errors import UserError
-from vidjax.objectives.masks import KINDS, as_booleans, counts, draw_mask
+from vidjax.layers.masks import KINDS, as_booleans, counts, draw_mask
 
 GRID = (8, 14, 14)
 

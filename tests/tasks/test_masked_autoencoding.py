@@ -12,11 +12,11 @@ import pytest
 import vidjax
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
-from vidjax.layers.preprocess import normalize
+from vidjax.layers.preprocess import Inputs, normalize
 from vidjax.layers.transformer import patches
-from vidjax.objectives import create_objective
-from vidjax.objectives.mae import draw, frame_targets, tubelet_targets
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
+from vidjax.tasks import create_task
+from vidjax.tasks.masked_autoencoding import draw, frame_targets, tubelet_targets
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 sys.path.append(str(GOLDEN))
@@ -27,8 +27,9 @@ SMALL |= dict(decoder_width=96, decoder_depth=2, decoder_heads=3)
 MODELS = ("videomae_b_pretrain", "videomae_v2_b_pretrain", "mae_st_b_pretrain")
 
 
-def objective(**options):
-    return create_objective("mae", mean=IMAGENET_MEAN, std=IMAGENET_STD, **options)
+def task(**options):
+    inputs = Inputs(("rgb",), {"rgb": IMAGENET_MEAN}, {"rgb": IMAGENET_STD})
+    return create_task("masked_autoencoding", inputs=inputs, **options)
 
 
 @pytest.mark.parametrize("encoder_norm", [False, True])
@@ -46,7 +47,12 @@ def test_loss_and_predictions_match_reference(encoder_norm):
     )
     weight = np.ones(masked.shape, np.float32)
     params = variables["params"]
-    loss, _ = jax.jit(lambda p: objective().loss(model, p, video, visible, masked, weight))(params)
+
+    def loss(p):
+        error, total, _ = task().clip_errors(model, p, video, visible, masked, weight)
+        return error.sum() / total.sum()
+
+    loss = jax.jit(loss)(params)
     assert abs(float(loss) / float(golden["loss"]) - 1) < 1e-5
     predicted, _ = jax.jit(model.apply, static_argnums=2)(variables, video, False, visible, masked)
     assert relative_error(sample(predicted), golden["logits"]) < 1e-5
@@ -62,13 +68,13 @@ def tiny(name, batch=2, **options):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_has_a_gradient_and_bfloat16_runs(name):
     model, params, video = tiny(name)
-    loss = lambda p: objective()(model, p, {}, {"video": video}, jax.random.PRNGKey(2), True)  # noqa: E731
+    loss = lambda p: task().loss(model, p, {}, {"inputs": {"rgb": video}}, jax.random.PRNGKey(2), True)  # noqa: E731
     (value, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert aux["metrics"]["loss"] == value and 0 < aux["metrics"]["feature_std"] < 2
     for path, g in jax.tree_util.tree_leaves_with_path(grads):
         assert jnp.isfinite(g).all() and (g != 0).any(), jax.tree_util.keystr(path)
     half = vidjax.create_model(name, tiny=True, dtype=jnp.bfloat16)
-    rough = lambda p: objective()(half, p, {}, {"video": video}, jax.random.PRNGKey(2), True)[0]  # noqa: E731
+    rough = lambda p: task().loss(half, p, {}, {"inputs": {"rgb": video}}, jax.random.PRNGKey(2), True)[0]  # noqa: E731
     np.testing.assert_allclose(jax.jit(rough)(params), value, rtol=0.02)
 
 
@@ -123,8 +129,8 @@ def test_targets_of_one_channel_clips():
     video = jax.random.randint(jax.random.PRNGKey(0), (2, 4, 16, 16, 1), 0, 256).astype(jnp.uint8)
     model = vidjax.create_model("videomae_b_pretrain", tiny=True)
     decoded = jnp.arange(4)[None].repeat(2, 0)
-    mae = objective(normalize_targets=False)
-    targets = mae.targets(model, normalize(video, mae.mean, mae.std), decoded)
+    mae = task(normalize_targets=False)
+    targets = mae.targets(model, normalize(video, IMAGENET_MEAN, IMAGENET_STD), decoded)
     want = patches(video / 255, model.patch).reshape(2, 8, -1)[:, :4]
     np.testing.assert_allclose(targets, want, atol=1e-6)
 
@@ -154,6 +160,6 @@ def test_encoder_macs_scale_with_visible_tokens():
 def test_masks_depend_only_on_the_key():
     model, params, video = tiny("videomae_b_pretrain")
     run = lambda seed: float(  # noqa: E731
-        objective()(model, params, {}, {"video": video}, jax.random.PRNGKey(seed), True)[0]
+        task().loss(model, params, {}, {"inputs": {"rgb": video}}, jax.random.PRNGKey(seed), True)[0]
     )
     assert run(0) == run(0) != run(1)

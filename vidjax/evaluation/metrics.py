@@ -1,0 +1,92 @@
+"""The metrics of the task, from the predictions for a split."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from vidjax.data.clips import Views
+from vidjax.data.datasets import Source
+from vidjax.data.geometry import Geometry
+from vidjax.data.pipeline import eval_batches
+from vidjax.data.record import Record
+from vidjax.evaluation.base import Eval
+from vidjax.options import option
+from vidjax.tasks.base import Prediction, Result, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricsEval(Eval):
+    """Predicts every video from several views, and scores the predictions.
+
+    Attributes:
+      clips, crops: test views: temporal clips per video, and spatial crops per clip.
+      size: side of a test crop in pixels; None uses `data.size`.
+      frames: frames of a test clip; None uses `data.frames`.
+    """
+
+    type = "metrics"
+
+    clips: int = option(1, 1, 1000)
+    crops: int = option(1, 1, 100)
+    size: int | None = option(None, 1, 2**13)
+    frames: int | None = option(None, 1, 2**16)
+
+    def data(self, config: ConfigDict) -> ConfigDict:
+        """Returns the data section of a config with the size and frames of the test views."""
+        data = config.data.copy_and_resolve_references()
+        data.size = self.size or data.size
+        data.frames = self.frames or data.frames
+        return data
+
+    def run(self, exp: Any, variables: Any, folder: epath.Path, step: int) -> Result:
+        source, task = exp.source(self.split), exp.task
+        engine = exp.engine("predict", functools.partial(task.predict, exp.model))
+        batches = eval_batches(
+            source,
+            self.data(exp.config),
+            engine.batch_size(self.batch or exp.config.batch),
+            self.clips,
+            self.crops,
+            host=jax.process_index(),
+            hosts=engine.hosts,
+            report_dir=folder,
+            **task.reading,
+        )
+        predictions, records = collect(engine.run(variables, batches), task, source, self.clips)
+        return task.evaluate(predictions, records)
+
+
+def collect(
+    batches: Iterable[Mapping[str, Any]], task: Task, source: Source, clips: int
+) -> tuple[list[Prediction], list[Record]]:
+    """Decodes the outputs of an evaluation, one prediction per readable video, in the order of the source.
+
+    Args:
+      batches: from `Engine.run`, with `outputs`, `index`, `mask`, `times` and `geometry`.
+      task: decodes the outputs.
+      source: the evaluated split.
+      clips: clips per video.
+
+    Raises:
+      ValueError: a video occurs twice.
+    """
+    found: dict[int, Prediction] = {}
+    for batch in batches:
+        for row in np.flatnonzero(batch["mask"]):
+            i = int(batch["index"][row])
+            if i in found:
+                raise ValueError(f"record {i} was evaluated twice")
+            times, numbers = batch["times"][row], batch["geometry"][row]
+            geometry = tuple(Geometry.from_array(x) if len(x) else None for x in numbers)
+            views = Views(times.reshape(clips, -1, times.shape[-1]), geometry)
+            outputs = jax.tree.map(operator.itemgetter(row), batch["outputs"])
+            found[i] = task.decode(outputs, source[i], views)
+    order = sorted(found)
+    return [found[i] for i in order], [source[i] for i in order]
