@@ -352,7 +352,7 @@ def clauses(text, scene):
     return [row[1:] for row in result]
 
 
-def told(scene, events):
+def sentences_of(scene, events):
     return [(frozenset(names(scene)[i] for i in e.actors), CLASSES[e.label]) for e in events]
 
 
@@ -362,11 +362,11 @@ def test_captions_are_true(scenes):
         texts = language.captions(scene)
         assert len(set(texts)) == len(texts) >= 3
         for text in texts:
-            assert clauses(text, scene) == told(scene, longest), text
+            assert clauses(text, scene) == sentences_of(scene, longest), text
         for event in scene.events:
             segment = language.captions(scene, [event])
             assert len(set(segment)) == len(segment) >= 3
-            assert all(clauses(text, scene) == told(scene, [event]) for text in segment)
+            assert all(clauses(text, scene) == sentences_of(scene, [event]) for text in segment)
 
 
 def test_queries_match_their_moments(scenes):
@@ -374,7 +374,7 @@ def test_queries_match_their_moments(scenes):
         covered = []
         for target in language.queries(scene):
             ((actors, label),) = clauses(target.query, scene)
-            rows = zip(told(scene, scene.events), scene.events)
+            rows = zip(sentences_of(scene, scene.events), scene.events)
             expected = tuple((e.start, e.end) for row, e in rows if row == (actors, label))
             assert target.moments == expected and target.duration == scene.seconds
             covered += target.moments

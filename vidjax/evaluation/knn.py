@@ -38,6 +38,9 @@ class KnnEval(Eval):
         Raises:
           UserError: the videos have no classes, or a class of the latter has no labeled video.
         """
+        return exp.cached(("knn", self.split, self.videos), lambda: self._sources(exp))
+
+    def _sources(self, exp: Any) -> tuple[Source, Source]:
         bank, test = (balanced(s, self.videos) for s in (exp.train_source, exp.source(self.split)))
         if unseen := sorted(_labels(test) - _labels(bank)):
             names = ", ".join(test.class_names[i] for i in unseen[:5])

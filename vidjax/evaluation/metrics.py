@@ -77,7 +77,7 @@ def collect(
     Raises:
       ValueError: a video occurs twice.
     """
-    found: dict[int, Prediction] = {}
+    found: dict[int, tuple[Prediction, Record]] = {}
     for batch in batches:
         for row in np.flatnonzero(batch["mask"]):
             i = int(batch["index"][row])
@@ -87,6 +87,7 @@ def collect(
             geometry = tuple(Geometry.from_array(x) if len(x) else None for x in numbers)
             views = Views(times.reshape(clips, -1, times.shape[-1]), geometry)
             outputs = jax.tree.map(operator.itemgetter(row), batch["outputs"])
-            found[i] = task.decode(outputs, source[i], views)
-    order = sorted(found)
-    return [found[i] for i in order], [source[i] for i in order]
+            record = source[i]
+            found[i] = task.decode(outputs, record, views), record
+    pairs = [found[i] for i in sorted(found)]
+    return [prediction for prediction, _ in pairs], [record for _, record in pairs]

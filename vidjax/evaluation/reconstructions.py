@@ -85,10 +85,11 @@ class ReconstructionsEval(Eval):
 
         The outputs are replicated.
         """
-        if "reconstruct" not in exp.compiled:
-            whole = NamedSharding(exp.mesh, P())
-            exp.compiled["reconstruct"] = jax.jit(in_mesh(exp.mesh, self._panels(exp)), out_shardings=whole)
-        return exp.compiled["reconstruct"]
+        whole = NamedSharding(exp.mesh, P())
+        return exp.cached(
+            ("reconstruct", self.clips),
+            lambda: jax.jit(in_mesh(exp.mesh, self._panels(exp)), out_shardings=whole),
+        )
 
     def _panels(self, exp: Any) -> Any:
         task = exp.task

@@ -148,7 +148,7 @@ class Task(abc.ABC):
     def example(
         self, record: Record, clip: Clip, rng: np.random.Generator, train: bool
     ) -> dict[str, np.ndarray]:
-        """Returns the targets of a clip as arrays of static shapes. Runs in data workers, without JAX.
+        """Returns the targets of a clip as numpy arrays of static shapes. Runs in data workers.
 
         Args:
           record: the video and its target, in seconds and pixels of the video.

@@ -64,7 +64,8 @@ class Experiment:
       make_runner: makes a runner for another step from a function (axis_name=None) -> step.
       gradient_options: options of `vidjax.train.step.make_gradients` in the training step.
       groups: one-line summary of the parameter groups with parameter counts.
-      compiled: cache of compiled evaluation functions and engines, by name.
+      sources: the videos of the splits that were read, by name.
+      cache: what evaluations keep from one to the next, such as engines; see `cached`.
     """
 
     config: ConfigDict
@@ -82,7 +83,7 @@ class Experiment:
     gradient_options: dict[str, Any]
     groups: str
     sources: dict[str, Source]
-    compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def eval_source(self) -> Source:
@@ -105,7 +106,13 @@ class Experiment:
 
     def engine(self, name: str, apply: Callable[[Any, dict], Any]) -> Engine:
         """Returns the engine that runs a function over the mesh, compiled once for each `name`."""
-        return self.compiled.setdefault(name, Engine(self.mesh, apply))
+        return self.cached(name, lambda: Engine(self.mesh, apply))
+
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Returns `make()`, which is called only once for each `key`."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
 
     def batches(self, seed: int, batch: int, report_dir: epath.PathLike | None = None) -> BatchIterator:
         """Returns this host's share of the training batches."""

@@ -269,7 +269,6 @@ class _Run:
         source = self.exp.train_source
         return {
             "config": self.exp.config.to_dict(),
-            "task": self.exp.config.task.to_dict(),
             "class_names": list(source.class_names),
             "fingerprint": source.fingerprint,
             "features": getattr(source, "origin", None),
