@@ -80,6 +80,7 @@ def schema() -> ConfigDict:
                     stride=1.0,  # beside rgb: source frames from one field to the next
                 ),
                 audio=dict(rate=16000, seconds=1.0),  # waveform, for models and tasks that take it
+                text=dict(length=64),  # tokens of the query or question, for models and tasks that take it
                 bad_limit=0.05,  # fraction of unreadable videos above which training stops
             ),
             model=dict(
@@ -496,6 +497,7 @@ _RANGES = {
     "data.feature_tokens": (1, 2**20),
     "data.audio.rate": (100, 384_000),
     "data.audio.seconds": (1e-3, 1e4),
+    "data.text.length": (1, 2**20),
     "model.precise_bn_batches": (0, 2**20),
     "data.flow.bound": (1e-3, 1e4),
     "data.flow.frames": (1, 2**10),

@@ -349,7 +349,7 @@ class _Windows:
             for real, shown, clip in zip(group, index, frames.reshape(*index.shape, *frames.shape[1:])):
                 at = video.times[shown]
                 ((view, geometry),) = transforms.test_views(clip, data, 1)
-                inputs = self.reader.clip(view, at, geometry, self.reader.sound(record, at)).inputs
+                inputs = self.reader.clip(view, at, geometry, self.reader.beside(record, at)).inputs
                 times = np.array([[at.min(), at.max()]])
                 if self.frames:
                     times = np.stack([at, at], axis=1)[real < total]

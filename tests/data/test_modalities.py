@@ -1,5 +1,6 @@
 """Tests of clips of optical flow, of sound and of several streams: shapes, times and determinism."""
 
+import dataclasses
 import io
 
 import av
@@ -9,10 +10,14 @@ import pytest
 from test_pipeline import broken, config, exact, frame_numbers, source
 
 from vidjax.data import pipeline
+from vidjax.data.clips import ClipReader
 from vidjax.data.datasets.synthetic_motion import encode
+from vidjax.data.decode import DecodeError
 from vidjax.data.streams import clip_shapes
+from vidjax.data.targets import ClassTarget, MomentsTarget, QuestionTarget
 from vidjax.errors import UserError
 from vidjax.features import _Windows as Windows
+from vidjax.text import byte_tokens
 
 FLOW, BOTH = ("flow",), ("rgb", "flow")
 
@@ -250,3 +255,20 @@ def test_video_without_sound_counts_as_corrupt(good):
     _, cfg = both()
     with pytest.raises(UserError, match="cannot be read"):
         take(train_batches(good, (("rgb", "audio"), cfg), 2, seed=0), 1)
+
+
+def test_text_is_the_query_or_question_of_a_record():
+    cfg = config()
+    cfg.text.length = 12
+    targets = (
+        MomentsTarget("a dog", ((0.0, 0.2),), 0.4),
+        QuestionTarget("who runs, ü", "b", ("a", "b")),
+        ClassTarget(0),
+    )
+    records = tuple(dataclasses.replace(r, target=t) for r, t in zip(source([beeping()] * 3), targets))
+    texts = [ClipReader(cfg, ("rgb", "text")).views(r, 1, 1)[0].inputs["text"] for r in records[:2]]
+    assert [byte_tokens.decode(t) for t in texts] == ["a dog", "who runs, \N{REPLACEMENT CHARACTER}"]
+    assert texts[0].tolist() == [100, 35, 103, 114, 106, 1, 0, 0, 0, 0, 0, 0]  # as by ByT5
+    assert texts[1].dtype == np.int32 and len(texts[1]) == 12 and texts[1][-1] == byte_tokens.END
+    with pytest.raises(DecodeError, match="has neither a query nor a question"):
+        ClipReader(cfg, ("rgb", "text")).views(records[2], 1, 1)

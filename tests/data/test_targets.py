@@ -7,6 +7,8 @@ from vidjax.data.clips import ClipReader
 from vidjax.data.decode import DecodeError
 from vidjax.data.record import Record
 from vidjax.data.targets import (
+    Box,
+    BoxesTarget,
     ClassTarget,
     DenseTextTarget,
     FlowTarget,
@@ -16,6 +18,8 @@ from vidjax.data.targets import (
     Segment,
     SegmentsTarget,
     TextTarget,
+    Track,
+    TracksTarget,
     from_json,
     problem,
     to_json,
@@ -31,6 +35,8 @@ GOOD = (
     DenseTextTarget(((0.0, 1.0, ("a dog",)),), 2.0),
     QuestionTarget("who runs?", "a dog", ("a cat", "a dog"), "first"),
     MomentsTarget("a dog runs", ((0.5, 1.0),), 2.0),
+    BoxesTarget(902.0, (Box((0.0, 0.1, 0.5, 1.0), (3, 11), 7), Box((0.2, 0.2, 0.3, 0.3), (3,)))),
+    BoxesTarget(902.0, ()),
 )
 BAD = (
     (
@@ -46,6 +52,12 @@ BAD = (
     (DenseTextTarget(((0.0, 1.0, ()),), 2.0), "a text is empty"),
     (DenseTextTarget(((0.0, 3.0, ("a",)),), 2.0), "from 0 to 3 s"),
     (QuestionTarget("", "a"), "a text is empty"),
+    (
+        BoxesTarget(1.0, (Box((0.1, 0.1, 0.5, 1.2), (0,)),)),
+        "the box (0.1, 0.1, 0.5, 1.2) is not within the frame of 1x1",
+    ),
+    (BoxesTarget(1.0, (Box((-0.1, 0.1, 0.5, 0.9), (0,)),)), "the box (-0.1, 0.1, 0.5, 0.9)"),
+    (BoxesTarget(1.0, (Box((0.5, 0.1, 0.5, 0.9), (0,)),)), "the box (0.5, 0.1, 0.5, 0.9)"),
     (QuestionTarget("who?", "a", ("b", "c")), "the answer 'a' is not one of the options"),
 )
 
@@ -70,3 +82,18 @@ def test_malformed_targets_make_a_video_unreadable(target, message):
     assert message in problem(target)
     with pytest.raises(DecodeError, match="odd: "):
         ClipReader(None).train(Record(b"", target, "odd"), np.random.default_rng(0))
+
+
+def test_tracks_are_within_the_frame():
+    class Stored:
+        def __init__(self, box):
+            self.box = box
+
+        def read(self):
+            n = np.zeros((1, 2), bool)
+            return (Track(0, np.zeros(1), np.array([self.box], float), n, np.ones(1)),)
+
+    (track,) = TracksTarget(Stored((0, 10, 320, 240))).read((240, 320))
+    assert track.boxes.tolist() == [[0, 10, 320, 240]]
+    with pytest.raises(DecodeError, match=r"box \(0, 10, 240, 320\) is not within the frame of 320x240"):
+        TracksTarget(Stored((0, 10, 240, 320))).read((240, 320))

@@ -10,7 +10,6 @@ from vidjax.data.targets import Segment
 from vidjax.metrics.average_precision import (
     average_precision,
     chance_average_precision,
-    frame_average_precision,
     labels_at,
     mean_average_precision,
     per_class_average_precision,
@@ -71,21 +70,6 @@ def test_leaving_out_unlabeled_videos_is_the_same_as_ranking_them_last():
     assert mean_average_precision(scores, positives) < want
 
 
-def test_frames_of_all_videos_are_ranked_together():
-    # Each video alone has an average precision of 1, but the scores of the second are all higher.
-    scores = np.array([[0.2, 0.1], [0.9, 0.8]])[..., None]
-    positives = np.array([[1, 0], [1, 0]])[..., None]
-    assert frame_average_precision(scores, positives) == pytest.approx((1 / 1 + 2 / 3) / 2)
-    rng = np.random.default_rng(2)
-    scores, positives = rng.random((6, 25, 4)), rng.random((6, 25, 4)) < [0.01, 0.1, 0.3, 0.5]
-    ap = [by_definition(scores[..., k].ravel(), positives[..., k].ravel()) for k in range(4)]
-    weights = positives.sum((0, 1))
-    assert frame_average_precision(scores, positives) == pytest.approx(np.mean(ap))
-    assert frame_average_precision(scores, positives, weighted=True) == pytest.approx(
-        np.average(ap, weights=weights)
-    )
-
-
 def test_time_points_start_at_zero_and_end_before_the_video():
     times = points(31.25)
     assert len(times) == 25 and times[0] == 0 and times[1] == 1.25 and times[-1] == 30.0
@@ -119,7 +103,5 @@ def test_invalid_inputs_are_rejected():
         average_precision(np.zeros(3), np.ones(2, bool))
     with pytest.raises(ValueError, match=r"must both have shape \[N, K\]"):
         mean_average_precision(np.zeros((3, 2)), np.ones((3, 1), bool))
-    with pytest.raises(ValueError, match=r"must both have shape \[N, T, K\]"):
-        frame_average_precision(np.zeros((3, 2)), np.ones((3, 2), bool))
     with pytest.raises(ValueError, match="NaN"):
         average_precision([0.1, np.nan], [True, False])

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import pathlib
+import signal
+import subprocess
+import sys
 
 import chex
 import jax
@@ -249,22 +252,31 @@ def test_corrupt_videos_are_not_evaluated(exp, case, tmp_path):
     assert [row["id"] for row in rows] == [records[3].id]
 
 
-def test_run_that_was_stopped_continues_bit_for_bit(case, tmp_path, monkeypatch):
-    """A run is killed after its checkpoint of step 3, and resumed."""
+TESTS = pathlib.Path(__file__).parent.parent
+KILLED = """
+import json, os, signal, sys
+import conftest
+from vidjax.config import resolve
+from vidjax.train import loop
+
+def meta(self, step, meta=loop._Run.meta):
+    if step > 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return meta(self, step)
+
+loop._Run.meta = meta
+loop.train(resolve(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_run_that_was_killed_continues_bit_for_bit(case, tmp_path):
+    """A run is killed at its checkpoint of step 6, and resumed from that of step 3."""
     every = dict(checkpoint=CASES[case].config.get("checkpoint", {}) | dict(every_epochs=1.0))
     config = config_of(case, **every)
     train(config, tmp_path / "whole")
-    from vidjax.train import loop
-
-    def killed(self, step):
-        if step > 3:
-            raise KeyboardInterrupt
-        return meta(self, step)
-
-    meta = loop._Run.meta
-    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
-        patch.setattr(loop._Run, "meta", killed)
-        train(config, tmp_path / "killed")
+    line = [sys.executable, "-c", KILLED, json.dumps(config.to_dict()), str(tmp_path / "killed")]
+    child = subprocess.run(line, cwd=TESTS, capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
     train(config, tmp_path / "killed")
     timing = ("clips_per_s", "step_time", "data_wait", "decode_cpu")
     rows = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vidjax.data import audio, sampling, streams, transforms
+from vidjax.data import sampling, streams, transforms
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureSequence, StoredFeatures
 from vidjax.data.frame_cache import NO_CACHE, CachedVideo, CachePlan
@@ -107,7 +107,7 @@ class ClipReader:
             frames = video.frames(first + unique, grey=self.grey)
             at = video.times[first + index]
         index_in = index_in.reshape(index.shape)
-        sounds = [self.sound(record, times) for times in at]
+        beside = [self.beside(record, times) for times in at]
         clips = []
         for i in range(cfg.repeats):
             n = i % count
@@ -116,7 +116,7 @@ class ClipReader:
                 moved, geometry = clip, None
             else:
                 moved, geometry = transforms.train_transform(clip, cfg, rng, flip_ok)
-            clips.append(self.clip(moved[inverse], at[n], geometry, sounds[n]))
+            clips.append(self.clip(moved[inverse], at[n], geometry, beside[n]))
         return clips
 
     def views(self, record: Record, clips: int, crops: int) -> list[Clip]:
@@ -141,12 +141,12 @@ class ClipReader:
         views = []
         for each, times in zip(index_in.reshape(index.shape), at):
             clip, inverse = _without_repeats(frames, each)
-            sound = self.sound(record, times)
+            beside = self.beside(record, times)
             if "features" in self.streams:
-                views += [self.clip(clip[inverse], times, None, sound)]
+                views += [self.clip(clip[inverse], times, None, beside)]
             else:
                 crops_of = transforms.test_views(clip, cfg, crops)
-                views += [self.clip(view[inverse], times, place, sound) for view, place in crops_of]
+                views += [self.clip(view[inverse], times, place, beside) for view, place in crops_of]
         return views
 
     def blank(self) -> Clip:
@@ -155,23 +155,19 @@ class ClipReader:
         geometry = None if "features" in self.streams else Geometry.identity(size, size)
         return Clip(streams.zeros(self.cfg, self.streams), np.zeros(self.steps), geometry)
 
-    def sound(self, record: Record, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the audio around frames at `times`, or nothing if it is not one of the streams.
+    def beside(self, record: Record, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the streams that are not made from frames, for a clip with frames at `times`.
 
         Raises:
-          DecodeError: the video has no sound, or it cannot be decoded.
+          DecodeError: the record lacks one of them, or it cannot be decoded.
         """
-        if "audio" not in self.streams:
-            return {}
-        rate, (length,) = self.cfg.audio.rate, streams.clip_shapes(self.cfg, self.streams)["audio"]
-        start = (times.min() + times.max() - length / rate) / 2
-        return {"audio": audio.read_audio(record.encoded(), start, start + length / rate, rate)}
+        return streams.read(record, times, self.cfg, self.streams)
 
     def clip(
-        self, frames: np.ndarray, times: np.ndarray, geometry: Geometry | None, sound: dict[str, np.ndarray]
+        self, frames: np.ndarray, times: np.ndarray, geometry: Geometry | None, beside: dict[str, np.ndarray]
     ) -> Clip:
-        """Makes a clip of transformed frames at the `times` of `streams.clip_moments`, and their `sound`."""
-        inputs = streams.split(frames, self.cfg, self.streams) | sound
+        """Makes a clip of transformed frames at the `times` of `clip_moments` and what is `beside` them."""
+        inputs = streams.split(frames, self.cfg, self.streams) | beside
         return Clip({name: inputs[name] for name in self.streams}, times[: self.steps], geometry)
 
     def _random_frames(self, total: int, times: dict[str, Any], rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,8 @@ A model or task names the streams that it takes; S is `data.size`:
             T is `data.frames`, or `data.flow.frames` beside rgb.
   audio     float32 [N], the waveform at `data.audio.rate` Hz, `data.audio.seconds` long and centered on the
             frames of the clip.
+  text      int32 [`data.text.length`], the tokens of `vidjax.text.byte_tokens` of the record's query or
+            question.
   features  float32 [N, D], D = `data.feature_width`: T rows of the dataset "features", each of
             `data.feature_tokens` tokens, concatenated. Rows are sampled like frames and not augmented.
 A new modality is an entry of `STREAMS`.
@@ -24,8 +26,13 @@ from typing import Any
 import numpy as np
 
 from vidjax.data import sampling
+from vidjax.data.audio import read_audio
+from vidjax.data.decode import DecodeError
+from vidjax.data.record import Record
+from vidjax.data.targets import MomentsTarget, QuestionTarget
 from vidjax.errors import UserError, unknown
 from vidjax.flow import estimator, flow, quantise
+from vidjax.text import byte_tokens
 
 Shape = tuple[int, ...]
 
@@ -42,6 +49,8 @@ class Stream:
       convert: (frames at `moments`, cfg) -> the clip.
       check: raises `UserError` if the modality cannot be made with a config.
       require: raises `UserError` if a library that it is made with is missing.
+      read: (record, times of the clip's frames in seconds, cfg) -> the clip, for a modality that is not made
+        from frames. Raises `DecodeError` if the record does not have it.
     """
 
     shape: Callable[[Any, bool], Shape]
@@ -50,6 +59,7 @@ class Stream:
     convert: Callable[[np.ndarray, Any], np.ndarray] = lambda frames, cfg: frames
     check: Callable[[Any], Any] = lambda cfg: None
     require: Callable[[Any], Any] = lambda cfg: None
+    read: Callable[[Record, np.ndarray, Any], np.ndarray] | None = None
 
 
 def _flow_shape(cfg: Any, alone: bool) -> Shape:
@@ -74,6 +84,27 @@ def _features_check(cfg: Any) -> None:
         raise UserError("the model takes cached features: set data.name=features and data.feature_width")
 
 
+def _audio_shape(cfg: Any, alone: bool) -> Shape:
+    return (round(cfg.audio.seconds * cfg.audio.rate),)
+
+
+def _read_sound(record: Record, times: np.ndarray, cfg: Any) -> np.ndarray:
+    rate, (length,) = cfg.audio.rate, _audio_shape(cfg, False)
+    start = (times.min() + times.max() - length / rate) / 2
+    return read_audio(record.encoded(), start, start + length / rate, rate)
+
+
+def _read_text(record: Record, times: np.ndarray, cfg: Any) -> np.ndarray:
+    match record.target:
+        case MomentsTarget(query=text):
+            pass
+        case QuestionTarget(question=question, options=options):
+            text = "\n".join((question, *options))
+        case _:
+            raise DecodeError(f"{record.id} has neither a query nor a question")
+    return byte_tokens.encode(text, cfg.text.length)
+
+
 STREAMS = {
     "rgb": Stream(
         lambda cfg, alone: (cfg.frames, cfg.size, cfg.size, 1 if cfg.grey else 3), np.uint8, _frame_moments
@@ -86,7 +117,8 @@ STREAMS = {
         _flow_check,
         lambda cfg: estimator(cfg.flow.method),
     ),
-    "audio": Stream(lambda cfg, alone: (round(cfg.audio.seconds * cfg.audio.rate),), np.float32),
+    "audio": Stream(_audio_shape, np.float32, read=_read_sound),
+    "text": Stream(lambda cfg, alone: (cfg.text.length,), np.int32, read=_read_text),
     "features": Stream(
         lambda cfg, alone: (cfg.frames * cfg.feature_tokens, cfg.feature_width),
         np.float32,
@@ -150,6 +182,22 @@ def split(frames: np.ndarray, cfg: Any, streams: Sequence[str]) -> dict[str, np.
         parts[name] = stream(name).convert(frames[start : start + len(moments)], cfg)
         start += len(moments)
     return parts
+
+
+def read(record: Record, times: np.ndarray, cfg: Any, streams: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads the streams that are not made from frames.
+
+    Args:
+      record: the video.
+      times: times of the clip's frames in seconds.
+      cfg: the config's data section.
+      streams: the modalities of a clip.
+
+    Raises:
+      DecodeError: the record lacks one of them, or it cannot be decoded.
+    """
+    reads = {name: stream(name).read for name in streams}
+    return {name: one(record, times, cfg) for name, one in reads.items() if one}
 
 
 def grey(cfg: Any, streams: Sequence[str]) -> bool:

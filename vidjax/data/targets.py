@@ -1,8 +1,8 @@
 """Targets of records: what a task learns to predict, in the units of the dataset.
 
 Times are seconds from the first frame of the video file, boxes are (x1, y1, x2, y2) in pixels of the decoded
-frame, and labels are indices into the class names of the dataset. A target is small and can be pickled; data
-of the size of a video is given by a reference that is read on demand.
+frame unless stated otherwise, and labels are indices into the class names of the dataset. A target is small
+and can be pickled; data of the size of a video is given by a reference that is read on demand.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from vidjax.data.decode import DecodeError
 from vidjax.errors import UserError
 
 
@@ -82,6 +83,28 @@ class MomentsTarget:
     duration: float
 
 
+class Box(NamedTuple):
+    """An object in one frame.
+
+    Attributes:
+      box: (x1, y1, x2, y2) as fractions of the frame's width and height, as AVA has them.
+      labels: its classes, in ascending order.
+      identity: number of the object in the video; None if it is unknown.
+    """
+
+    box: tuple[float, float, float, float]
+    labels: tuple[int, ...]
+    identity: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxesTarget:
+    """The objects of the frame at `time` in seconds; none is a frame without objects."""
+
+    time: float
+    boxes: tuple[Box, ...]
+
+
 class Track(NamedTuple):
     """An object over time.
 
@@ -111,6 +134,21 @@ class TracksTarget:
     """The objects of a video, with a box and actions at every frame."""
 
     tracks: Tracks
+
+    def read(self, frame: tuple[int, int]) -> tuple[Track, ...]:
+        """Returns the tracks.
+
+        Args:
+          frame: height and width of the decoded frames.
+
+        Raises:
+          DecodeError: a box is not within the frame, or has no area.
+        """
+        tracks = self.tracks.read()
+        for track in tracks:
+            if wrong := box_problem(track.boxes, frame):
+                raise DecodeError(wrong)
+        return tracks
 
 
 class Motion(Protocol):
@@ -152,7 +190,7 @@ class AudioTarget:
     labels: tuple[int, ...]
 
 
-_SLACK = 1e-3  # seconds; annotations are often rounded
+_SLACK = 1e-3  # seconds, or a share of the frame; annotations are often rounded
 
 Target = Any  # one of the dataclasses of this module
 
@@ -167,12 +205,19 @@ TARGETS = {
         DenseTextTarget,
         QuestionTarget,
         MomentsTarget,
+        BoxesTarget,
     )
 }
+_PARTS = {SegmentsTarget: {"segments": Segment}, BoxesTarget: {"boxes": Box}}
 
 
 def problem(target: Target) -> str | None:
-    """Says what is wrong with a target whatever the task: times outside the video, or empty text."""
+    """Says what is wrong with a target whatever the task.
+
+    That is times outside the video, boxes outside the frame, or empty text.
+    """
+    if isinstance(target, BoxesTarget):
+        return box_problem(np.array([box.box for box in target.boxes]), (1, 1))
     spans = target.moments if isinstance(target, MomentsTarget) else getattr(target, "segments", ())
     for start, end, *_ in spans:
         if not 0 <= start < end <= target.duration + _SLACK:
@@ -191,6 +236,17 @@ def problem(target: Target) -> str | None:
     return None if all(text.strip() for text in texts) else "a text is empty"
 
 
+def box_problem(boxes: np.ndarray, frame: tuple[int, int]) -> str | None:
+    """Says which of the boxes [n, 4] is not within a frame of (height, width), or has no area."""
+    height, width = frame
+    for x1, y1, x2, y2 in boxes.reshape(-1, 4).tolist():
+        if not (-_SLACK * width <= x1 < x2 <= (1 + _SLACK) * width) or not (
+            -_SLACK * height <= y1 < y2 <= (1 + _SLACK) * height
+        ):
+            return f"the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is not within the frame of {width}x{height}"
+    return None
+
+
 def to_json(target: Target) -> dict[str, Any]:
     """Converts a target to a dict that JSON can represent; `from_json` is the inverse.
 
@@ -207,8 +263,8 @@ def from_json(row: dict[str, Any]) -> Target:
     try:
         cls = TARGETS[row["type"]]
         fields = {k: _tuples(v) for k, v in row.items() if k != "type"}
-        if cls is SegmentsTarget:
-            fields["segments"] = tuple(Segment(*s) for s in fields["segments"])
+        for key, kind in _PARTS.get(cls, {}).items():
+            fields[key] = tuple(kind(*part) for part in fields[key])
         return cls(**fields)
     except (KeyError, TypeError) as e:
         raise UserError(f"unknown target {row}: {e}") from None

@@ -66,26 +66,6 @@ def mean_average_precision(scores: np.ndarray, positives: np.ndarray, weighted: 
     return float(np.average(precisions[present], weights=counts[present] if weighted else None))
 
 
-def frame_average_precision(scores: np.ndarray, positives: np.ndarray, weighted: bool = False) -> float:
-    """Computes the mAP over time points of all videos together, as in Charades_v1_localize.m.
-
-    Args:
-      scores: finite, [N, T, K], sampled at the `points` of each video.
-      positives: bool [N, T, K], see `labels_at`.
-      weighted: as in `mean_average_precision`.
-
-    Returns:
-      The mAP in [0, 1]; NaN without positives.
-    """
-    scores, positives = np.asarray(scores), np.asarray(positives)
-    if scores.shape != positives.shape or scores.ndim != 3:
-        raise ValueError(
-            f"scores {scores.shape} and positives {positives.shape} must both have shape [N, T, K]"
-        )
-    classes = scores.shape[-1]
-    return mean_average_precision(scores.reshape(-1, classes), positives.reshape(-1, classes), weighted)
-
-
 def points(duration: float, n: int = 25) -> np.ndarray:
     """Returns the n time points of Charades_v1_localize.m in seconds: 0, duration / n, 2 duration / n, ...
 
