@@ -8,7 +8,7 @@ import os
 import pkgutil
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from vidjax.data.record import Record
@@ -47,11 +47,12 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ListSource:
-    """A `Source` over records held in memory."""
+    """A `Source` over records held in memory; `problems` are the annotations that were skipped."""
 
     records: tuple[Record, ...]
     class_names: tuple[str, ...]
     directional: bool = False
+    problems: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -66,6 +67,36 @@ class ListSource:
     @property
     def fingerprint(self) -> str:
         return fingerprint((r.id, r.target) for r in self.records)
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a published dataset is; `CARD` of its module.
+
+    Attributes:
+      title: name and year, such as "UCF101 (2012)".
+      paper: where it was published.
+      splits: names of the splits, and the number of samples published for each; None if it is not known.
+      classes: number of classes; 0 for targets without labels.
+      targets: types of targets that `load` offers, the default first.
+      metric: the metric that papers report.
+      layout: the files that are expected on disk.
+    """
+
+    title: str
+    paper: str
+    splits: Mapping[str, int | None]
+    classes: int
+    targets: tuple[type, ...]
+    metric: str
+    layout: str
+
+
+def card(name: str) -> Card | None:
+    """Returns what a dataset is; None for generated data and folders of the user."""
+    if name not in _MODULES:
+        raise unknown("dataset", name, _MODULES)
+    return getattr(importlib.import_module(_MODULES[name]), "CARD", None)
 
 
 def fingerprint(ids_and_targets: Iterable[tuple[str, Any]]) -> str:

@@ -1,0 +1,49 @@
+"""Kinetics in its published form: lists of clips, and videos in several layouts."""
+
+import pytest
+from official import check, refuses, write
+
+from vidjax.data.datasets import kinetics
+
+HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
+TRAIN = (
+    "abseiling,-3B32lodo2M,59,69,train,0\nzumba,-7kbO0v4hag,107,117,train,0\nabseiling,gone,0,10,train,0\n"
+)
+VAL = "zumba,0aaaaaaaaaa,3,13,validate,0\n"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(kinetics, "EDITIONS", (2, 600))
+    lists = {"annotations/train.csv": HEADER + TRAIN, "annotations/val.csv": HEADER + VAL}
+    return write(tmp_path, lists)
+
+
+@pytest.mark.parametrize(
+    "videos",
+    [
+        ("train/abseiling/-3B32lodo2M_000059_000069.mp4", "train/zumba/-7kbO0v4hag_000107_000117.mp4"),
+        ("train/-3B32lodo2M_000059_000069.mp4", "train/-7kbO0v4hag_000107_000117.mkv"),
+        ("-3B32lodo2M.mp4", "-7kbO0v4hag.webm"),
+    ],
+)
+def test_clips_of_a_split(root, videos):
+    write(root, dict.fromkeys(videos))
+    source = check("kinetics", "train", path=root, classes=2, bad_limit=0.4)
+    assert source.class_names == ("abseiling", "zumba") and not source.directional
+    assert [(r.id, r.target.label) for r in source.records] == [
+        ("-3B32lodo2M_000059_000069", 0),
+        ("-7kbO0v4hag_000107_000117", 1),
+    ]
+    assert [r.video for r in source.records] == [str(root / v) for v in videos]
+    assert "train.csv, line 4: no video abseiling/gone_000000_000010 or" in source.problems[0]
+
+
+def test_what_is_wrong_is_reported(root):
+    missing = r"1 of 1 annotations cannot be used, so none is left: .*val.csv, line 2"
+    refuses("kinetics", "val", missing, path=root, classes=2)
+    refuses("kinetics", "train", "unknown edition of Kinetics '500'", path=root, classes=500)
+    refuses("kinetics", "train", "have 2 classes, not 600", path=root, classes=600)
+    refuses("kinetics", "dev", "unknown split of Kinetics 'dev'", path=root)
+    no_list = r"no annotation file test.csv or .* expected train.csv, val.csv"
+    refuses("kinetics", "test", no_list, path=root, classes=2)
