@@ -12,7 +12,9 @@ from vidjax.data.annotations import (
     locate,
     read_json,
     read_lines,
+    read_objects,
     read_table,
+    span,
     text,
 )
 from vidjax.data.record import Record
@@ -177,3 +179,52 @@ def test_json_and_lines(tmp_path):
 def test_text_in_an_old_encoding():
     assert text(os.fsdecode(b"caf\xe9 \x80")) == "caf\u00e9 \u20ac"
     assert text("caf\u00e9") == "caf\u00e9"
+
+
+def test_objects_of_json(tmp_path):
+    file = tmp_path / "list.json"
+    file.write_text('{"version": 1, "videos": {"a": {"at": [1, "x"], "in": [{"x": 2}, 3]}, "b": 4}}')
+    (a, row), (b, other) = read_objects(file, "videos")
+    assert (a, b, row.listed("at")) == ("a", "b", [1, "x"])
+    assert row.parts("in")[0].number("x") == 2
+    for read, message in (
+        (lambda: row["on"], "there is no 'on'"),
+        (lambda: row.number("at"), "is not a number"),
+        (lambda: row.parts("in")[1]["x"], "'3' is not an object"),
+        (lambda: other["at"], "'4' is not an object"),
+        (lambda: other.listed("at"), "'4' is not an object"),
+    ):
+        with pytest.raises(BadLine, match=message):
+            read()
+    for key in ("version", "other"):
+        with pytest.raises(UserError, match=f"list.json has no list or object '{key}'"):
+            list(read_objects(file, key))
+    file.write_text("1")
+    with pytest.raises(UserError, match=r"list.json is not a list or object"):
+        list(read_objects(file))
+
+
+@pytest.mark.parametrize(
+    "times, clipped",
+    [
+        ((1, 2), (1, 2)),
+        (("0.5", "10.00"), (0.5, 10)),
+        ((-1.5, 11.5), (0, 10)),  # within two seconds of the video
+        ((9, 12.5), None),
+        ((-2.5, 1), None),
+        ((10, 11), None),
+        ((-1, 0), None),
+        ((3, 3), None),
+        ((4, 3), None),
+        ((float("nan"), 3), None),
+        ((1,), None),
+        (("a", 3), None),
+        (None, None),
+    ],
+)
+def test_segments_are_clipped_to_the_video(times, clipped):
+    if clipped:
+        assert span(times, 10) == clipped
+    else:
+        with pytest.raises(BadLine, match=r"is not within the video of 10 s|is not a start and an end"):
+            span(times, 10)

@@ -33,6 +33,7 @@ from vidjax.errors import UserError
 
 EXTENSIONS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 _LISTED = 10  # problems in the warning; `vidjax data check` lists all
+_OVERRUN = 2  # seconds by which a segment may be outside the video; annotators often stopped a bit late
 
 
 class BadLine(Exception):
@@ -40,19 +41,19 @@ class BadLine(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row(Mapping[str, str]):
-    """The cells of a line by column, and where it is, such as "train.csv, line 7".
+class Row(Mapping[str, Any]):
+    """The cells of a line by column, and where it is, such as "train.csv, line 7"; or an object of JSON.
 
-    Reading a cell raises `BadLine` if the line is malformed.
+    Reading a cell raises `BadLine` if the line is malformed, or has no such cell.
     """
 
     where: str
-    cells: Mapping[str, str]
+    cells: Mapping[str, Any]
     wrong: str = ""
 
-    def __getitem__(self, column: str) -> str:
-        if self.wrong:
-            raise BadLine(self.wrong)
+    def __getitem__(self, column: str) -> Any:
+        if self.wrong or column not in self.cells:
+            raise BadLine(self.wrong or f"there is no '{column}'")
         return self.cells[column]
 
     def __iter__(self) -> Iterator[str]:
@@ -64,6 +65,16 @@ class Row(Mapping[str, str]):
     def number(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
         """Returns a cell as a number. Raises `BadLine` if it is none between `low` and `high`."""
         return number(self[column], column, low, high)
+
+    def listed(self, column: str) -> list[Any]:
+        """Returns a list of JSON. Raises `BadLine` if the cell is none."""
+        if not isinstance(value := self[column], list):
+            raise BadLine(f"{column} '{value}' is not a list")
+        return value
+
+    def parts(self, column: str) -> list["Row"]:
+        """Returns the objects in a list of JSON. Raises `BadLine` if the cell is none."""
+        return [json_row(f"{self.where}, {column} {i}", v) for i, v in enumerate(self.listed(column))]
 
 
 class Annotations:
@@ -83,6 +94,12 @@ class Annotations:
     def line(self, where: Row | str) -> Iterator[None]:
         """Skips the rest of the body at the first `BadLine`, which is listed under `where`."""
         self.total += 1
+        with self.part(where):
+            yield
+
+    @contextlib.contextmanager
+    def part(self, where: Row | str) -> Iterator[None]:
+        """Does the same as `line` for a part of an annotation, such as a segment, that can be left out."""
         try:
             yield
         except BadLine as error:
@@ -306,6 +323,31 @@ def read_json(file: epath.PathLike) -> Any:
         raise UserError(f"{file}, line {e.lineno}: not JSON ({e.msg})") from None
 
 
+def read_objects(file: epath.PathLike, key: str = "") -> Iterator[tuple[str, Row]]:
+    """Yields the objects of a JSON file, each with its name, or with its position if they are in a list.
+
+    Args:
+      file: path of the file.
+      key: name of the list or dict in the file; "" if it is the whole file.
+
+    Raises:
+      UserError: the file cannot be read, is not JSON, or has another structure.
+    """
+    content = read_json(file)
+    if key:
+        content = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(content, dict | list):
+        what = f"has no list or object '{key}'" if key else "is not a list or object"
+        raise UserError(f"{file} {what}")
+    for name, value in content.items() if isinstance(content, dict) else enumerate(content):
+        yield str(name), json_row(f"{file}, {name}", value)
+
+
+def json_row(where: str, value: Any) -> Row:
+    """Returns an object of JSON as a row."""
+    return Row(where, value) if isinstance(value, dict) else Row(where, {}, f"'{value}' is not an object")
+
+
 def read_text(file: epath.PathLike) -> str:
     """Returns the text of a file, see `read_table`. Raises `UserError` if it cannot be read."""
     try:
@@ -329,11 +371,30 @@ def text(cell: str) -> str:
         return os.fsencode(cell).decode("cp1252", "backslashreplace")
 
 
-def number(cell: str, what: str = "cell", low: float = -math.inf, high: float = math.inf) -> float:
+def span(times: Sequence[Any], duration: float) -> tuple[float, float]:
+    """Returns start and end of a segment in seconds, clipped to the video.
+
+    Args:
+      times: start and end, numbers or text.
+      duration: duration of the video in seconds.
+
+    Raises:
+      BadLine: they are not numbers, the segment ends before it starts, or is more than 2 s beyond the video.
+    """
+    try:
+        start, end = map(float, times)
+    except (TypeError, ValueError):
+        raise BadLine(f"{times} is not a start and an end") from None
+    if not (-_OVERRUN <= start < end <= duration + _OVERRUN and start < duration and end > 0):
+        raise BadLine(f"the segment from {start:g} to {end:g} s is not within the video of {duration:g} s")
+    return max(start, 0.0), min(end, duration)
+
+
+def number(cell: Any, what: str = "cell", low: float = -math.inf, high: float = math.inf) -> float:
     """Returns the number in a cell. Raises `BadLine` if it is none between `low` and `high`."""
     try:
         value = float(cell)
-    except ValueError:
+    except (TypeError, ValueError):
         value = math.nan
     if not (math.isfinite(value) and low <= value <= high):
         between = f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
