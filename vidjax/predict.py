@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from vidjax.data.decode import DecodeError, Video
 from vidjax.data.pipeline import check_memory
 from vidjax.data.record import Record
 from vidjax.data.transforms import test_views
+from vidjax.data.windows import read_windows
 from vidjax.errors import UserError
 from vidjax.evaluation.metrics import MetricsEval
 from vidjax.inference import Engine, batched
@@ -34,19 +36,22 @@ from vidjax.train.experiment import create_parts
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The prediction for one video.
+    """The prediction for one video, or for a window of it.
 
     Attributes:
       path: the file.
       content: what the task decodes, see `vidjax.tasks.base.Prediction`; None if there is an error.
       frames: uint8 [T, H, W, C], the first clip, for display; see `reports.pictures.watchable`.
       error: why the video could not be read, or None.
+      start, end: the window in seconds; None for the whole video.
     """
 
     path: str
     content: Any = None
     frames: np.ndarray | None = None
     error: str | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,44 +135,160 @@ class Predictor:
 
     def videos(self, paths: Sequence[str]) -> Iterator[Prediction]:
         """Predicts videos one by one, from the test views of the checkpoint."""
-        task, views = self.task, self.views
-        data, clips, crops = views.data(self.config), views.clips, views.crops
-        reader = ClipReader(data, task.reading["streams"])
-        check_memory("--clips", clips * crops, data, reader.streams)
-        engine = Engine(
-            create_mesh(devices=jax.local_devices()), functools.partial(task.predict, self.model), hosts=1
-        )
-        variables = engine.replicate(self.variables)
-        shown: dict[int, list[Clip]] = {}  # views of the videos being computed
-        errors: dict[int, str] = {}
-        blank = [reader.blank()] * (clips * crops)
+        clips, crops = self.views.clips, self.views.crops
+        check_memory("--clips", clips * crops, self._reader.cfg, self._reader.streams)
 
-        def read(i: int) -> dict[str, Any]:
+        def read(path: str) -> _Item:
             try:
-                views = shown[i] = reader.views(Record(str(paths[i]), None, str(paths[i])), clips, crops)
+                return _Item(path, self._reader.views(Record(path, None, path), clips, crops))
             except DecodeError as e:
-                views, errors[i] = blank, str(e)
-            return _row(views, i)
+                return _Item(path, error=str(e))
 
-        size = engine.batch_size(1)
+        return self._predictions(map(read, map(str, paths)), 1, clips * crops)
+
+    def windows(
+        self,
+        paths: Sequence[str],
+        length: float | None = None,
+        step: float | None = None,
+        clips: int | None = None,
+        batch: int = 8,
+    ) -> Iterator[Prediction]:
+        """Predicts window after window of videos of any length, with memory independent of the length.
+
+        Args:
+          paths: video files.
+          length: seconds per window; None uses the length of a clip.
+          step: seconds from one window to the next; None uses half of `length`.
+          clips: clips per window; None uses as many as cover it.
+          batch: windows that are computed at a time.
+
+        Yields:
+          The windows of a video in order; one with an error ends the video. See `vidjax.data.windows`.
+
+        Raises:
+          UserError: the length or step is not positive, or the clips have no length of their own.
+        """
+        for name, seconds in (("length", length), ("step", step)):
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise UserError(f"the {name} of windows must be positive, got {seconds:g} s")
+        reader, crops = self._reader, self.views.crops
+
+        def read(path: str) -> Iterator[_Item]:
+            try:
+                for w in read_windows(Record(path, None, path), reader, length, step, clips, crops):
+                    yield _Item(path, w.clips, start=w.start, end=w.end)
+            except DecodeError as e:
+                yield _Item(path, error=str(e))
+
+        for path in map(str, paths):
+            items = read(path)
+            first = next(items)
+            views = max(1, len(first.clips))
+            check_memory("--window or --clips", batch * views, reader.cfg, reader.streams)
+            yield from self._predictions(itertools.chain([first], items), batch, views)
+
+    @functools.cached_property
+    def _reader(self) -> ClipReader:
+        return ClipReader(self.views.data(self.config), self.task.reading["streams"])
+
+    @functools.cached_property
+    def _engine(self) -> tuple[Engine, Any]:
+        """The engine, and the variables on its mesh."""
+        apply = functools.partial(self.task.predict, self.model)
+        engine = Engine(create_mesh(devices=jax.local_devices()), apply, hosts=1)
+        return engine, engine.replicate(self.variables)
+
+    def _predictions(self, items: Iterable["_Item"], batch: int, views: int) -> Iterator[Prediction]:
+        """Predicts items of `views` clips each, in batches of at least `batch`."""
+        engine, variables = self._engine
+        blank = [self._reader.blank()] * views
+        waiting: dict[int, _Item] = {}  # items being computed
+
+        def read() -> Iterator[dict[str, Any]]:
+            for i, item in enumerate(items):
+                waiting[i] = item
+                yield _row(item.clips or blank, i)
+
+        size = engine.batch_size(batch)
         empty = jax.tree.map(lambda x: np.stack([x] * size), _row(blank, -1))
-        batches = batched(map(read, range(len(paths))), size, empty | {"mask": np.zeros(size, bool)})
-        for batch in engine.run(variables, batches):
-            for row in np.flatnonzero(batch["mask"]):
-                i = int(batch["index"][row])
-                path = str(paths[i])
-                if i in errors:
-                    yield Prediction(path, error=errors.pop(i))
+        rows = batched(read(), size, empty | {"mask": np.zeros(size, bool)})
+        for computed in engine.run(variables, rows):
+            for row in np.flatnonzero(computed["mask"]):
+                item = waiting.pop(int(computed["index"][row]))
+                where = dict(start=item.start, end=item.end)
+                if item.error:
+                    yield Prediction(item.path, error=item.error, **where)
                     continue
-                seen = shown.pop(i)
-                outputs = jax.tree.map(operator.itemgetter(row), batch["outputs"])
-                content = task.decode(outputs, Record(path, None, path), Views.of(seen, crops))
-                yield Prediction(path, content, watchable(seen[0].inputs))
+                outputs = jax.tree.map(operator.itemgetter(row), computed["outputs"])
+                record = Record(item.path, None, item.path, item.start, item.end)
+                content = self.task.decode(outputs, record, Views.of(item.clips, self.views.crops))
+                yield Prediction(item.path, content, watchable(item.clips[0].inputs), **where)
 
 
-def _row(views: list[Clip], i: int) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """The clips of a video or of a window, or why they could not be read."""
+
+    path: str
+    clips: Sequence[Clip] = ()
+    error: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+def _row(views: Sequence[Clip], i: int) -> dict[str, Any]:
     inputs = {k: np.stack([view.inputs[k] for view in views]) for k in views[0].inputs}
     return {"inputs": inputs, "index": np.int64(i)}
+
+
+def per_second(windows: Iterable[Prediction]) -> Iterator[tuple[Prediction, np.ndarray]]:
+    """Averages the scores of overlapping windows for each second of a video.
+
+    A row is the mean of the scores [K] of all windows that overlap the second, weighted by the length of the
+    overlap. The scores of a frame stand for the time until halfway to the neighboring frames of its window.
+
+    Args:
+      windows: from `Predictor.windows`.
+
+    Yields:
+      (the second as a prediction without content, scores [K]), in order; (prediction, empty) for an error.
+
+    Raises:
+      UserError: the predictions of the task are not scores of classes.
+    """
+    sums: dict[int, np.ndarray] = {}  # score times seconds, and seconds, [K + 1]
+    path, start, end = "", 0.0, 0.0
+
+    def complete(before: float) -> Iterator[tuple[Prediction, np.ndarray]]:
+        for second in sorted(s for s in sums if s + 1 <= before):
+            *total, weight = sums.pop(second)
+            yield Prediction(path, start=second, end=min(second + 1.0, end)), np.array(total) / weight
+
+    for window in windows:
+        if window.error or window.path != path or window.start <= start:  # another video
+            yield from complete(math.inf)
+        if window.error:
+            yield window, np.empty(0)
+            continue
+        path, start, end = window.path, window.start, window.end
+        yield from complete(start)
+        for a, b, scores in _timeline(window):
+            for second in range(math.floor(a), math.ceil(b)):
+                weight = max(min(b, second + 1) - max(a, second), 1e-9)
+                sums[second] = sums.get(second, 0) + weight * np.append(scores, 1.0)
+    yield from complete(math.inf)
+
+
+def _timeline(window: Prediction) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Yields (start, end, scores [K]) of the parts of a window."""
+    scores = getattr(window.content, "scores", None)
+    if scores is None:
+        raise UserError("--per-second averages the scores of classes, which this task does not predict")
+    times = getattr(window.content, "times", np.zeros(1))
+    edges = [window.start, *(times[1:] + times[:-1]) / 2, window.end]
+    for (a, b), row in zip(itertools.pairwise(edges), np.atleast_2d(scores), strict=True):
+        yield a, b, row
 
 
 def predict_videos(

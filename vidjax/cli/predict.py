@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clips",
         type=int,
         metavar="N",
-        help="clips sampled from each video (default: as in the evaluation of the config)",
+        help="clips sampled from each video (default: as in the evaluation of the config), or from each "
+        "window (default: as many as cover it)",
     )
     parser.add_argument(
         "--top", type=int, default=5, metavar="K", help="number of classes to print (default: 5)"
@@ -31,6 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
     parser.add_argument(
         "--draw", metavar="FILE.png", help="also draw each prediction with the input frames, as an image"
+    )
+    parser.add_argument(
+        "--window",
+        metavar="SECONDS",
+        help="predict window after window of videos of any length, in constant memory; `clip` is the length "
+        "of a clip (default with --step or --per-second)",
+    )
+    parser.add_argument(
+        "--step",
+        type=float,
+        metavar="SECONDS",
+        help="seconds from one window to the next (default: half a window)",
+    )
+    parser.add_argument(
+        "--per-second",
+        action="store_true",
+        help="average the scores of overlapping windows for each second",
     )
     parser.add_argument(
         "--stream", action="store_true", help="predict frame by frame while decoding, in constant memory"
@@ -49,10 +67,15 @@ def run(args: argparse.Namespace) -> int:
     reject_overrides(args)
     if args.top < 1:
         raise UserError(f"--top must be at least 1, got {args.top}")
+    windows = args.window is not None or args.step is not None or args.per_second
+    if args.stream and windows:
+        raise UserError("--stream predicts frame by frame: leave out --window, --step and --per-second")
     if args.stream:
         return _stream(args)
     if args.every or args.fps is not None:
         raise UserError("--every and --fps require --stream")
+    if windows:
+        return _windows(args)
     from vidjax.checkpoint_io import find_checkpoint
     from vidjax.predict import Predictor
 
@@ -77,6 +100,46 @@ def run(args: argparse.Namespace) -> int:
             with path.open("wb") as file:
                 image = predictor.task.draw(p.content, p.frames, p.path)
                 image.save(file, _PICTURES[path.suffix.lower()])
+    return 2 if failed else 0
+
+
+def _windows(args: argparse.Namespace) -> int:
+    from vidjax.checkpoint_io import find_checkpoint
+    from vidjax.predict import Predictor, per_second
+    from vidjax.tasks.classification import best, named
+
+    if args.draw:
+        raise UserError("--draw needs one prediction per video: leave out --window, --step and --per-second")
+    if args.clips is not None and args.clips < 1:
+        raise UserError(f"--clips must be at least 1, got {args.clips}")
+    try:
+        length = None if args.window in (None, "clip") else float(args.window)
+    except ValueError:
+        raise UserError(f"--window={args.window}: use seconds, such as 10, or clip") from None
+    predictor = Predictor.load(find_checkpoint(args.checkpoint, args.which))
+    found = predictor.windows(args.videos, length, args.step, args.clips)
+    names = predictor.task.class_names
+    failed, path = 0, None
+    for p, scores in per_second(found) if args.per_second else ((p, None) for p in found):
+        if p.error:
+            failed += 1
+            print(f"vidjax: {p.error}", file=sys.stderr)
+        top = None if p.error or scores is None else best(scores, names, args.top)
+        if args.json:
+            row: dict[str, Any] = {"path": p.path, "error": p.error}
+            if not p.error:
+                row |= {"start": round(p.start, 3), "end": round(p.end, 3)}
+                row |= p.content.as_json(args.top) if top is None else {"top": named(top)}
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        elif not p.error:
+            if p.path != path:
+                print(path := p.path)
+            span = f"  {p.start:8.2f}–{p.end:.2f} s"
+            top = p.content.top(args.top) if top is None and hasattr(p.content, "top") else top
+            if top is None:
+                print(span, *(f"    {line}" for line in p.content.as_text(args.top)), sep="\n", flush=True)
+            else:
+                print(f"{span}  " + ", ".join(f"{n} {q:.1%}" for n, q in top), flush=True)
     return 2 if failed else 0
 
 

@@ -127,17 +127,10 @@ class ClipReader:
         """
         cfg = self.cfg
         with self.open(record) as video:
-            first, total, _ = span(video, record, cfg)
-            if cfg.sampling == "window":
-                times = clock(video, first, total, cfg)
-                moments = streams.clip_moments(cfg, self.streams)
-                index = sampling.spread(total, moments, clips, cfg.short, where=cfg.starts, **times)
-            else:  # each clip spans the whole video; neighboring clips take neighboring frames
-                spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
-                index = spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
+            index = self.view_frames(video, record, clips)
             unique, index_in = np.unique(index, return_inverse=True)
-            frames = video.frames(first + unique, grey=self.grey)
-            at = video.times[first + index]
+            frames = video.frames(unique, grey=self.grey)
+            at = video.times[index]
         views = []
         for each, times in zip(index_in.reshape(index.shape), at):
             clip, inverse = _without_repeats(frames, each)
@@ -148,6 +141,21 @@ class ClipReader:
                 crops_of = transforms.test_views(clip, cfg, crops)
                 views += [self.clip(view[inverse], times, place, beside) for view, place in crops_of]
         return views
+
+    def view_frames(self, video: Opened, record: Record, clips: int) -> np.ndarray:
+        """Returns the frames of the test clips of a record, as indices int64 [clips, T] into its video.
+
+        Only `times`, `num_frames`, `fps` and `tolerance` of the video are used.
+        """
+        cfg = self.cfg
+        first, total, _ = span(video, record, cfg)
+        if cfg.sampling == "window":
+            times = clock(video, first, total, cfg)
+            moments = streams.clip_moments(cfg, self.streams)
+            return first + sampling.spread(total, moments, clips, cfg.short, where=cfg.starts, **times)
+        # Each clip spans the whole video; neighboring clips take neighboring frames.
+        spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
+        return first + spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
 
     def blank(self) -> Clip:
         """Returns a clip of zeros, in the place of one that cannot be read."""

@@ -42,6 +42,11 @@ class ClassPrediction:
     spans: np.ndarray
     class_names: tuple[str, ...]
 
+    @property
+    def scores(self) -> np.ndarray:
+        """Probabilities [K], the mean over all views."""
+        return np.exp(log_mean_softmax(self.logits.reshape(1, -1, len(self.class_names)))[0])
+
     def top(self, n: int) -> list[tuple[str, float]]:
         """Returns the n most probable (class name, probability), best first; the mean over all views."""
         return self._best(self.logits.reshape(-1, len(self.class_names)), n)
@@ -67,6 +72,11 @@ class ClassPrediction:
         log_probs = log_mean_softmax(logits[None])[0]
         order = np.argsort(-log_probs, kind="stable")[:n]
         return [(self.class_names[k], float(np.exp(log_probs[k]))) for k in order]
+
+
+def best(scores: np.ndarray, class_names: Sequence[str], n: int) -> list[tuple[str, float]]:
+    """Returns the n classes with the highest scores [K] as (class name, score), best first."""
+    return [(class_names[k], float(scores[k])) for k in np.argsort(-scores, kind="stable")[:n]]
 
 
 def named(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:

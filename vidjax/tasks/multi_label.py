@@ -23,6 +23,7 @@ from vidjax.tasks.base import Batch, Metrics, Task, check_finite, each_view
 from vidjax.tasks.classification import (
     apply_for_loss,
     augment,
+    best,
     check_label,
     named,
     view_logits,
@@ -47,24 +48,20 @@ class MultiLabelPrediction:
 
     def top(self, n: int) -> list[tuple[str, float]]:
         """Returns the n most probable (class name, probability), best first."""
-        return self._best(self.scores, n)
+        return best(self.scores, self.class_names, n)
 
     def as_json(self, top: int) -> dict[str, Any]:
         clips = zip(self.spans, self.clips, strict=True)
         return {
             "top": named(self.top(top)),
             "clips": [
-                {"start": round(a, 3), "end": round(b, 3), "top": named(self._best(scores, top))}
+                {"start": round(a, 3), "end": round(b, 3), "top": named(best(scores, self.class_names, top))}
                 for (a, b), scores in clips
             ],
         }
 
     def as_text(self, top: int) -> list[str]:
         return [f"{p:6.1%}  {n}" for n, p in self.top(top)]
-
-    def _best(self, scores: np.ndarray, n: int) -> list[tuple[str, float]]:
-        order = np.argsort(-scores, kind="stable")[:n]
-        return [(self.class_names[k], float(scores[k])) for k in order]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
