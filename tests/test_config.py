@@ -14,6 +14,7 @@ import pytest
 
 from vidjax.config import _RANGES, differences, flatten, load, parse_arg, resolve, restore, schema
 from vidjax.data.clips import ClipReader
+from vidjax.data.datasets import card, load_source
 from vidjax.errors import UserError
 from vidjax.evaluation import create_evals, kinds
 from vidjax.options import option_fields
@@ -46,6 +47,18 @@ def test_every_config_loads_and_its_smoke_variant_dry_runs(file, cache, monkeypa
     new, metrics = jax.eval_shape(exp.runner.step, state, batch)
     assert jax.tree.map(lambda x: x.shape, new) == jax.tree.map(lambda x: x.shape, state)
     assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
+def test_every_config_has_valid_dataset_options(file, monkeypatch):
+    """Only the folder of a real dataset is missing, and its splits and number of classes are published."""
+    monkeypatch.setenv("VIDJAX_DATA", "/nonexistent")
+    data = load(str(file)).data
+    if about := card(data.name):
+        assert {data.train_split, data.eval_split} <= {*about.splits}
+    if "path" in data.options:
+        with pytest.raises(UserError, match=r"folder /nonexistent/.* does not exist: set data.options.path"):
+            load_source(data.name, data.train_split, **data.options)
 
 
 @pytest.mark.parametrize(

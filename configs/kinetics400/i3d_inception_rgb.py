@@ -10,7 +10,7 @@ shorter side is 256, randomly flipped. Without `init.path` it trains from scratc
 GoogLeNet can initialize it as well, with --config.model.options.norm_scale=True and
 --config.model.options.padding=ceil.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed, which makes 184 epochs of the steps.
 Effective batch: 384 clips = 64 devices x 6 x 1 accumulation step; the learning rate is not scaled. BatchNorm:
 statistics of 6 clips (`bn_groups`), the running ones with decay 0.999.
@@ -36,8 +36,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.steps = 115_000
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=64,

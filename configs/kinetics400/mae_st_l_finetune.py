@@ -9,8 +9,8 @@ path 0.2, dropout 0.3 before the classifier, 50 epochs, 5 of warmup, cosine, mix
 smoothing 0.1, RandAugment of magnitude 7, random erasing 0.25, the classifier's initial weights times 0.001.
 `init.path` is a run of mae_st_l_pretrain.py; its decoder is dropped.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/; about 240,000 training and 20,000
-validation videos are assumed.
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
+training and 20,000 validation videos are assumed.
 Effective batch: 512 clips = 128 devices x 2 videos x 2 clips of each (repeated augmentation) x 1 accumulation
 step. The number of devices is not verified.
 Views: 7 clips x 3 crops of 224 at a shorter side of 224, scores averaged.

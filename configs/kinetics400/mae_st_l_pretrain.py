@@ -9,7 +9,7 @@ their own ("repeated sampling"). The paper counts epochs by clips: 30 epochs of 
 400 are the 1600 of the published weights. That the batch is of 512 videos, which makes the learning rate
 1.6e-3, is not verified.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels are used
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md) (labels are used
 only by the kNN probe); about 240,000 training videos are assumed.
 Effective batch: 2048 clips = 128 devices x 4 videos x 4 clips of each x 1 accumulation step.
 Views: none; 1,000 videos of each split are evaluated with a kNN probe every 20 epochs.
@@ -32,8 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 400.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=16,

@@ -7,7 +7,7 @@ after 30 warmup epochs from as much, weight decay 0.05 on all but biases and nor
 norm of 1; RandAugment of magnitude 7 and 4 operations, random erasing 0.25, mixup 0.8, cutmix 1.0, label
 smoothing 0.1, dropout 0.5, drop path 0.2 (16x4) or 0.3 (32x3).
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 512 clips = 128 devices x 2 videos x 2 clips per video (`repeats`) x 1 accumulation step.
 Learning rate: 1e-4 for 16 videos, which are 32 clips, linear in the batch: 1.6e-3. An epoch is each video
@@ -43,8 +43,8 @@ def recipe(args: ConfigDict, drop_path: float) -> ConfigDict:
     config.epochs = 200.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=frames,

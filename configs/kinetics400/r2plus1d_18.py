@@ -31,8 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 225.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=16,

@@ -7,7 +7,7 @@ divided by 10 after 60,000 and 70,000 of 80,000 steps; 64 frames in a row, frame
 The paper does not give the weight decay and the dropout: 1e-7 and 0.5 are I3D's, whose setting it keeps, as
 is the frame rate of 25 fps.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed, which makes 112 epochs of the steps.
 Effective batch: 336 clips = 56 devices x 6 x 1 accumulation step; the learning rate is not scaled. BatchNorm:
 statistics of 6 clips (`bn_groups`), the running ones with decay 0.999.

@@ -5,7 +5,7 @@
 The recipe of Feichtenhofer et al., arXiv:1812.03982, section 4 ("training" and "inference"), in the numbers
 of PySlowFast's configs, which C2D, I3D, R(2+1)D-R50 and SlowFast share.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video. Learning rate: 0.1
 for 64 clips, linear in the batch (`lr_batch`). 196 epochs, warmup of 34 epochs from a tenth of the peak, a
@@ -43,8 +43,8 @@ def recipe(
     config.epochs = 196.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=frames,

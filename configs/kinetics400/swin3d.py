@@ -9,7 +9,7 @@ swin3d_l (ImageNet-21K) 3e-4 and 0.05; drop path 0.1, 0.2, 0.2 and 0.2; dropout 
 checkpoint of vidjax or a Video Swin of torchvision or the authors. Deviations: the authors' weight decay
 spares the tables of biases, this one biases and norms alone.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video, the paper's; the
 authors' published configs take 4 (T) or 8 (S, B) accumulation steps at the same rates. The learning rate does
@@ -37,8 +37,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 30.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=32,

@@ -8,7 +8,7 @@ The paper's recipe in the numbers of its authors' configs: SGD with momentum 0.9
 ViT-B/16 (ImageNet-21k for the figures), of timm or torchvision; what is added to it starts at zero
 (docs/weights.md).
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 8 clips = 8 devices x 1 clip x 1 accumulation step x 1 clip per video. The learning rate does
 not follow the batch.
@@ -52,8 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 15.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=frames,

@@ -12,7 +12,7 @@ weight decay 1e-4, gradients clipped to a norm of 20, dropout 0.5; boxes at corn
 "dense": every eighth frame of 64 (fourth, of 16), for 100 epochs, divided after 40 and 80. `init.path` is
 torchvision's ResNet-50, and it goes into the backbone.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 128 clips = 8 devices x 16 x 1 accumulation step. Learning rate: 0.02 for 128 clips, linear
 in the batch. BatchNorm: statistics of each device's clips (`bn_groups`).
@@ -39,8 +39,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 100.0 if args.dense else 50.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=args.frames,

@@ -8,8 +8,8 @@ drop path 0.1, 5 epochs of warmup, cosine, 75 epochs, mixup 0.8, cutmix 1.0, lab
 of magnitude 7, random erasing 0.25, the classifier's initial weights times 0.001. `init.path` is a run of
 videomae_b_pretrain.py; what the two models do not share is named in `init.skip`.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/; about 240,000 training and 20,000
-validation videos are assumed.
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
+training and 20,000 validation videos are assumed.
 Effective batch: 768 clips = 64 devices x 6 videos x 2 clips of each (repeated augmentation) x 1 accumulation
 step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
@@ -32,8 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 75.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=16,

@@ -6,7 +6,7 @@ The authors' script: AdamW (0.9, 0.95), learning rate 1.5e-4 x batch / 256 = 1.2
 epochs of warmup, cosine to 1e-5 (before scaling), tube masks of 90 %, multi-scale crops and flipping, targets
 normalized.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class (labels are used
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md) (labels are used
 only by the kNN probe); about 240,000 training videos are assumed.
 Effective batch: 2048 clips = 64 devices x 32 clips x 1 accumulation step x 1 clip per video.
 Views: none; 1,000 videos of each split are evaluated with a kNN probe every 20 epochs.
@@ -29,8 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 1600.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=16,

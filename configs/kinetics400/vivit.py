@@ -9,7 +9,7 @@ after a warmup of 2.5 epochs, learning rate 0.1 (0.05 for B-FE), gradients clipp
 central frame, or with init.inflation=average from the average. The authors apply color jitter with
 probability 0.8 and grayscale with 0.1; here jitter is always applied and grayscale never.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; 214,834 training
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); 214,834 training
 and 17,637 validation videos in the authors' configs.
 Effective batch: 64 clips = 32 devices x 2 clips x 1 accumulation step x 1 clip per video. The learning rate
 does not follow the batch.
@@ -49,8 +49,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 30.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=32,

@@ -11,7 +11,7 @@ layers over time. `init.path` expects an image ViT-B/16 (ImageNet-21k for the fi
 Training sees 16 frames, every eighth, at 25 fps; the second command sees all 250 at once. Their window is 18,
 here it is 32.
 
-Data: a folder kinetics400 under VIDJAX_DATA with train/ and val/, a folder for each class; about 240,000
+Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
 Effective batch: 16 clips = 4 devices x 4 clips x 1 accumulation step x 1 clip per video. The learning rate
 does not follow the batch.
@@ -35,8 +35,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 25.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics400"),
+        name="kinetics",
+        options=dict(path="kinetics400", classes=400),
         train_split="train",
         eval_split="val",
         frames=16,

@@ -7,7 +7,7 @@ momentum with decay 0.9, epsilon 1 under the root, every tensor's gradient clipp
 weight decay 3e-5, label smoothing 0.1, drop path 0.2, dropout 0.5 (a0_base, a0_stream and a1_stream: 0.2).
 bfloat16.
 
-Data: a folder kinetics600 under VIDJAX_DATA with train/ and val/, a folder for each class. The authors train
+Data: a folder kinetics600 under VIDJAX_DATA with the published lists (docs/datasets.md). The authors train
 for 85,785 updates, of which 2,145 are the warmup: 240 and 6 epochs of the 366,016 videos assumed here.
 Effective batch: 1024 clips = 128 devices x 8 clips x 1 accumulation step x 1 clip per video. The learning
 rate does not follow the batch. BatchNorm: statistics of all 1024 clips. Clips, at 25 fps: A0 to A2 50 frames,
@@ -46,8 +46,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 240.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="kinetics600"),
+        name="kinetics",
+        options=dict(path="kinetics600", classes=600),
         train_split="train",
         eval_split="val",
         frames=FRAMES.get(size, published.input_shape[0]),

@@ -8,8 +8,9 @@ The authors' script (vit_g_k710_ft): as videomae_b_finetune.py of Kinetics-400 b
 / 256, weight decay 0.1, layer decay 0.9, drop path 0.3, gradient clipped at 5, 35 epochs, 5 of warmup. Blocks
 are recomputed in the backward pass. `init.path` is a run of configs/kinetics400/videomae_v2_g_pretrain.py.
 
-Data: a folder kinetics710 under VIDJAX_DATA with train/ and val/: Kinetics-400, 600 and 700 in 710 classes,
-without what is twice or in a validation set; 658,340 training and 66,803 validation videos (the authors).
+Data: a folder kinetics710 under VIDJAX_DATA with the published lists and videos of Kinetics-400, 600 and 700
+(docs/datasets.md), merged into 710 classes without duplicates and without validation videos in training;
+658,340 training and 66,803 validation videos (the authors).
 Effective batch: 192 clips = 32 devices x 3 videos x 2 clips of each (repeated augmentation) x 1 accumulation
 step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
@@ -27,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = videomae_b_finetune.get_config(arg)
     config.batch = 192
     config.epochs = 35.0
-    config.data.options.path = "kinetics710"
+    config.data.options = dict(path="kinetics710", classes=710)
     config.model.name = "videomae_v2_g"
     config.model.options.update(drop_path=0.3, remat="full")
     config.optimizer.update(lr=1e-3, weight_decay=0.1, layer_decay=0.9, clip_norm=5.0)

@@ -9,8 +9,8 @@ synchronous run in place of 10 to 50 replicas of Downpour SGD; the paper lowers 
 validation accuracy plateaus, here it is divided by 10 after 60 % and 85 % of the steps; dropout 0.5, which it
 does not mention.
 
-Data: a folder sports1m under VIDJAX_DATA with train.csv and test.csv (path, label); 793,000 training videos
-are assumed (70 % of 1,133,158). A video of several labels takes part under its first.
+Data: a folder sports1m under VIDJAX_DATA with the published lists (docs/datasets.md); 793,000 training videos
+are assumed (70 % of 1,133,158). A video with several labels is trained and tested with its first.
 Effective batch: 32 clips on one device, no accumulation; the learning rate is not scaled.
 Views: 20 clips x 3 crops, scores averaged; the paper takes 4 crops and mirrors.
 Hardware: the paper, 10 to 50 replicas for a month; not measured.
@@ -41,8 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.steps = 50_000_000 // 32
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="sports1m", csv="{split}.csv"),
+        name="sports1m",
+        options=dict(path="sports1m"),
         frames=model.input_shape[0],
         stride=float(model.stride),
         size=170,

@@ -8,8 +8,8 @@ epochs from 4 % of the peak, weight decay 1e-4, drop path 0.4, dropout 0.5, Rand
 operations, random erasing 0.25, mixup 0.8, cutmix 1.0, label smoothing 0.1, no flipping. Deviation: they feed
 blue before red.
 
-Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
-and 24,777 validation videos are assumed.
+Data: a folder ssv2 under VIDJAX_DATA with the published lists and videos (docs/datasets.md): 168,913 training
+and 24,777 validation videos.
 Effective batch: 128 clips = 64 devices x 2 clips x 1 accumulation step x 1 clip per video. Learning rate:
 0.0025 for 16 clips, linear in the batch.
 Clips: one frame from each of 16 equal parts of the video; crops of 224 pixels of frames whose shorter side is
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 100.0
 
     config.data = dict(
-        name="video_folder",
+        name="ssv2",
         options=dict(path="ssv2"),
         train_split="train",
         eval_split="val",

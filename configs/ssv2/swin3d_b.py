@@ -9,8 +9,8 @@ Windows of 16x7x7, the whole clip in time. AdamW, 60 epochs, a half-cosine sched
 `init.path` expects weights of the same windows. Deviations: the authors' weight decay spares the tables of
 biases, this one biases and norms alone.
 
-Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
-and 24,777 validation videos are assumed.
+Data: a folder ssv2 under VIDJAX_DATA with the published lists and videos (docs/datasets.md): 168,913 training
+and 24,777 validation videos.
 Effective batch: 64 clips = 8 devices x 8 clips x 1 accumulation step x 1 clip per video, the paper's; the
 authors' published config takes 8 accumulation steps at the same learning rate. The learning rate does not
 follow the batch.
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 60.0
 
     config.data = dict(
-        name="video_folder",
+        name="ssv2",
         options=dict(path="ssv2"),
         train_split="train",
         eval_split="val",

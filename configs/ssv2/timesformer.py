@@ -6,8 +6,8 @@
 The recipe is that of configs/kinetics400/timesformer.py with these changes: no flipping, one frame
 from each of 8 (HR 16, L 64) equal parts of the video. Deviation: the authors feed blue before red.
 
-Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
-and 24,777 validation videos are assumed.
+Data: a folder ssv2 under VIDJAX_DATA with the published lists and videos (docs/datasets.md): 168,913 training
+and 24,777 validation videos.
 Effective batch: 8 clips = 8 devices x 1 clip x 1 accumulation step x 1 clip per video.
 Views: 1 clip x 3 crops, scores averaged.
 Hardware and hours: 8 GPUs in the authors' configs; not measured here.
@@ -30,9 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
         raise unknown("variant", args.variant, VARIANTS)
     frames, top1 = VARIANTS[args.variant]
     config = timesformer.get_config(arg)
-    config.data.update(
-        options=dict(path="ssv2"), frames=frames, sampling="segments", target_fps=None, flip=False
-    )
+    config.data.options = dict(path="ssv2")
+    config.data.update(name="ssv2", frames=frames, sampling="segments", target_fps=None, flip=False)
     if args.variant == "l" and not args.smoke:
         config.model.options = dict(frames=frames)
     config.expected = dict(top1=top1, source="the authors' repository")

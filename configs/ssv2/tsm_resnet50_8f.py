@@ -7,8 +7,8 @@ Lin et al., arXiv:1811.08383, in the numbers of the authors' repository for Some
 kinetics400/tsm_resnet50_8f.py, but learning rate 0.01 for 64 clips; no flipping, since left and right are
 classes. "frames=16" takes 16 frames.
 
-Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
-and 24,777 validation videos are assumed.
+Data: a folder ssv2 under VIDJAX_DATA with the published lists and videos (docs/datasets.md): 168,913 training
+and 24,777 validation videos.
 Effective batch: 64 clips = 8 devices x 8 x 1 accumulation step. Learning rate: 0.01 for 64 clips, linear in
 the batch.
 Views: 2 clips x 3 crops of 256 pixels, scores averaged.
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = tsm_resnet50_8f.get_config(arg)
     config.batch = 64
     config.data.options = dict(path="ssv2")
-    config.data.flip = False
+    config.data.update(name="ssv2", flip=False)
     config.optimizer.update(lr=0.05, lr_batch=64)
     config.evals.val.update(clips=2, crops=3, size=256)
     top1 = {8: 61.2, 16: 63.1}.get(args.frames)

@@ -17,6 +17,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config = videomae_b_pretrain.get_config(arg)
     config.epochs = 2400.0
     config.data.options = dict(path="ssv2")
-    config.data.update(stride=2.0, target_fps=None, flip=False)
+    config.data.update(name="ssv2", stride=2.0, target_fps=None, flip=False)
     config.expected = dict(top1=70.8, source="the authors' model zoo, after fine-tuning")
     return config

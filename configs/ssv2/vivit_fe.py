@@ -7,8 +7,8 @@ The recipe is that of configs/kinetics400/vivit.py with the numbers of the autho
 learning rate 0.4, mixup 0.3, label smoothing 0.3, drop path 0.3, RandAugment (2 operations of magnitude 20 of
 30; here 4 of 6.7 of 10), no change of colors, no flipping. `init.path` expects weights of Kinetics.
 
-Data: a folder ssv2 under VIDJAX_DATA with train/ and val/, a folder for each of 174 classes; 168,913 training
-and 24,777 validation videos are assumed.
+Data: a folder ssv2 under VIDJAX_DATA with the published lists and videos (docs/datasets.md): 168,913 training
+and 24,777 validation videos.
 Effective batch: 64 clips = 32 devices x 2 clips x 1 accumulation step x 1 clip per video. The learning rate
 does not follow the batch.
 Clips: 32 frames, every one, shorter side 288 scaled by 0.9 to 1.33, crop 256.
@@ -28,8 +28,9 @@ def get_config(arg: str = "") -> ConfigDict:
     args = parse_arg(arg)
     config = vivit.get_config("model=vivit_l_16x2_fe" + (",smoke" if args.smoke else ""))
     config.epochs = 35.0
+    config.data.options = dict(path="ssv2")
     config.data.update(
-        options=dict(path="ssv2"),
+        name="ssv2",
         stride=1.0,
         size=256,
         short_side=288,

@@ -8,8 +8,8 @@ The recipe of the authors' release of arXiv:1412.0767: SGD with momentum 0.9, ba
 16 in a row, crops of 112x112, randomly flipped. Their learning rate is doubled for biases, ours is not, and
 their clips are every sixteenth frame's where ours begin anywhere.
 
-Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with train01.csv and
-test01.csv (path, label) made from the official lists. `init.path` is a run of configs/sports1m/c3d_scratch.py
+Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with the published lists
+(docs/datasets.md), of which "split" selects the fold. `init.path` is a run of configs/sports1m/c3d_scratch.py
 or a PyTorch file with layers conv1 to fc8; of weights carried over from the authors' Caffe,
 --config.model.options.last_pool=ceil pads as they do.
 Effective batch: 30 clips on one device, no accumulation; the learning rate is not scaled. Hardware and hours:
@@ -36,8 +36,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.steps = 20_000
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="ucf101", csv=f"{{split}}{args.split:02}.csv"),
+        name="ucf101",
+        options=dict(path="ucf101", fold=args.split),
         frames=16,
         stride=1.0,
         size=112,

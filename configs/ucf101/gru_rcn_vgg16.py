@@ -30,8 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.epochs = 60.0
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="ucf101", csv=f"{{split}}{args.split:02}.csv"),
+        name="ucf101",
+        options=dict(path="ucf101", fold=args.split),
         frames=10,
         stride=1.0,
         size=224,

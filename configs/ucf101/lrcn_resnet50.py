@@ -9,8 +9,8 @@ clipped at norm 5, dropout 0.9 before the LSTM and 0.5 after it, 16 frames in a 
 240 pixels high, randomly flipped. The number of steps, 30,000, is not in the released files. Theirs starts
 from a CaffeNet fine-tuned on single frames; `init.path` is a ResNet-50 of ImageNet, or such a one.
 
-Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with train01.csv and
-test01.csv (path, label) made from the official lists. Batch 24 on one device, no accumulation; the learning
+Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with the published lists
+(docs/datasets.md), of which "split" selects the fold. Batch 24 on one device, no accumulation; the learning
 rate is not scaled. Views: 20 clips x 1 crop, scores averaged; the paper's clips begin 8 frames apart, which
 is 22 clips of a video of mean length. Hardware and hours: not measured.
 """
@@ -33,8 +33,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.steps = 30_000
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="ucf101", csv=f"{{split}}{args.split:02}.csv"),
+        name="ucf101",
+        options=dict(path="ucf101", fold=args.split),
         frames=16,
         stride=1.0,
         size=224,

@@ -11,8 +11,8 @@ first one (`partial_bn`), dropout 0.8; boxes at corners and center of 1, 0.875, 
 side, randomly flipped. Weight decay 5e-4 is that of the authors' solver. Deviations: torchvision's GoogLeNet
 with BatchNorm in place of BN-Inception.
 
-Data: a folder ucf101 under VIDJAX_DATA with train01.csv and test01.csv (path, label); 9,537 training and
-3,783 test videos are assumed.
+Data: a folder ucf101 under VIDJAX_DATA with the published lists (docs/datasets.md): 9,537 training and 3,783
+test videos in split 1.
 Effective batch: 256 clips of 3 frames on one device, no accumulation; the learning rate is not scaled.
 Views: 8 clips of 3 frames x 3 crops; the paper takes 25 frames x 10 crops.
 Hardware and hours: not measured.
@@ -36,8 +36,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.steps = 4500
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="ucf101", csv=f"{{split}}{args.split:02}.csv"),
+        name="ucf101",
+        options=dict(path="ucf101", fold=args.split),
         frames=3,
         sampling="segments",
         size=224,

@@ -12,8 +12,8 @@ center, and their flipped copies); weight decay, which the paper does not give, 
 The other half is two_stream_spatial.py; `vidjax eval` both, also with --config.data.eval_split=train, and
 `vidjax fuse` averages their scores or fits an SVM.
 
-Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with train01.csv and
-test01.csv (path, label) made from the official lists. Batch 256 over all devices, no accumulation; the
+Data: 9,537 training and 3,783 test videos in a folder ucf101 under VIDJAX_DATA, with the published lists
+(docs/datasets.md), of which "split" selects the fold. Batch 256 over all devices, no accumulation; the
 learning rate is not scaled. With "model=two_stream_resnet50_temporal" and --config.init.path=resnet50.pth the
 first kernel is the ImageNet one, averaged over its colors. Hardware and hours: not measured.
 """
@@ -38,8 +38,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.steps = 80_000
 
     config.data = dict(
-        name="video_folder",
-        options=dict(path="ucf101", csv=f"{{split}}{args.split:02}.csv"),
+        name="ucf101",
+        options=dict(path="ucf101", fold=args.split),
         flow=dict(method="dis", bound=20.0),
         frames=10,
         stride=1.0,

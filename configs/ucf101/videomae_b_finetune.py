@@ -5,8 +5,8 @@
 
 As configs/kinetics400/videomae_b_finetune.py but 100 epochs, layer decay 0.7, drop path 0.2, dropout 0.5
 before the classifier and, as in the authors' script, an effective batch of 256 clips = 8 devices x 16
-videos x 2 clips of each. Data: a folder ucf101 under VIDJAX_DATA; 9,537 training videos (split 1) are
-assumed. Expected: 91.3 / 98.5 (the authors' model zoo).
+videos x 2 clips of each. Data: a folder ucf101 under VIDJAX_DATA with the published lists
+(docs/datasets.md); 9,537 training videos (split 1). Expected: 91.3 / 98.5 (the authors' model zoo).
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch = 256
     config.epochs = 100.0
     config.data.options = dict(path="ucf101")
-    config.data.update(target_fps=None, eval_split="test")
+    config.data.update(name="ucf101", target_fps=None, eval_split="test")
     config.model.options.update(drop_path=0.2, dropout=0.5)
     config.optimizer.layer_decay = 0.7
     config.schedule.end_lr = 0.02

@@ -4,8 +4,8 @@
 
 The authors' script: as configs/kinetics400/videomae_b_pretrain.py but masks of 75 %, learning rate 3e-4, 3200
 epochs and an effective batch of 192 clips = 8 devices x 24 clips x 1 accumulation step x 1 clip per video.
-Data: a folder ucf101 under VIDJAX_DATA; 9,537 training videos (split 1) are assumed. Expected after
-fine-tuning: 91.3 / 98.5 (the authors' model zoo).
+Data: a folder ucf101 under VIDJAX_DATA with the published lists (docs/datasets.md); 9,537 training videos
+(split 1). Expected after fine-tuning: 91.3 / 98.5 (the authors' model zoo).
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch = 192
     config.epochs = 3200.0
     config.data.options = dict(path="ucf101")
-    config.data.update(target_fps=None, eval_split="test")
+    config.data.update(name="ucf101", target_fps=None, eval_split="test")
     config.model.options.mask_ratio = 0.75
     config.optimizer.lr = 3e-4
     config.expected = dict(top1=91.3, source="the authors' model zoo, after fine-tuning")

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
             {
                 "config": name,
                 "model": config.model.name,
-                "dataset": config.data.name if config.data.name != "video_folder" else name.split("/")[0],
+                "dataset": name.split("/")[0],
                 "top1": config.expected.top1,
                 "source": config.expected.source,
             }

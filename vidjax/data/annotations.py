@@ -154,6 +154,13 @@ class VideoFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def exact(self, name: str) -> str | None:
+        """Returns the path of a file named by its absolute path or relative to the folder, if it exists."""
+        if (key := _key(name)) in self._paths:
+            return os.fspath(self.root / self._paths[key])
+        outside = os.path.isabs(name) or ".." in key.split("/")
+        return os.path.join(self.root, name) if outside and os.path.isfile(self.root / name) else None
+
     def find(self, *names: str) -> str:
         """Returns the path of the first of `names` that exists.
 
@@ -165,9 +172,9 @@ class VideoFolder:
           BadLine: no such video.
         """
         for name in names:
+            if path := self.exact(name):
+                return path
             key = _key(name)
-            if key in self._paths:
-                return os.fspath(self.root / self._paths[key])
             whole = key.rpartition("/")[2]
             stem = whole.rpartition(".")[0] if whole.lower().endswith(_SUFFIXES) else whole
             if same := self._stems.get(stem):
@@ -313,6 +320,24 @@ def read_lines(file: epath.PathLike) -> Iterator[tuple[str, str]]:
     for n, line in enumerate(read_text(file).splitlines(), 1):
         if line.strip():
             yield f"{file}, line {n}", line.strip()
+
+
+def read_items(file: epath.PathLike, keys: Sequence[str]) -> Iterator[Row]:
+    """Yields the objects of a JSON list, with numbers as text.
+
+    Reading a cell raises `BadLine` if the object lacks one of `keys`, or has neither text nor a number there.
+
+    Raises:
+      UserError: the file does not exist or is not a JSON list.
+    """
+    items = read_json(file)
+    if not isinstance(items, list):
+        raise UserError(f"{file} is not a JSON list")
+    for n, item in enumerate(items, 1):
+        cells = item if isinstance(item, dict) else {}
+        wrong = [k for k in keys if not isinstance(cells.get(k), str | int | float)]
+        text = {k: str(cells[k]) for k in keys if k not in wrong}
+        yield Row(f"{file}, item {n}", text, f"no '{wrong[0]}'" if wrong else "")
 
 
 def read_json(file: epath.PathLike) -> Any:

@@ -47,3 +47,51 @@ def test_what_is_wrong_is_reported(root):
     refuses("kinetics", "dev", "unknown split of Kinetics 'dev'", path=root)
     no_list = r"no annotation file test.csv or .* expected train.csv, val.csv"
     refuses("kinetics", "test", no_list, path=root, classes=2)
+
+
+@pytest.fixture
+def editions(tmp_path):
+    """Three editions: a clip is in two of them, in a class that has another name in the later one."""
+    return write(
+        tmp_path,
+        {
+            "kinetics400/train.csv": HEADER
+            + "tying tie,-3B32lodo2M,59,69,train,0\ntying tie,leaked,0,10,train,0\n",
+            "kinetics400/validate.csv": HEADER + "zumba,0aaaaaaaaaa,3,13,validate,0\n",
+            "kinetics600/annotations/train.csv": HEADER + "tying necktie,-3B32lodo2M,59,69,train,0\n",
+            "kinetics600/annotations/val.csv": HEADER + "zumba,0aaaaaaaaaa,3,13,validate,0\n",
+            "kinetics700_2020/train.csv": HEADER + "bowling,-7kbO0v4hag,7,17,train,0\n",
+            "kinetics700_2020/val.csv": HEADER + "bowling,leaked,0,10,validate,0\n",
+            "kinetics400/videos/-3B32lodo2M.mp4": None,
+            "kinetics400/videos/leaked.mp4": None,
+            "kinetics700_2020/train/-7kbO0v4hag_000007_000017.mp4": None,
+            "kinetics600/val/0aaaaaaaaaa_000003_000013.mp4": None,
+            "label_map.txt": "zumba\ntying tie\nbowling\n",
+        },
+    )
+
+
+def test_merged_editions(editions, monkeypatch):
+    monkeypatch.setattr(kinetics, "MERGED", 3)
+    train = check("kinetics", "train", path=editions, classes=3, bad_limit=0.0)
+    assert train.class_names == ("bowling", "tying necktie", "zumba")
+    assert [(r.id, r.target.label) for r in train.records] == [
+        ("-3B32lodo2M_000059_000069", 1),
+        ("-7kbO0v4hag_000007_000017", 0),
+    ]
+    val = check("kinetics", "val", path=editions, classes=3, bad_limit=0.0, label_map="label_map.txt")
+    assert val.class_names == ("zumba", "tying necktie", "bowling")
+    assert [(r.id[:6], r.target.label) for r in val.records] == [("0aaaaa", 0), ("leaked", 2)]
+
+
+def test_label_map_of_other_classes_is_refused(editions, monkeypatch):
+    monkeypatch.setattr(kinetics, "MERGED", 3)
+    write(editions, {"map.txt": "zumba\ntying tie\nrunning\n"})
+    refuses(
+        "kinetics",
+        "val",
+        "map.txt does not have the classes .* 'bowling'",
+        path=editions,
+        classes=3,
+        label_map="map.txt",
+    )
