@@ -16,6 +16,15 @@ import pytest
 from vidjax.data.decode import DecodeError, Video, _shown
 
 COUNT, HEIGHT, WIDTH = 60, 48, 128
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 X264 = {"g": "16", "preset": "veryfast"}
 
 

@@ -13,7 +13,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from vidjax.data import sampling
+from vidjax.data import packet_index, sampling
+from vidjax.data.packet_index import PacketIndex
 
 ERRORS = (av.FFmpegError, OSError, ValueError)
 NEAR = 8  # frames; up to this distance ahead, decoding on is cheaper than seeking
@@ -61,21 +62,27 @@ class Video:
     are as stored: non-square pixels are not rescaled. The container's rotation and mirroring are applied.
     Decoding runs in the caller's thread; a Video is not thread-safe.
 
+    The index of a file is cached on disk (see `packet_index`), so that its packets are read once.
+
     Attributes:
       name: path of the file, for messages.
+      index: where the frames are; pass it to the next `Video` of the same file to open it faster.
       num_frames: number of frames in display order.
       fps: average frames per second.
       times: float64 [num_frames], seconds from the first frame to each frame.
       duration: seconds from the first frame to the end of the last.
     """
 
-    def __init__(self, source: str | os.PathLike | bytes, indexed: bool = True):
+    def __init__(
+        self, source: str | os.PathLike | bytes, indexed: bool = True, index: PacketIndex | None = None
+    ):
         """Opens a video.
 
         Args:
           source: path of the file, or its contents.
           indexed: whether to index the frames. If False, only `play` can be used, memory does not grow with
             the length of the video, and `fps` is that of the container's header.
+          index: the `index` of an earlier `Video` of the same file; ignored if it is that of another file.
 
         Raises:
           DecodeError: the source is not a video with at least one frame.
@@ -84,12 +91,13 @@ class Video:
         self.name = name_of(source)
         self._container = None
         self._reformatter = VideoReformatter()
+        self._failed = False  # whether the system failed to read the file, such as a network file system
         self._rotation = None  # degrees, of the frame that `_orientation` was read from
         try:
             self._open()
             self.fps = self._rate
             if indexed:
-                self._index()
+                self._use(self._index(index))
         except ERRORS as error:
             self.close()
             raise DecodeError(f"{self.name}: not a readable video ({reason(error)})") from error
@@ -227,47 +235,69 @@ class Video:
                 return  # without a corrupt last packet, where the file was truncated
             except IndexError:
                 continue  # raised by PyAV for a packet of a stream that is missing from the header
-            except ERRORS:
+            except ERRORS as error:
+                self._failed = isinstance(error, OSError)
                 return
 
-    def _index(self) -> None:
-        """Finds the time of each frame and where decoding can start, from the packets or by decoding."""
-        context = self._stream.codec_context
-        packets = [(p.pts, p.is_keyframe, _shown(p, context)) for p in self._packets()]
-        pts, key, shown = ([p[i] for p in packets] for i in range(3))
-        intra = context.codec.intra_only and context.pix_fmt != "pal8"
-        seekable = bool(pts) and (intra or context.codec.canonical_name in SEEKABLE)
-        self._seekable = seekable and None not in pts and None not in shown and any(shown)
-        if self._seekable:
-            sent = np.array(pts, np.int64)[np.array(shown)]
-            self._pts = np.sort(sent)
-            moved = np.abs(np.searchsorted(self._pts, sent) - np.arange(len(sent)))
-            self._seekable = bool(
-                key[0]
-                and pts[0] == min(pts)
-                and (np.diff(self._pts) > 0).all()
-                and moved.max() < MAX_REORDER
-                # If the decoder reorders frames but the timestamps do not, the demuxer invented them.
-                and not (context.has_b_frames and len(sent) > 1 and not moved.any())
-            )
-        if self._seekable:
-            self.times = (self._pts - self._pts[0]) * float(self._stream.time_base)
-        else:
-            stamps = self._count(sum(x is not False for x in shown))
-            self._seekable = seekable and None not in stamps and bool((np.diff(stamps) > 0).all())
-            self._pts = np.array(stamps, np.int64) if self._seekable else None
-        if self._seekable:  # decoding can start at keyframes that follow all earlier packets in display order
-            known = [(p, k) for p, k in zip(pts, key) if p is not None]
-            sent, key = np.array([p for p, _ in known]), np.array([k for _, k in known])
-            before = np.maximum.accumulate(np.concatenate([sent[:1] - 1, sent[:-1]]))
-            self._starts = sent[key & (sent > before)]
-            self._seekable = bool(self._starts.size and self._starts[0] <= self._pts[0])
+    def _index(self, known: PacketIndex | None) -> PacketIndex:
+        """Returns `known` if it fits the file, else its cached index, else a new one."""
+        size = packet_index.size_of(self._source)
+        entry = None if isinstance(self._source, bytes) else packet_index.entry(self._source)
+        if known is None and entry:
+            known = packet_index.load(entry)
+        if known and (known.size, known.time_base) == (size, self._stream.time_base):
+            return known
+        index = self._read_index(size)
+        if entry and not self._failed:
+            packet_index.save(entry, index)
+        return index
+
+    def _use(self, index: PacketIndex) -> None:
+        self.index = index
+        self.times, self._pts, self._starts = index.times, index.pts, index.starts
+        self._seekable = index.pts is not None
         self.num_frames = len(self.times)
         self.fps = (self.num_frames - 1) / self.times[-1] if self.num_frames > 1 else self._rate
         self.duration = float(self.times[-1] + 1 / self.fps)
 
-    def _count(self, announced: int) -> list[int | None]:
-        """Sets `times` by decoding the whole file and returns the frames' pts.
+    def _read_index(self, size: int) -> PacketIndex:
+        """Finds the time of each frame and where decoding can start, from the packets or by decoding."""
+        context = self._stream.codec_context
+        packets = [(p.pts, p.is_keyframe, _shown(p, context)) for p in self._packets()]
+        stamps, key, shown = ([p[i] for p in packets] for i in range(3))
+        intra = context.codec.intra_only and context.pix_fmt != "pal8"
+        can_seek = bool(packets) and (intra or context.codec.canonical_name in SEEKABLE)
+        seekable = can_seek and None not in stamps and None not in shown and any(shown)
+        if seekable:
+            sent = np.array(stamps, np.int64)[np.array(shown)]
+            pts = np.sort(sent)
+            moved = np.abs(np.searchsorted(pts, sent) - np.arange(len(sent)))
+            seekable = bool(
+                key[0]
+                and stamps[0] == min(stamps)
+                and (np.diff(pts) > 0).all()
+                and moved.max() < MAX_REORDER
+                # If the decoder reorders frames but the timestamps do not, the demuxer invented them.
+                and not (context.has_b_frames and len(sent) > 1 and not moved.any())
+            )
+        if seekable:
+            times = (pts - pts[0]) * float(self._stream.time_base)
+        else:
+            times, counted = self._count(sum(x is not False for x in shown))
+            seekable = can_seek and None not in counted and bool((np.diff(counted) > 0).all())
+            pts = np.array(counted, np.int64) if seekable else None
+        starts = None
+        if seekable:  # decoding can start at keyframes that follow all earlier packets in display order
+            known = [(p, k) for p, k in zip(stamps, key) if p is not None]
+            sent, key = np.array([p for p, _ in known], np.int64), np.array([k for _, k in known])
+            before = np.maximum.accumulate(np.concatenate([sent[:1] - 1, sent[:-1]]))
+            starts = sent[key & (sent > before)]
+            if not (starts.size and starts[0] <= pts[0]):
+                pts = starts = None
+        return PacketIndex(size, self._stream.time_base, times, pts, starts)
+
+    def _count(self, announced: int) -> tuple[np.ndarray, list[int | None]]:
+        """Returns the frames' times and pts, found by decoding the whole file.
 
         If decoding fails, the remaining frames are counted by their packets, so that requesting one of them
         raises an error.
@@ -283,8 +313,7 @@ class Video:
             stamps.append(None)
         if not times:
             raise DecodeError(f"{self.name}: no frames")
-        self.times = np.array(times)
-        return stamps
+        return np.array(times), stamps
 
     def _timed_frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yields every frame with its time in seconds from the first, strictly increasing."""

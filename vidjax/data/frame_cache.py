@@ -24,6 +24,7 @@ import numpy as np
 from absl import logging
 
 from vidjax.data import sampling
+from vidjax.data.cache_folder import cache_dir
 from vidjax.data.decode import DecodeError, Video
 from vidjax.errors import UserError
 
@@ -32,14 +33,6 @@ _FORMAT = b"3"  # increment when the layout or the decoded frames change
 _PROBES = 8  # videos used to estimate the size
 _LARGEST = 2**30  # bytes; largest video that "auto" caches, since it is decoded into memory first
 _SPARE = 2 * 10**9  # bytes of disk space that "auto" leaves free
-
-
-def cache_dir() -> Path:
-    """Returns the cache folder of vidjax: $VIDJAX_CACHE, or ~/.cache/vidjax if that is not set."""
-    try:
-        return Path(os.environ.get("VIDJAX_CACHE") or "~/.cache/vidjax").expanduser()
-    except RuntimeError:
-        raise UserError("this user has no home folder: set VIDJAX_CACHE to a folder for the cache") from None
 
 
 class CacheError(UserError):

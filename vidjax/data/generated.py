@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vidjax.data.frame_cache import cache_dir
+from vidjax.data.cache_folder import cache_dir
 from vidjax.errors import UserError
 
 _TOGETHER = 256  # videos held in memory while a split is written

@@ -29,10 +29,11 @@ from etils import epath
 
 from vidjax import files
 from vidjax.data import streams as modalities
+from vidjax.data.cache_folder import cache_dir
 from vidjax.data.clips import Clip, ClipReader
 from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError
-from vidjax.data.frame_cache import cache_dir, plan
+from vidjax.data.frame_cache import plan
 from vidjax.data.record import Record
 from vidjax.data.workers import Workers
 from vidjax.errors import UserError
