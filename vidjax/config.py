@@ -79,7 +79,12 @@ def schema() -> ConfigDict:
                     frames=10,  # beside rgb: flow fields per clip, centered on the middle of its frames
                     stride=1.0,  # beside rgb: source frames from one field to the next
                 ),
-                audio=dict(rate=16000, seconds=1.0),  # waveform, for models and tasks that take it
+                audio=dict(  # waveform, for models and tasks that take it
+                    rate=16000,
+                    seconds=1.0,
+                    stream=None,  # number of the audio track, or its language; None: ffmpeg's best
+                    absent="error",  # error | mask: of a video without the track, see vidjax.data.streams
+                ),
                 text=dict(length=64),  # tokens of the query or question, for models and tasks that take it
                 bad_limit=0.05,  # fraction of unreadable videos above which training stops
             ),
@@ -459,6 +464,7 @@ _CHOICES = {
     "data.starts": STARTS,
     "data.resize": tuple(RESIZES),
     "data.flow.method": METHODS,
+    "data.audio.absent": ("error", "mask"),
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "data.cache": ("auto", "True", "False"),
     "init.inflation": ("average", "centre"),
@@ -585,6 +591,11 @@ def _check(config: ConfigDict) -> None:
         raise UserError(f"set one of epochs and steps, got epochs={config.epochs:g}, steps={config.steps}")
     if (config.data.mean is None) != (config.data.std is None):
         raise UserError("data.mean and data.std go together: set both or neither")
+    track = config.data.audio.stream
+    if not (track is None or type(track) is str or (type(track) is int and track >= 0)):
+        raise UserError(
+            f"data.audio.stream={track!r}: use the number of an audio track from 0, or a language such as eng"
+        )
     takes = model_streams(config)
     alone = takes[0] if len(takes) == 1 else ""
     channels = {"rgb": 3, "flow": 2}.get(alone)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidjax.data import audio
-from vidjax.data.audio import read_audio
+from vidjax.data.audio import NoTrack, has_audio, read_audio
 from vidjax.data.decode import DecodeError, Video
 
 CLICK, TONE, SECONDS = 1.25, 1000, 4  # onset of a tone and its frequency, length of the sound
@@ -129,6 +129,68 @@ def test_streams_that_start_at_different_times(kind, late_video, late_audio):
     assert onset(sound, 16000) == pytest.approx(expected, abs=0.005)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mov"])
+@pytest.mark.parametrize("first_frame, audio_start", [(0, -0.3), (-5, 0.0), (-5, -0.3)])
+def test_edit_lists(kind, first_frame, audio_start):
+    """What starts before time 0 is cut by the edit list of its track, not played earlier."""
+    file = write(kind, None, first_frame, audio_start)
+    with Video(file) as video:
+        assert video.num_frames == 100 + first_frame
+    assert onset(read_audio(file, -1, 3, 16000), 16000) == pytest.approx(1 + CLICK + audio_start, abs=0.005)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv aac", "mov", "avi"])
+@pytest.mark.parametrize("rate", [16000, 22050, 48000])
+def test_clicks_at_known_samples(kind, rate):
+    """Clicks of one sample stay within a sample of their time, also beyond the priming of AAC."""
+    native = CONTAINERS[kind][3]
+    at = np.array([0.0125, 0.5, 1.25, 2.0, 3.9])
+    clicks = np.zeros(SECONDS * native)
+    clicks[np.round(at * native).astype(int)] = 1
+    whole = read_audio(write(kind, np.clip(clicks, 0, 0.99)), 0, SECONDS, rate)
+    for time in at:
+        near = slice(max(0, int((time - 0.01) * rate)), int((time + 0.01) * rate))
+        peak = (near.start + np.abs(whole[near]).argmax()) / rate
+        assert peak == pytest.approx(time, abs=1 / min(rate, native))
+
+
+def tracks(languages, rate=16000):
+    """Encodes one tone per language, the i-th at 500 (i + 1) Hz, beside gray frames."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        video = container.add_stream("ffv1", rate=10)
+        video.width, video.height, video.pix_fmt = 48, 48, "gray"
+        sounds = [container.add_stream("pcm_s16le", rate=rate, layout="mono") for _ in languages]
+        for sound, language in zip(sounds, languages, strict=True):
+            sound.metadata["language"] = language
+        for _ in range(10):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 48), np.uint8), "gray")))
+        for i, sound in enumerate(sounds):
+            tone = sine(rate, 1, onset=0, frequency=500 * (i + 1))
+            frame = av.AudioFrame.from_ndarray((tone[None] * 32767).astype(np.int16), "s16", "mono")
+            frame.sample_rate = rate
+            container.mux(sound.encode(frame))
+        container.mux(video.encode(None))
+    return file.getvalue()
+
+
+def test_tracks_are_chosen_by_number_or_language():
+    file = tracks(["eng", "fre", "fre"])
+
+    def heard(track):
+        return np.abs(np.fft.rfft(read_audio(file, 0, 1, 16000, track))).argmax()
+
+    assert [heard(t) for t in (0, 1, 2, "eng", "fre", None)] == [500, 1000, 1500, 500, 1000, 500]
+    assert has_audio(file) and has_audio(file, 2) and has_audio(file, "eng")
+    for track, message in (
+        (3, "no audio track 3, the last of 3 is 2"),
+        ("ger", "no audio track in the language 'ger', only in eng, fre, fre"),
+    ):
+        assert not has_audio(file, track)
+        with pytest.raises(NoTrack, match=message):
+            read_audio(file, 0, 1, 16000, track)
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 def test_resampling_keeps_frequency_and_amplitude(rate):
     sound = read_audio(write("avi", sine(44100, onset=0, frequency=440)), 0, SECONDS, rate)
@@ -180,13 +242,16 @@ def test_errors_name_the_file(files, tmp_path):
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
         container.mux(stream.encode(None))
-    with pytest.raises(DecodeError) as error:
+    assert not has_audio(str(silent)) and has_audio(files["mp4"])
+    with pytest.raises(NoTrack) as error:
         read_audio(str(silent), 0, 1, 16000)
     assert str(error.value) == f"{silent}: no audio track"
     text.write_text("no video")
     for path in (text, tmp_path / "missing.mp4"):
         with pytest.raises(DecodeError, match=f"^{path}: cannot decode the audio [^\n]*$"):
             read_audio(str(path), 0, 1, 16000)
+        with pytest.raises(DecodeError, match=f"^{path}: not a readable file [^\n]*$"):
+            has_audio(str(path))
     with pytest.raises(DecodeError, match="<500 bytes>"):
         read_audio(files["mp4"][:500], 0, 1, 16000)
     with pytest.raises(ValueError, match="precedes"):

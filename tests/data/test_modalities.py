@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import av
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from test_pipeline import broken, config, exact, frame_numbers, source
 
+from vidjax.config import resolve
 from vidjax.data import pipeline
 from vidjax.data.clips import ClipReader
 from vidjax.data.datasets.synthetic_motion import encode
@@ -251,10 +253,43 @@ def test_windows_of_features_have_sound():
     assert [row["inputs"]["rgb"].shape for row in rows] == [(4, 16, 16, 1)] * 5
 
 
-def test_video_without_sound_counts_as_corrupt(good):
+def test_video_without_sound_counts_as_corrupt(good, tmp_path):
     _, cfg = both()
-    with pytest.raises(UserError, match="cannot be read"):
-        take(train_batches(good, (("rgb", "audio"), cfg), 2, seed=0), 1)
+    with pytest.raises(
+        UserError, match=r"6 of 6 videos cannot be read, .*data\.bad_limit=1 .*bad_videos\.jsonl"
+    ):
+        setting = (("rgb", "audio"), cfg)
+        cfg.bad_limit = 1.0
+        take(train_batches(good, setting, 2, seed=0, report_dir=tmp_path), 1)
+    rows = [json.loads(line) for line in (tmp_path / "bad_videos.jsonl").read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == 6 == len(rows)
+    assert all(row["error"].endswith(": no audio track") for row in rows)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_absent_sound_is_masked(good, workers):
+    mixed = source([good[0].video, beeping(), good[1].video])
+    streams, cfg = with_sound(workers=workers, grey=False)
+    cfg.audio.absent = "mask"
+    batch = take(train_batches(mixed, (streams, cfg), 3, seed=0), 2)
+    assert batch["audio_mask"].dtype == bool
+    np.testing.assert_array_equal(batch["audio_mask"], batch["index"] == 1)
+    np.testing.assert_array_equal(batch["audio_mask"], batch["audio"].any(-1))
+    assert batch["rgb"].any((1, 2, 3, 4)).all()
+    (view,) = eval_batches(mixed, (streams, cfg), 4, clips=2, crops=1)
+    assert view["inputs"]["audio_mask"].tolist() == [[False] * 2, [True] * 2, [False] * 2, [False] * 2]
+    assert view["mask"].tolist() == [True] * 3 + [False]
+    cfg.audio.absent = "error"  # a model that takes the mask can do without
+    (view,) = eval_batches(source([beeping()]), ((*streams, "audio_mask"), cfg), 1, clips=1, crops=1)
+    assert view["inputs"]["audio_mask"].all()
+
+
+@pytest.mark.parametrize("track", [-1, True, 1.5])
+def test_unusable_audio_track(track):
+    given = dict(epochs=1.0, data=dict(name="video_folder"), model=dict(name="mc3_18"))
+    assert resolve(given, ["data.audio.stream=eng"]).data.audio.stream == "eng"
+    with pytest.raises(UserError, match=f"data.audio.stream={track}: use the number of an audio track"):
+        resolve(given, [f"data.audio.stream={track}"])
 
 
 def test_text_is_the_query_or_question_of_a_record():

@@ -16,11 +16,17 @@ PAD = 0.05  # seconds beyond either end of a window, more than the resampling fi
 GAP = 0.01  # seconds; frames further than this from the end of the previous one are moved to their timestamp
 
 
-def read_audio(source: str | os.PathLike | bytes, start: float, end: float, rate: int) -> np.ndarray:
+class NoTrack(DecodeError):
+    """Raised if a file does not have the requested audio track."""
+
+
+def read_audio(
+    source: str | os.PathLike | bytes, start: float, end: float, rate: int, track: int | str | None = None
+) -> np.ndarray:
     """Returns the sound between two times.
 
-    The best audio stream is read (ffmpeg's rule). Channels are averaged. Samples that encoders insert
-    at the beginning are removed. `start` is rounded to a multiple of 1 / rate, so that windows of a file are
+    Channels are averaged. Samples that encoders insert at the beginning, or that the container's edit list
+    leaves out, are removed. `start` is rounded to a multiple of 1 / rate, so that windows of a file are
     slices of its whole sound.
 
     Args:
@@ -29,31 +35,73 @@ def read_audio(source: str | os.PathLike | bytes, start: float, end: float, rate
         no video.
       end: seconds, at least `start`.
       rate: samples per second of the result.
+      track: see `has_audio`.
 
     Returns:
       float32 [round((end - start) * rate)], full scale is ±1. Zeros before the beginning and after the end of
       the audio stream, in its gaps, and after the point where the file is truncated.
 
     Raises:
-      DecodeError: the file cannot be read, has no audio track, or its audio is corrupt.
+      NoTrack: the file does not have the track.
+      DecodeError: the file cannot be read, or its audio is corrupt.
     """
     if end < start:
         raise ValueError(f"end={end} precedes start={start}")
     name = name_of(source)
     try:
-        return _read(source, name, round(start * rate), round((end - start) * rate), rate)
+        return _read(source, name, round(start * rate), round((end - start) * rate), rate, track)
     except ERRORS as error:
         raise DecodeError(f"{name}: cannot decode the audio ({reason(error)})") from error
 
 
-def _read(source: str | os.PathLike | bytes, name: str, begin: int, count: int, rate: int) -> np.ndarray:
+def has_audio(source: str | os.PathLike | bytes, track: int | str | None = None) -> bool:
+    """Returns whether a file has an audio track.
+
+    Args:
+      source: path of the file, or its contents.
+      track: number of the track among the audio tracks, from 0; or its language as the container names it,
+        such as "eng", of which the first is used; None is the best one (ffmpeg's rule).
+
+    Raises:
+      DecodeError: the file cannot be read.
+    """
+    name = name_of(source)
+    try:
+        with open_container(source) as container:
+            _track(container, name, track)
+    except NoTrack:
+        return False
+    except ERRORS as error:
+        raise DecodeError(f"{name}: not a readable file ({reason(error)})") from error
+    return True
+
+
+def _track(container: av.container.InputContainer, name: str, track: int | str | None) -> av.AudioStream:
+    """Returns an audio stream, see `has_audio`. Raises `NoTrack` if there is none."""
+    tracks = [s for s in container.streams.audio if s.codec_context]
+    languages = [s.metadata.get("language", "und") for s in tracks]
+    if not tracks:
+        raise NoTrack(f"{name}: no audio track")
+    if track is None:
+        best = container.streams.best("audio")
+        return best if best in tracks else tracks[0]
+    if isinstance(track, int):
+        if track < len(tracks):
+            return tracks[track]
+        raise NoTrack(f"{name}: no audio track {track}, the last of {len(tracks)} is {len(tracks) - 1}")
+    if track in languages:
+        return tracks[languages.index(track)]
+    raise NoTrack(f"{name}: no audio track in the language '{track}', only in {', '.join(languages)}")
+
+
+def _read(
+    source: str | os.PathLike | bytes, name: str, begin: int, count: int, rate: int, track: int | str | None
+) -> np.ndarray:
     """Returns `count` samples from output sample `begin` on, both counted at `rate` from the origin."""
     with open_container(source) as container:
-        track = container.streams.best("audio")
-        if not (track and track.codec_context):
-            raise DecodeError(f"{name}: no audio track")
+        number = _track(container, name, track).index
         has_video = any(not s.disposition & Disposition.attached_pic for s in container.streams.video)
-    frames = _frames(source)
+    frames = _frames(source, number)
     first = next(frames, None)
     if first is None:
         raise DecodeError(f"{name}: no audio that can be decoded")
@@ -77,7 +125,7 @@ def _read(source: str | os.PathLike | bytes, name: str, begin: int, count: int, 
     position = place(first) or 0
     wanted = low - PREROLL * native
     if wanted > position + native:  # seeking is cheaper than decoding one more second
-        later = _frames(source, wanted / native + origin)
+        later = _frames(source, number, wanted / native + origin)
         next(later, None)  # Opus decoders shorten the first frame, with an inexact timestamp
         head = next(later, None)
         at = head and place(head)
@@ -114,14 +162,16 @@ def _snap(position: int, anchor: int, frame: av.AudioFrame) -> int:
     return exact if tick != 1 and abs(exact - position) <= max(2, 2 * tick) else position
 
 
-def _frames(source: str | os.PathLike | bytes, since: float | None = None) -> Iterator[av.AudioFrame]:
-    """Yields decoded frames, from about `since` seconds on the container's clock if that is given.
+def _frames(
+    source: str | os.PathLike | bytes, number: int, since: float | None = None
+) -> Iterator[av.AudioFrame]:
+    """Yields decoded frames of stream `number`, from about `since` seconds on the container's clock.
 
     Nothing is yielded if the container cannot seek. A truncated file ends early; only a packet that is
     followed by others counts as corrupt.
     """
     with open_container(source) as container:
-        track = container.streams.best("audio")
+        track = container.streams[number]
         if since is not None:
             try:
                 container.seek(int(since / track.time_base), stream=track)

@@ -75,6 +75,11 @@ class ClipReader:
         return streams.grey(self.cfg, self.streams)
 
     @property
+    def carried(self) -> tuple[str, ...]:
+        """Names of the inputs of a clip: the streams, and the mask of audio that may be absent."""
+        return streams.carried(self.cfg, self.streams)
+
+    @property
     def steps(self) -> int:
         """Number of `Clip.times`."""
         first = next(s for s in self.streams if streams.stream(s).moments)
@@ -161,7 +166,7 @@ class ClipReader:
         """Returns a clip of zeros, in the place of one that cannot be read."""
         size = 1 if "features" in self.streams else self.cfg.size
         geometry = None if "features" in self.streams else Geometry.identity(size, size)
-        return Clip(streams.zeros(self.cfg, self.streams), np.zeros(self.steps), geometry)
+        return Clip(streams.zeros(self.cfg, self.carried), np.zeros(self.steps), geometry)
 
     def beside(self, record: Record, times: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the streams that are not made from frames, for a clip with frames at `times`.
@@ -169,14 +174,14 @@ class ClipReader:
         Raises:
           DecodeError: the record lacks one of them, or it cannot be decoded.
         """
-        return streams.read(record, times, self.cfg, self.streams)
+        return streams.read(record, times, self.cfg, self.carried)
 
     def clip(
         self, frames: np.ndarray, times: np.ndarray, geometry: Geometry | None, beside: dict[str, np.ndarray]
     ) -> Clip:
         """Makes a clip of transformed frames at the `times` of `clip_moments` and what is `beside` them."""
         inputs = streams.split(frames, self.cfg, self.streams) | beside
-        return Clip({name: inputs[name] for name in self.streams}, times[: self.steps], geometry)
+        return Clip({name: inputs[name] for name in self.carried}, times[: self.steps], geometry)
 
     def _random_frames(self, total: int, times: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
         """Samples the frame indices of a random clip from `total` frames with the `times` of `clock`."""

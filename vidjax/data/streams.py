@@ -5,7 +5,11 @@ A model or task names the streams that it takes; S is `data.size`:
   flow      uint8 [T, S, S, 2]: optical flow between T + 1 sampled frames, encoded by `vidjax.flow.quantise`.
             T is `data.frames`, or `data.flow.frames` beside rgb.
   audio     float32 [N], the waveform at `data.audio.rate` Hz, `data.audio.seconds` long and centered on the
-            frames of the clip.
+            frames of the clip, mono. `data.audio.stream` is the track: its number among the audio tracks, or
+            its language; None is ffmpeg's best. A video without the track counts as corrupt if
+            `data.audio.absent` is "error"; if it is "mask", its waveform is zeros.
+  audio_mask  bool [], whether the video has the track. With `data.audio.absent="mask"`, it is in the inputs
+            of every batch beside audio; a model receives it if it takes a stream of this name.
   text      int32 [`data.text.length`], the tokens of `vidjax.text.byte_tokens` of the record's query or
             question.
   features  float32 [N, D], D = `data.feature_width`: T rows of the dataset "features", each of
@@ -26,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from vidjax.data import sampling
-from vidjax.data.audio import read_audio
+from vidjax.data.audio import NoTrack, has_audio, read_audio
 from vidjax.data.decode import DecodeError
 from vidjax.data.record import Record
 from vidjax.data.targets import MomentsTarget, QuestionTarget
@@ -91,7 +95,12 @@ def _audio_shape(cfg: Any, alone: bool) -> Shape:
 def _read_sound(record: Record, times: np.ndarray, cfg: Any) -> np.ndarray:
     rate, (length,) = cfg.audio.rate, _audio_shape(cfg, False)
     start = (times.min() + times.max() - length / rate) / 2
-    return read_audio(record.encoded(), start, start + length / rate, rate)
+    try:
+        return read_audio(record.encoded(), start, start + length / rate, rate, cfg.audio.stream)
+    except NoTrack:
+        if cfg.audio.absent == "error":
+            raise
+        return np.zeros(length, np.float32)
 
 
 def _read_text(record: Record, times: np.ndarray, cfg: Any) -> np.ndarray:
@@ -118,6 +127,11 @@ STREAMS = {
         lambda cfg: estimator(cfg.flow.method),
     ),
     "audio": Stream(_audio_shape, np.float32, read=_read_sound),
+    "audio_mask": Stream(
+        lambda cfg, alone: (),
+        np.bool_,
+        read=lambda record, times, cfg: np.bool_(has_audio(record.encoded(), cfg.audio.stream)),
+    ),
     "text": Stream(lambda cfg, alone: (cfg.text.length,), np.int32, read=_read_text),
     "features": Stream(
         lambda cfg, alone: (cfg.frames * cfg.feature_tokens, cfg.feature_width),
@@ -134,6 +148,12 @@ def stream(name: str) -> Stream:
     if name not in STREAMS:
         raise unknown("stream", name, STREAMS)
     return STREAMS[name]
+
+
+def carried(cfg: Any, streams: Sequence[str]) -> tuple[str, ...]:
+    """Returns the streams of a clip, with the mask of audio that may be absent."""
+    masks = ("audio_mask",) if "audio" in streams and cfg.audio.absent == "mask" else ()
+    return tuple(dict.fromkeys((*streams, *masks)))
 
 
 def check(cfg: Any, streams: Sequence[str]) -> None:
