@@ -47,8 +47,9 @@ def schema() -> ConfigDict:
                 frames=16,
                 stride=2.0,  # source frames from one sampled frame to the next
                 target_fps=None,  # if set, `stride` counts frames at this frame rate
-                sampling="window",  # window | uniform | segments
-                starts="ends",  # ends | left | centers: positions of the test clips of sampling=window
+                sampling="window",  # window | uniform | segments | hierarchical
+                dense_frames=None,  # hierarchical: frames of the dense window; None is half of `frames`
+                starts="ends",  # ends | left | centers: positions of the test clips of window, hierarchical
                 short="loop",  # loop | hold: padding of videos shorter than a clip
                 size=112,  # side of the square crop, pixels
                 short_side=128,  # test resize before the crop, pixels
@@ -459,7 +460,7 @@ def _plain(value: Any) -> Any:
 
 
 _CHOICES = {
-    "data.sampling": ("window", "uniform", "segments"),
+    "data.sampling": ("window", "uniform", "segments", "hierarchical"),
     "data.short": ("loop", "hold"),
     "data.starts": STARTS,
     "data.resize": tuple(RESIZES),
@@ -483,6 +484,7 @@ _RANGES = {
     "epochs": (0.0, 1e6),
     "steps": (0, 2**31 - 1),
     "data.frames": (1, 2**16),
+    "data.dense_frames": (1, 2**16),
     "data.stride": (1e-3, 1e6),
     "data.target_fps": (1e-3, 1e4),
     "data.size": _SIZE,
@@ -591,6 +593,12 @@ def _check(config: ConfigDict) -> None:
         raise UserError(f"set one of epochs and steps, got epochs={config.epochs:g}, steps={config.steps}")
     if (config.data.mean is None) != (config.data.std is None):
         raise UserError("data.mean and data.std go together: set both or neither")
+    frames, dense = config.data.frames, config.data.dense_frames or config.data.frames // 2
+    if config.data.sampling == "hierarchical" and not 0 < dense < frames:
+        raise UserError(
+            f"data.sampling=hierarchical divides data.frames={frames} into coarse and dense frames: set "
+            f"data.dense_frames below it, not to {dense}"
+        )
     track = config.data.audio.stream
     if not (track is None or type(track) is str or (type(track) is int and track >= 0)):
         raise UserError(
@@ -655,6 +663,7 @@ def _smoke(config: ConfigDict) -> None:
         resize_to=None,
         short_side_range=(size, size + 8),
         frames=min(config.data.frames, 8),
+        dense_frames=None,
         stride=2.0,
         target_fps=None,
         workers=0,

@@ -352,6 +352,18 @@ def test_segments_and_uniform_sampling():
     assert (train_frames([clip()], exact(sampling="uniform")) == [2, 7, 12, 17]).all()
 
 
+def test_hierarchical_sampling():
+    cfg = exact(sampling="hierarchical", frames=4, stride=2)
+    cfg.dense_frames = 3
+    found = train_frames([clip()], cfg, 40)
+    np.testing.assert_array_equal(found[:, 1:] - found[:, 1:2], [[0, 2, 4]] * len(found))
+    assert len(set(found[:, 0])) > 10 and len(set(found[:, 1])) > 10
+    (view,) = eval_batches(source([clip()]), cfg, 1, clips=3, crops=1)
+    seen = frame_numbers(view["inputs"]["rgb"])[0]
+    assert seen[:, 0].tolist() == [10] * 3 and seen[:, 1].tolist() == [0, 7, 15]
+    np.testing.assert_allclose(view["times"][0], seen / 10)
+
+
 @pytest.mark.parametrize("directional", [False, True])
 def test_directional_data_is_not_flipped(directional):
     one = ListSource((Record(clip(), ClassTarget(0), "v"),), ("a",), directional)

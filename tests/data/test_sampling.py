@@ -168,3 +168,29 @@ def test_resampling_a_stream_matches_shown(times, rate):
     np.testing.assert_allclose([t for t, _ in came[:100]], moments)
     assert [i for _, i in came[:100]] == sampling.shown(times[:-1], moments).tolist()
     assert not list(sampling.resample([], rate, 1.0))
+
+
+@pytest.mark.parametrize("total", TOTALS)
+@pytest.mark.parametrize("short", ["loop", "hold"])
+def test_hierarchical(total, short):
+    rng = np.random.default_rng(0)
+    for coarse, dense, stride in itertools.product((1, 4), (1, 8), (1, 2.5)):
+        offsets = sampling.offsets(dense, stride)
+        fixed = sampling.hierarchical(total, coarse, offsets, 3, short=short)
+        assert fixed.dtype == np.int64 and fixed.shape == (3, coarse + dense)
+        np.testing.assert_array_equal(fixed[:, :coarse], [sampling.uniform(total, coarse)] * 3)
+        np.testing.assert_array_equal(fixed[:, coarse:], sampling.spread(total, offsets, 3, short))
+        for clip in sampling.hierarchical(total, coarse, offsets, 20, rng, short):
+            edges = np.arange(coarse + 1) * total // coarse
+            assert (edges[:-1] <= clip[:coarse]).all()
+            assert (clip[:coarse] < np.maximum(edges[1:], edges[:-1] + 1)).all()
+            if total >= span(dense, stride):
+                np.testing.assert_array_equal(clip[coarse:] - clip[coarse], offsets)
+    with pytest.raises(UserError, match="frames must be positive, not 0"):
+        sampling.hierarchical(total, 0, offsets)
+
+
+def test_hierarchical_windows_are_drawn_independently_of_the_coarse_frames():
+    clips = sampling.hierarchical(100, 2, sampling.offsets(4, 1), 500, np.random.default_rng(0))
+    assert set(clips[:, 2]) == set(range(97)) and set(clips[:, 0]) == set(range(50))
+    assert abs(np.corrcoef(clips[:, 0], clips[:, 2])[0, 1]) < 0.15

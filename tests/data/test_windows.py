@@ -57,6 +57,7 @@ def spans(path, read, *args, **options):
         dict(target_fps=5.0, starts="left", short="hold"),
         dict(sampling="uniform"),
         dict(sampling="segments"),
+        dict(sampling="hierarchical", target_fps=20.0),
         dict(grey=True),
     ],
 )
@@ -77,6 +78,30 @@ def test_flow_of_windows(videos):
     (view,) = read.views(Record(videos["constant"], None, "v", w.start, w.end), 1, 1)
     for name in ("rgb", "flow"):
         np.testing.assert_array_equal(w.clips[0].inputs[name], view.inputs[name])
+
+
+def test_sound_of_windows(tmp_path):
+    """Each clip has the sound around its frames, read without the rest of the file."""
+    path, rate, seconds = tmp_path / "sound.mkv", 16000, 4
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, rate * seconds)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        for _ in range(10 * seconds):
+            container.mux(video.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(video.encode())
+        sound = av.AudioFrame.from_ndarray((wave[None] * 32767).astype(np.int16), "s16", "mono")
+        sound.sample_rate = rate
+        container.mux(audio.encode(sound))
+    read = reader(("rgb", "audio"))
+    read.cfg.audio.seconds = 0.5
+    found = list(read_windows(Record(str(path), None, "v"), read, clips=1))
+    assert len(found) == 6  # 0, 0.6, ... 2.4 s, and the last 1.2 s
+    for w in found:
+        (clip,) = w.clips
+        start = round(((clip.times[0] + clip.times[-1]) / 2 - 0.25) * rate)
+        np.testing.assert_allclose(clip.inputs["audio"], wave[start : start + rate // 2], atol=1e-4)
 
 
 def test_windows_cover_the_video_and_the_last_ends_with_it(videos):

@@ -154,10 +154,12 @@ class ClipReader:
         """
         cfg = self.cfg
         first, total, _ = span(video, record, cfg)
-        if cfg.sampling == "window":
-            times = clock(video, first, total, cfg)
+        if cfg.sampling in ("window", "hierarchical"):
+            times = clock(video, first, total, cfg) | {"short": cfg.short, "where": cfg.starts}
             moments = streams.clip_moments(cfg, self.streams)
-            return first + sampling.spread(total, moments, clips, cfg.short, where=cfg.starts, **times)
+            if cfg.sampling == "window":
+                return first + sampling.spread(total, moments, clips, **times)
+            return first + sampling.hierarchical(total, *self._levels(moments), clips, **times)
         # Each clip spans the whole video; neighboring clips take neighboring frames.
         spread = sampling.segments if cfg.sampling == "segments" else sampling.uniform
         return first + spread(total, cfg.frames * clips).reshape(cfg.frames, clips).T
@@ -185,12 +187,20 @@ class ClipReader:
 
     def _random_frames(self, total: int, times: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
         """Samples the frame indices of a random clip from `total` frames with the `times` of `clock`."""
-        cfg = self.cfg
+        cfg, moments = self.cfg, streams.clip_moments(self.cfg, self.streams)
         if cfg.sampling == "window":
-            return sampling.place(total, streams.clip_moments(cfg, self.streams), rng, cfg.short, **times)
+            return sampling.place(total, moments, rng, cfg.short, **times)
+        if cfg.sampling == "hierarchical":
+            levels = self._levels(moments)
+            return sampling.hierarchical(total, *levels, rng=rng, short=cfg.short, **times)[0]
         if cfg.sampling == "segments":
             return sampling.segments(total, cfg.frames, rng)
         return sampling.uniform(total, cfg.frames)
+
+    def _levels(self, moments: np.ndarray) -> tuple[int, np.ndarray]:
+        """Returns the number of coarse frames of a hierarchical clip, and the times of its dense frames."""
+        dense = self.cfg.dense_frames or self.cfg.frames // 2
+        return self.cfg.frames - dense, moments[:dense]
 
 
 def _without_repeats(frames: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -150,6 +150,37 @@ def spread(
     return shown_from(starts[:, None], offsets, times, short, slack)
 
 
+def hierarchical(
+    total: int,
+    coarse: int,
+    offsets: np.ndarray,
+    clips: int = 1,
+    rng: np.random.Generator | None = None,
+    short: str = "loop",
+    times: np.ndarray | None = None,
+    slack: float = SLACK,
+    where: str = "ends",
+) -> np.ndarray:
+    """Samples a few frames over the whole video, followed by a dense window within it.
+
+    Models of long videos combine such a coarse context with a detailed clip (long-term feature banks,
+    arXiv:1812.05038), but there is no agreed rule for the frames. Here the coarse ones are those of
+    `segments`, and the window is placed independently of them, by `place` or `spread`. With `rng`, each clip
+    draws both; without it, the clips share the coarse frames and differ in the window.
+
+    Returns:
+      int64 [clips, coarse + len(offsets)], the coarse frames first, each part in the order of time.
+
+    Raises:
+      UserError: a rule is unknown, or a count is not positive.
+    """
+    if rng is None:
+        dense = spread(total, offsets, clips, short, times, slack, where)
+    else:
+        dense = np.stack([place(total, offsets, rng, short, times, slack) for _ in range(clips)])
+    return np.concatenate([np.stack([segments(total, coarse, rng) for _ in dense]), dense], 1)
+
+
 def shown_from(
     start: np.ndarray | float, offsets: np.ndarray, times: np.ndarray, short: str, slack: float = SLACK
 ) -> np.ndarray:
