@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vidjax.data import transforms
 from vidjax.data.geometry import Geometry
@@ -152,6 +153,88 @@ def test_inverse_and_composition(seed):
     np.testing.assert_allclose(whole.inverse_boxes(clip_boxes), boxes, rtol=1e-12, atol=1e-9)
     displaced = whole.points(points + np.array([3, 4])) - mapped
     np.testing.assert_allclose(displaced - whole.flow_vectors([3, 4]), 0, atol=1e-9)
+
+
+def warp(rng, height, width):
+    """Draws the coefficients of a rotation, shear and translation about the center."""
+    angle, (tilt, slant) = rng.uniform(-0.6, 0.6), rng.uniform(-0.3, 0.3, 2)
+    linear = np.array([[np.cos(angle), np.sin(angle) + slant], [tilt - np.sin(angle), np.cos(angle)]])
+    center = np.array([width, height]) / 2
+    offset = center - linear @ center + rng.uniform(-0.2, 0.2, 2) * (width, height)
+    return np.column_stack([linear, offset]).ravel().tolist()
+
+
+def warped(image, read_at):
+    picture = Image.fromarray(image[..., 0])
+    return np.asarray(picture.transform(picture.size, Image.Transform.AFFINE, read_at, Image.BILINEAR))[
+        ..., None
+    ]
+
+
+def test_a_marker_lands_where_the_geometry_says():
+    """Random chains of steps move a drawn disc to the mapped point and into the mapped box."""
+    whole = partly = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        h, w = rng.integers(150, 300, 2).tolist()
+        at = rng.uniform(0.3, 0.7, 2) * (w, h)
+        y, x = np.mgrid[:h, :w] + 0.5
+        image = (255 * np.clip(9 - np.hypot(x - at[0], y - at[1]), 0, 1)).astype(np.uint8)[..., None]
+        drawn, geometry = image.sum(), Geometry.identity(h, w)
+        for step in rng.permutation(["crop", "flip", "resize", "warp", "warp"]):
+            h, w = geometry.clip
+            if step == "crop":
+                box = (h // 8, w // 8, 3 * h // 4, 3 * w // 4)
+                image, geometry = transforms.crop(image[None], *box)[0], geometry.crop(*box)
+            elif step == "flip":
+                image, geometry = image[:, ::-1], geometry.flip()
+            elif step == "resize":
+                size = rng.integers(h, 2 * h), rng.integers(w, 2 * w)
+                image, geometry = transforms.resize(image[None], *size)[0], geometry.resize(*size)
+            else:
+                read_at = warp(rng, h, w)
+                image, geometry = warped(image, read_at), geometry.warp(read_at)
+        assert geometry.flipped
+        box = [*(at - 9), *(at + 9)]
+        (x1, y1, x2, y2), (_, kept) = geometry.boxes(box), geometry.clip_boxes(box)
+        scale = abs(np.linalg.det(geometry.flow_vectors(np.eye(2))))
+        visible = image.sum() / (drawn * scale)
+        assert kept > 0 or visible < 0.01
+        if visible > 0.99:
+            rows, columns = np.nonzero(image[..., 0] > 127)
+            center = np.average(np.argwhere(image[..., 0])[:, ::-1] + 0.5, 0, image[image > 0])
+            np.testing.assert_allclose(center, geometry.points(at), atol=0.5)
+            assert x1 - 0.5 < columns.min() and columns.max() < x2 - 0.5
+            assert y1 - 0.5 < rows.min() and rows.max() < y2 - 0.5
+            assert kept > 0.9
+        whole, partly = whole + (visible > 0.99), partly + (visible < 0.9)
+    assert whole > 20 and partly > 5
+
+
+def test_warps_by_hand():
+    turned = Geometry.identity(100, 100).warp((0, 1, 0, -1, 0, 100))  # a quarter turn clockwise
+    np.testing.assert_allclose(turned.boxes([10, 20, 30, 60]), [40, 10, 80, 30])
+    np.testing.assert_allclose(turned.inverse_boxes([40, 10, 80, 30]), [10, 20, 30, 60])
+    np.testing.assert_allclose(turned.flow_vectors([1, 0]), [0, 1])
+    assert turned.window is None and not turned.flipped and turned.flip().flipped
+    sheared = Geometry.identity(100, 200).warp((1, 0.5, 0, 0, 1, 0))
+    np.testing.assert_array_equal(sheared.boxes([100, 20, 110, 40]), [80, 20, 100, 40])
+    np.testing.assert_array_equal(sheared.inverse_points(sheared.points([3, 4])), [3, 4])
+
+
+def test_the_window_excludes_what_translations_fill():
+    moved = Geometry.identity(100, 100).warp((1, 0, -30, 0, 1, 0))  # to the right by 30
+    assert moved.window == (30, 0, 100, 100)
+    back = moved.warp((1, 0, 30, 0, 1, 0))  # the right part is lost
+    assert back.window == (0, 0, 70, 100)
+    clipped, kept = back.clip_boxes([[60, 0, 80, 10], [80, 0, 90, 10]])
+    np.testing.assert_array_equal(clipped, [[60, 0, 70, 10], [70, 0, 70, 10]])
+    np.testing.assert_array_equal(kept, [0.5, 0])
+    view = back.crop(0, 50, 50, 50).resize(100, 100).flip()
+    assert view.window == (60, 0, 100, 100)
+    assert moved.warp((1, 0, -90, 0, 1, 0)).clip_boxes([0, 0, 100, 100])[1] == 0
+    for geometry in (back, view, Geometry.identity(3, 4)):
+        assert Geometry.from_array(geometry.to_array()) == geometry
 
 
 def test_composition_requires_matching_sizes():

@@ -125,7 +125,7 @@ def eval_batches(
 
     Returns:
       Re-iterable of dict(inputs, targets, index int64 [b], mask bool [b], times float64 [b, V, T], geometry
-      float64 [b, V, 8]). Inputs are a dict of streams [b, V, ...], V = clips * crops; times and geometry are
+      float64 [b, V, 14]). Inputs are a dict of streams [b, V, ...], V = clips * crops; times and geometry are
       those of `vidjax.data.clips.Clip`, the latter as numbers and without any for cached features. The mask
       is False for corrupt videos, whose inputs are 0, and for padding, whose index is -1.
 
