@@ -28,9 +28,9 @@ from vidjax import registry
 from vidjax.checkpoint_io import check_meta, load_variables
 from vidjax.config import ConfigDict, restore
 from vidjax.data import sampling, streams, transforms
-from vidjax.data.clips import ClipReader, clock, span
+from vidjax.data.clips import ClipReader, Opened, clock, span
 from vidjax.data.datasets import ListSource, Source, load_source
-from vidjax.data.decode import DecodeError, Video
+from vidjax.data.decode import DecodeError
 from vidjax.data.feature_file import FeatureWriter
 from vidjax.data.record import Record
 from vidjax.errors import UserError, unknown
@@ -298,7 +298,7 @@ class _Windows:
     def of_video(self, i: int) -> Iterator[Row]:
         record = self.source[i]
         try:
-            with Video(record.encoded()) as video:
+            with self.reader.open(record) as video:
                 yield from self._video(i, video, record)
         except DecodeError as e:
             self._bad[i] = str(e)
@@ -322,7 +322,7 @@ class _Windows:
             "fps": np.float64(fps),
         }
 
-    def _video(self, i: int, video: Video, record: Record) -> Iterator[Row]:
+    def _video(self, i: int, video: Opened, record: Record) -> Iterator[Row]:
         data = self.data
         first, total, rate = span(video, record, data)
         if self.frames:

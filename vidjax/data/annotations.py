@@ -19,7 +19,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -27,11 +27,13 @@ from etils import epath
 
 from vidjax import files
 from vidjax.data.datasets import ListSource
+from vidjax.data.frame_folder import FrameFolder
 from vidjax.data.record import Record
 from vidjax.data.targets import problem
 from vidjax.errors import UserError
 
 EXTENSIONS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+_TRIED = 100  # names by which the folder of all frame folders is found
 _LISTED = 10  # problems in the warning; `vidjax data check` lists all
 _OVERRUN = 2  # seconds by which a segment may be outside the video; annotators often stopped a bit late
 
@@ -181,6 +183,30 @@ class VideoFolder:
                 best = max(sorted(same), key=lambda k: _shared(k, key))
                 return os.fspath(self.root / self._paths[best])
         raise BadLine(f"no video {' or '.join(names)} in {self.root}")
+
+
+class FrameFolders:
+    """The folders of frames of a dataset, all in one folder, found by their names.
+
+    Args:
+      root: the folder of the dataset.
+      names: of the videos, which are looked for in it and up to two levels below it.
+      fps: frames per second.
+    """
+
+    def __init__(self, root: epath.PathLike, names: Iterable[str], fps: float):
+        self.root, self.fps = data_folder(root), fps
+        self._paths: dict[str, str] = {}
+        for name, level in itertools.product(itertools.islice(names, _TRIED), ("", "*/", "*/*/")):
+            if found := next(iter(sorted(self.root.glob(f"{level}{name}"))), None):
+                self._paths = {folder.name: os.fspath(folder) for folder in found.parent.iterdir()}
+                break
+
+    def find(self, name: str) -> FrameFolder:
+        """Returns the folder of a video. Raises `BadLine` if there is none."""
+        if name not in self._paths:
+            raise BadLine(f"no folder of frames {name} in {self.root}")
+        return FrameFolder(self._paths[name], self.fps)
 
 
 _SUFFIXES = tuple(f".{extension}" for extension in EXTENSIONS.split())

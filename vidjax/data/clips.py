@@ -10,11 +10,12 @@ from vidjax.data import sampling, streams, transforms
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.feature_file import FeatureSequence, StoredFeatures
 from vidjax.data.frame_cache import NO_CACHE, CachedVideo, CachePlan
+from vidjax.data.frame_folder import FrameFolder, Frames
 from vidjax.data.geometry import Geometry
 from vidjax.data.record import Record
 from vidjax.data.targets import problem
 
-Opened = Video | CachedVideo | FeatureSequence
+Opened = Video | CachedVideo | FeatureSequence | Frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ class ClipReader:
         """Opens a video. Raises `DecodeError` if it cannot be read, or its target is malformed."""
         if wrong := problem(record.target):
             raise DecodeError(f"{record.id}: {wrong}")
-        if isinstance(record.video, StoredFeatures):
+        if isinstance(record.video, StoredFeatures | FrameFolder):
             return record.video.open()
         return self.cache.open(record.encoded(), self.grey)
 

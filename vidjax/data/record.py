@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from vidjax.data.decode import DecodeError
 from vidjax.data.feature_file import StoredFeatures
+from vidjax.data.frame_folder import FrameFolder
 from vidjax.data.targets import Target
 from vidjax.errors import UserError
 
@@ -23,7 +25,8 @@ class Record:
     """One sample of a dataset.
 
     Attributes:
-        video: path of the file, the contents of the file, or a reference to a video or to cached features.
+        video: path of the file, the contents of the file, or a reference to a video, to a folder of frames or
+            to cached features.
         target: what is to be predicted, one of `vidjax.data.targets`; None if it is unknown.
         id: name that is unique in the dataset and stable between runs.
         start, end: the segment of the video in seconds; None is the start or end of the video.
@@ -33,7 +36,7 @@ class Record:
         UserError: start or end is not finite.
     """
 
-    video: str | bytes | Stored | StoredFeatures
+    video: str | bytes | Stored | StoredFeatures | FrameFolder
     target: Target
     id: str
     start: float | None = None
@@ -48,7 +51,9 @@ class Record:
                 )
 
     def encoded(self) -> str | bytes:
-        """Returns the path or the contents of the video file."""
+        """Returns the path or the contents of the video file. Raises `DecodeError` if there is none."""
+        if isinstance(self.video, FrameFolder):
+            raise DecodeError(f"{self.id} is a folder of frames, not a video file")
         if isinstance(self.video, StoredFeatures):
             raise TypeError(f"{self.id} has cached features, not a video")
         return self.video.read() if isinstance(self.video, Stored) else self.video
