@@ -78,6 +78,12 @@ class Row(Mapping[str, Any]):
         """Returns the objects in a list of JSON. Raises `BadLine` if the cell is none."""
         return [json_row(f"{self.where}, {column} {i}", v) for i, v in enumerate(self.listed(column))]
 
+    def label(self, column: str, count: int) -> int:
+        """Returns a cell as a label. Raises `BadLine` if it is none of 0, 1, …, `count` - 1."""
+        if (cell := self[column]).isdecimal() and int(cell) < count:
+            return int(cell)
+        raise BadLine(f"{column} '{cell}' is not a label below {count}")
+
 
 class Annotations:
     """Collects what is wrong with the annotations of a split.
@@ -155,6 +161,11 @@ class VideoFolder:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def names(self) -> list[str]:
+        """Paths relative to the folder, sorted."""
+        return sorted(self._paths.values())
 
     def exact(self, name: str) -> str | None:
         """Returns the path of a file named by its absolute path or relative to the folder, if it exists."""
