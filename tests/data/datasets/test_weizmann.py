@@ -7,7 +7,7 @@ import pytest
 from official import check, refuses, write
 
 NAMES = ("bend/daria_bend.avi", "wave1/daria_wave1.avi", "eli_wave2.avi", "lena_run1.avi", "lena_run2.avi")
-REAL = pathlib.Path(__file__).parents[4] / "shared" / "data" / "weizmann10"
+REAL = pathlib.Path(os.environ.get("VIDJAX_DATA", ""), "weizmann10")
 
 
 def test_one_performer_is_left_out(tmp_path):
@@ -31,7 +31,7 @@ def test_what_is_wrong_is_reported(tmp_path):
     refuses("weizmann", "val", "unknown split of Weizmann 'val'", path=tmp_path)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real videos are not here")
+@pytest.mark.skipif(not REAL.is_dir(), reason="VIDJAX_DATA holds no weizmann10")
 def test_real_videos():
     sizes = [len(check("weizmann", split, path=os.fspath(REAL))) for split in ("train", "test")]
     assert sizes == [80, 10]
