@@ -148,6 +148,10 @@ def test_absolute_paths_and_missing_videos(folder):
     videos = VideoFolder(folder)
     assert len(videos) == 5
     assert videos.find(str(folder / "val/run/a.mp4")) == str(folder / "val/run/a.mp4")
+    outside = folder.parent / f"{folder.name}_a.mp4"
+    outside.touch()
+    (folder / "train" / outside.name).touch()
+    assert videos.find(str(outside)) == videos.find(f"../{outside.name}") == str(outside)
     for name in ("h", "n.txt", "a.d"):
         with pytest.raises(BadLine, match=f"no video {name} in"):
             videos.find(name)

@@ -130,13 +130,13 @@ def test_class_without_training_videos_is_reported(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "no column 'path' .*found: nothing"),
+        ("", "is empty: it must have a column 'path'"),
         ("path,group\n", "no column 'label' .*found: path, group"),
         ("path,label\n", "lists no videos"),
         ("path,label\na/1.mp4,\n", "line 2: path or label is empty"),
         ("path,label\na/1.mp4,a\na/2.mp4,a\n", "line 3: no such file: .*a/2.mp4"),
-        ("path,label\na/1.mp4,a\na/1.mp4,a\n", "a/1.mp4 more than once"),
-        ("path,label,start\na/1.mp4,a,soon\n", "line 2: 'soon' is not a time"),
+        ("path,label\na/1.mp4,a\na/1.mp4,a\n", "a/1.mp4 is listed more than once"),
+        ("path,label,start\na/1.mp4,a,soon\n", "line 2: start 'soon' is not a number of at least 0"),
     ],
 )
 def test_invalid_lists_are_one_line_errors(tmp_path, text, message):
@@ -186,12 +186,10 @@ def test_paths_are_found_in_any_unicode_form(tmp_path):
         (b'path,label\na.mp4,"x\na.mp4,y\n', "line 2: a quote is not closed"),
         (b'path,label\na.mp4,"' + b"x\n" * 100_000, "line 2: a quote is not closed"),
         (b'path,label\na.mp4,"x" y\n', "line 2: ',' expected after '\"'"),
-        ("path,label\na.mp4,caf\u00e9\n".encode("cp1252"), r"not UTF-8 text \(byte 0xe9 in line 2\)"),
-        ("path,label\na.mp4,x\n".encode("utf-16"), r"not UTF-8 text \(byte 0xff in line 1\)"),
-        ("path,label\na.mp4,x\n".encode("utf-16-le"), r"not UTF-8 text \(byte 0x00 in line 1\)"),
+        ("path,label\na.mp4,x\n".encode("utf-16-le"), r"is not text \(byte 0x00 in line 1\)"),
         (b"path,label,label\na.mp4,x,y\n", "more than one column 'label'"),
         (b"path,label,start,end\na.mp4,x,3,2\n", "line 2: end 2 is not after start 3"),
-        (b"path,label,start\na.mp4,x,nan\n", "line 2: 'nan' is not a time"),
+        (b"path,label,start\na.mp4,x,nan\n", "line 2: start 'nan' is not a number of at least 0"),
     ],
 )
 def test_unreadable_lists_are_one_line_errors(tmp_path, data, message):
@@ -200,6 +198,46 @@ def test_unreadable_lists_are_one_line_errors(tmp_path, data, message):
     with pytest.raises(UserError, match=message) as error:
         load(tmp_path, csv="l.csv")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "path,label\na.mp4,caf\u00e9\n".encode("cp1252"),  # of old spreadsheets
+        "path\tlabel\r\na.mp4\tcaf\u00e9\r\n".encode("utf-16"),
+        "label;path\ncaf\u00e9;./a.mp4\n".encode(),
+    ],
+)
+def test_lists_as_spreadsheets_write_them(tmp_path, data):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "l.csv").write_bytes(data)
+    source = load(tmp_path, csv="l.csv")
+    assert source.class_names == ("caf\u00e9",) and source[0].id == "a.mp4"
+
+
+def test_unusable_lines_are_skipped_up_to_a_limit(tmp_path):
+    """A file of the same name in another folder does not replace a missing one."""
+    touch(tmp_path, "train/a/1.mp4", "train/b/2.mp4")
+    lines = "train/a/1.mp4,a\ntrain/b/2.mp4,b\nval/b/2.mp4,a\ntrain/b/2,b\n"
+    (tmp_path / "l.csv").write_text(f"path,label\n{lines}")
+    source = load(tmp_path, csv="l.csv", bad_limit=0.5)
+    assert [r.id for r in source] == ["train/a/1.mp4", "train/b/2.mp4"]
+    lines = [problem.partition("line ")[2] for problem in source.problems]
+    assert lines == [
+        f"{n}: no such file: {tmp_path}/{name}" for n, name in ((4, "val/b/2.mp4"), (5, "train/b/2"))
+    ]
+    with pytest.raises(UserError, match=r"2 of 4 annotations .*bad_limit=0 allows: .*line 4: .*; .*line 5:"):
+        load(tmp_path, csv="l.csv")
+
+
+def test_files_elsewhere_and_of_other_types_are_found(tmp_path):
+    touch(tmp_path, "root/a.mxf", "b.mp4", "root/x/b.mp4")
+    (tmp_path / "root/l.csv").write_text(f"path,label\na.mxf,x\n../b.mp4,x\n{tmp_path}/root/x/b.mp4,x\n")
+    records = load(tmp_path / "root", csv="l.csv").records
+    assert [r.video for r in records] == [
+        str(tmp_path / name) for name in ("root/a.mxf", "b.mp4", "root/x/b.mp4")
+    ]
+    assert [r.id for r in records] == ["a.mxf", str(tmp_path / "b.mp4"), "x/b.mp4"]
 
 
 def test_empty_cells_and_rows_are_ignored(tmp_path):

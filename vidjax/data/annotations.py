@@ -131,19 +131,28 @@ class Annotations:
                 self.problems.append(f"{record.id} is listed more than once")
             else:
                 kept[record.id] = record
-        bad = len(self.problems)
-        if bad:
-            share = f"{self._name}: {bad:,} of {self.total:,} annotations cannot be used"
-            first = "; ".join(self.problems[:_LISTED])
-            if not kept or bad > self._limit * self.total:
-                limit = (
-                    f"more than data.options.bad_limit={self._limit:g} allows" if kept else "so none is left"
-                )
-                raise UserError(f"{share}, {limit}: {first}")
-            logging.warning("%s: %s", share, first)
+        self.check(bool(kept))
+        if self.problems:
+            logging.warning("%s: %s", self._share, self._first)
         if not kept:
             raise UserError(f"{self._name}: the annotation files list no video of this split")
         return ListSource(tuple(kept.values()), tuple(class_names), directional, tuple(self.problems))
+
+    def check(self, left: bool) -> None:
+        """Raises `UserError` if more than the limit were skipped, or some were and none are `left`."""
+        if self.problems and not left:
+            raise UserError(f"{self._share}, so none is left: {self._first}")
+        if len(self.problems) > self._limit * self.total:
+            limit = f"more than data.options.bad_limit={self._limit:g} allows"
+            raise UserError(f"{self._share}, {limit}: {self._first}")
+
+    @property
+    def _share(self) -> str:
+        return f"{self._name}: {len(self.problems):,} of {self.total:,} annotations cannot be used"
+
+    @property
+    def _first(self) -> str:
+        return "; ".join(self.problems[:_LISTED])
 
 
 class VideoFolder:
@@ -154,7 +163,7 @@ class VideoFolder:
 
     def __init__(self, root: epath.PathLike):
         self.root = data_folder(root)
-        self._paths = {clean: path for path in _walk(self.root) for clean in (_key(path),)}
+        self._paths = {_key(path): path for path in walk(self.root)}
         self._stems: dict[str, list[str]] = {}
         for key in self._paths:
             self._stems.setdefault(key.rpartition("/")[2].rpartition(".")[0], []).append(key)
@@ -171,8 +180,8 @@ class VideoFolder:
         """Returns the path of a file named by its absolute path or relative to the folder, if it exists."""
         if (key := _key(name)) in self._paths:
             return os.fspath(self.root / self._paths[key])
-        outside = os.path.isabs(name) or ".." in key.split("/")
-        return os.path.join(self.root, name) if outside and os.path.isfile(self.root / name) else None
+        path = os.path.normpath(os.path.join(self.root, name))
+        return path if os.path.isfile(path) else None
 
     def find(self, *names: str) -> str:
         """Returns the path of the first of `names` that exists.
@@ -185,9 +194,10 @@ class VideoFolder:
           BadLine: no such video.
         """
         for name in names:
-            if path := self.exact(name):
-                return path
             key = _key(name)
+            elsewhere = os.path.isabs(name) or ".." in key.split("/")
+            if (key in self._paths or elsewhere) and (path := self.exact(name)):
+                return path
             whole = key.rpartition("/")[2]
             stem = whole.rpartition(".")[0] if whole.lower().endswith(_SUFFIXES) else whole
             if same := self._stems.get(stem):
@@ -234,8 +244,8 @@ def _shared(a: str, b: str) -> int:
     return sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], pairs))
 
 
-def _walk(root: epath.Path) -> Iterator[str]:
-    """Yields the paths of videos relative to `root`."""
+def walk(root: epath.Path) -> Iterator[str]:
+    """Yields the paths of the videos below a folder, relative to it, without hidden files and folders."""
     if files.is_remote(root):
         paths = (p.relative_to(root).as_posix() for p in root.rglob("*"))
         yield from sorted(p for p in paths if p.lower().endswith(_SUFFIXES))

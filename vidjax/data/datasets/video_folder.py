@@ -8,26 +8,34 @@ load("test", path="my_videos", test_fraction=0.2)
 """
 
 import collections
-import csv as csv_format
 import functools
 import hashlib
-import io
 import itertools
-import math
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
 
+from vidjax.data.annotations import (
+    EXTENSIONS,
+    Annotations,
+    BadLine,
+    Row,
+    VideoFolder,
+    data_folder,
+    hidden,
+    read_table,
+    text,
+    walk,
+)
 from vidjax.data.datasets import ListSource
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
 
-EXTENSIONS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 SPLITS = ("train", "val", "test")
 # Other names of splits, compared case-insensitively.
 _ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
@@ -42,6 +50,7 @@ def load(
     test_fraction: float | None = None,
     seed: int = 0,
     directional: bool = False,
+    bad_limit: float = 0.0,
 ) -> ListSource:
     """Lists the videos of one split. Class names are those of all splits, in alphabetical order.
 
@@ -51,23 +60,24 @@ def load(
         `test_groups` or `test_fraction`.
       path: the folder, absolute or relative to $VIDJAX_DATA (to the working directory if that is not set).
       csv: file in that folder with the columns path and label, and optionally group, start and end (seconds);
-        other columns are ignored. "{split}.csv" stands for one file per split. Labels and groups are stripped
-        of whitespace and normalized to NFC.
+        other columns are ignored; see `annotations.read_table`. "{split}.csv" stands for one file per split.
+        Labels and groups are stripped of whitespace and normalized to NFC.
       test_groups: groups held out as split "test"; the others are "train".
       test_fraction: fraction of the videos held out as "test", by a hash of their path: the split of a video
         does not depend on the other videos, and all its segments are in the same split.
       seed: seed of the held-out fraction.
       directional: whether mirroring a video can change its class; disables flipping.
+      bad_limit: fraction of the lines of `csv` that may be malformed or name a missing video.
 
     Raises:
-      UserError: a folder, list, column, class or split is missing or empty, or a group or split is unknown.
+      UserError: a folder, list, column, class or split is missing or empty, a group or split is unknown, or
+        more lines cannot be used than allowed.
     """
-    root = Path(os.environ.get("VIDJAX_DATA", ""), Path(path).expanduser())
-    if not root.is_dir():
-        raise UserError(f"video folder {root} does not exist: set data.options.path")
-    split = _split_of(split) or split
-    splits = _read_lists(root, csv) if csv else _read_folders(root)
+    root = data_folder(path)
+    split, notes = _split_of(split) or split, Annotations(os.fspath(root), bad_limit)
+    splits = _read_lists(root, csv, notes) if csv else _read_folders(root)
     rows = [row for name in splits for row in splits[name]]
+    notes.check(bool(rows))
     if "all" not in splits:
         if test_groups or test_fraction is not None:
             raise UserError(f"{root} defines its own splits: remove test_groups and test_fraction")
@@ -91,11 +101,11 @@ def load(
     if split == "train" and len(here) < len(class_names):
         raise UserError(f"split 'train' of {root} has no video of class '{min({*class_names} - here)}'")
     labels = {name: i for i, name in enumerate(class_names)}
-    records = (
+    records = [
         Record(os.fspath(root / r.path), ClassTarget(labels[r.label]), r.id, r.start, r.end, r.group)
         for r in splits[split]
-    )
-    return ListSource(tuple(records), class_names, directional)
+    ]
+    return notes.source(records, class_names, directional)
 
 
 class _Row(NamedTuple):
@@ -116,8 +126,8 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _label(text: str) -> str:
-    return unicodedata.normalize("NFC", _text(text).strip())
+def _label(name: str) -> str:
+    return unicodedata.normalize("NFC", text(name).strip())
 
 
 def _split_of(name: str) -> str | None:
@@ -133,7 +143,7 @@ def _read_folders(root: Path) -> dict[str, list[_Row]]:
         f.name in SPLITS for f in found
     ):  # with other folders present, "Test" or "training" are class names
         others = [f for f in folders if f not in found]
-        if not found or any(True for f in others for _ in _videos(f)):
+        if not found or any(True for f in others for _ in walk(f)):
             return {"all": _read_classes(root, root)}
     splits: dict[str, list[_Row]] = {}
     for folder in found:
@@ -143,8 +153,8 @@ def _read_folders(root: Path) -> dict[str, list[_Row]]:
             raise UserError(f"{root} has two folders for the split '{split}', {names}: merge them")
         splits[split] = _read_classes(folder, root)
     for folder in folders:
-        if folder not in found and (video := next(_videos(folder), None)):
-            logging.warning("%s is ignored, because %s has a folder for each split", video, root)
+        if folder not in found and (video := next(walk(folder), None)):
+            logging.warning("%s is ignored, because %s has a folder for each split", folder / video, root)
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
@@ -155,7 +165,7 @@ def _read_classes(folder: Path, root: Path) -> list[_Row]:
         raise UserError(f"{folder} has no class folders: make one for each class, or set the option csv")
     rows = []
     for each in classes:
-        videos = sorted(_videos(each))
+        videos = sorted(each / name for name in walk(each))
         if not videos:
             raise UserError(f"class folder {each} has no videos ({EXTENSIONS})")
         rows += [_Row(f.relative_to(root).as_posix(), _label(each.name)) for f in videos]
@@ -163,132 +173,49 @@ def _read_classes(folder: Path, root: Path) -> list[_Row]:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(f for f in root.iterdir() if f.is_dir() and not _hidden(f.name))
+    return sorted(f for f in root.iterdir() if f.is_dir() and not hidden(f.name))
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # folder that macOS adds to archives
-
-
-def _videos(folder: Path) -> Iterator[Path]:
-    """Yields the video files at any depth, following symbolic links and skipping hidden files and folders."""
-    suffixes = tuple(f".{extension}" for extension in EXTENSIONS.split())
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        place = os.path.realpath(parent)
-        if place in seen:  # a cycle of symbolic links
-            folders.clear()
-            continue
-        seen.add(place)
-        folders[:] = sorted(f for f in folders if not _hidden(f))
-        for file in files:
-            if file.lower().endswith(suffixes) and not _hidden(file):
-                yield Path(parent, file)
-
-
-def _read_lists(root: Path, csv: str) -> dict[str, list[_Row]]:
+def _read_lists(root: Path, csv: str, notes: Annotations) -> dict[str, list[_Row]]:
     """Returns the rows of each split's CSV file, or of "all" if there is only one file."""
+    videos = VideoFolder(root)
     if "{split}" not in csv:
-        return {"all": _read_list(root, root / csv)}
+        return {"all": _read_list(videos, root / csv, notes)}
     splits = {}
     for split in SPLITS:
         names = [split, *(alias for alias, name in _ALIASES.items() if name == split)]
         names = [form(name) for name in names for form in (str, str.capitalize, str.upper)]
         files = (root / csv.replace("{split}", name) for name in names)
-        if file := next(filter(Path.is_file, files), None):
-            splits[split] = _read_list(root, file)
+        if file := next((f for f in files if f.is_file()), None):
+            splits[split] = _read_list(videos, file, notes)
     if not splits:
         files = ", ".join(str(root / csv.replace("{split}", split)) for split in SPLITS)
         raise UserError(f"no list of videos: {files} do not exist")
     return splits
 
 
-def _read_list(root: Path, file: Path) -> list[_Row]:
+def _read_list(videos: VideoFolder, file: Path, notes: Annotations) -> list[_Row]:
     if not file.is_file():
         raise UserError(f"list of videos {file} does not exist: set data.options.csv")
-    rows = []
-    for line, cells in _read_table(file, ("path", "label")):
-        where = f"{file}, line {line}"
-        path, label = cells["path"].strip(), _label(cells["label"])
-        if not path or not label:
-            raise UserError(f"{where}: path or label is empty")
-        row = _Row(
-            _existing(root, Path(path).as_posix()),
-            label,
-            _seconds(cells.get("start"), where),
-            _seconds(cells.get("end"), where),
-            _label(cells.get("group", "")) or None,
-        )
-        if not (root / row.path).is_file():
-            raise UserError(f"{where}: no such file: {root / row.path}")
-        if row.end is not None and row.end <= (row.start or 0):
-            raise UserError(f"{where}: end {row.end:g} is not after start {row.start or 0:g}")
-        rows.append(row)
-    if not rows:
+    rows, total = [], notes.total
+    for row in read_table(file, ("path", "label")):
+        with notes.line(row):
+            rows.append(_row(videos, row))
+    if notes.total == total:
         raise UserError(f"{file} lists no videos")
-    twice = [id for id, n in collections.Counter(row.id for row in rows).items() if n > 1]
-    if twice:
-        raise UserError(f"{file} lists {twice[0]} more than once")
     return rows
 
 
-def _read_table(file: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields the line number and the cells by column of each non-empty row of a CSV file."""
-    data = file.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-        zero = data.find(b"\0")
-        bad = None if zero < 0 else zero
-    except UnicodeDecodeError as e:
-        bad = e.start
-    if bad is not None:
-        line = data.count(b"\n", 0, bad) + 1
-        place = f"byte {data[bad]:#04x} in line {line}"
-        raise UserError(f"{file} is not UTF-8 text ({place}): save it as CSV in UTF-8")
-    reader, columns, line = csv_format.reader(io.StringIO(text, newline=""), strict=True), None, 1
-    try:
-        for cells in reader:
-            if columns is None:
-                columns = [cell.strip() for cell in cells]
-                for column in required:
-                    if columns.count(column) != 1:
-                        what = "no column" if column not in columns else "more than one column"
-                        found = ", ".join(columns) or "nothing"
-                        raise UserError(f"{file} has {what} '{column}' in its first line (found: {found})")
-            elif len(cells) > len(columns) and any(cells[len(columns) :]):
-                raise UserError(
-                    f"{file}, line {line}: {len(cells)} cells under {len(columns)} columns; put quotes "
-                    'around a cell with a comma in it: "like, this"'
-                )
-            elif any(cells):
-                yield line, dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
-            line = reader.line_num + 1
-    except csv_format.Error as e:
-        why = "a quote is not closed" if "end of data" in str(e) or "limit" in str(e) else str(e)
-        raise UserError(f"{file}, line {line}: {why}") from None
-    if columns is None:
-        raise UserError(f"{file} has no column '{required[0]}' in its first line (found: nothing)")
-
-
-def _existing(root: Path, path: str) -> str:
-    """Returns the path in the Unicode form used on disk, since file systems differ in composing accents."""
-    if not (root / path).exists():
-        for form in ("NFC", "NFD"):
-            if (root / unicodedata.normalize(form, path)).exists():
-                return unicodedata.normalize(form, path)
-    return path
-
-
-def _seconds(cell: str | None, where: str) -> float | None:
-    if not cell or not cell.strip():
-        return None
-    try:
-        seconds = float(cell)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise UserError(f"{where}: '{cell}' is not a time in seconds")
-    return seconds
+def _row(videos: VideoFolder, row: Row) -> _Row:
+    if not row["path"] or not (label := _label(row["label"])):
+        raise BadLine("path or label is empty")
+    if not (path := videos.exact(row["path"])):
+        raise BadLine(f"no such file: {_text(os.fspath(videos.root / row['path']))}")
+    start, end = (row.number(column, 0) if row.cells.get(column) else None for column in ("start", "end"))
+    if end is not None and end <= (start or 0):
+        raise BadLine(f"end {end:g} is not after start {start or 0:g}")
+    path = path.removeprefix(os.path.join(videos.root, ""))
+    return _Row(path, label, start, end, _label(row.cells.get("group", "")) or None)
 
 
 @functools.lru_cache(maxsize=1)  # warn once, although each split is loaded separately
