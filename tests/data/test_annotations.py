@@ -2,12 +2,15 @@
 
 import os
 
+import av
+import numpy as np
 import pytest
 
 from vidjax.data.annotations import (
     Annotations,
     BadLine,
     VideoFolder,
+    duration_of,
     index_of,
     locate,
     read_json,
@@ -232,3 +235,21 @@ def test_segments_are_clipped_to_the_video(times, clipped):
     else:
         with pytest.raises(BadLine, match=r"is not within the video of 10 s|is not a start and an end"):
             span(times, 10)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.avi"])
+def test_duration_in_the_header(tmp_path, name):
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream("libvpx-vp9" if name == "a.webm" else "mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for _ in range(25):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))))
+        out.mux(stream.encode(None))
+    assert duration_of(str(tmp_path / name)) == pytest.approx(2.5, abs=0.1)
+
+
+def test_files_without_a_duration(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    for path in (tmp_path / "a.mp4", tmp_path / "b.mp4"):
+        with pytest.raises(BadLine, match=f"{path.name} is not a readable video"):
+            duration_of(str(path))

@@ -22,11 +22,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import av
 from absl import logging
 from etils import epath
 
 from vidjax import files
 from vidjax.data.datasets import ListSource
+from vidjax.data.decode import ERRORS, open_container, reason
 from vidjax.data.frame_folder import FrameFolder
 from vidjax.data.record import Record
 from vidjax.data.targets import problem
@@ -460,6 +462,24 @@ def span(times: Sequence[Any], duration: float) -> tuple[float, float]:
     if not (-_OVERRUN <= start < end <= duration + _OVERRUN and start < duration and end > 0):
         raise BadLine(f"the segment from {start:g} to {end:g} s is not within the video of {duration:g} s")
     return max(start, 0.0), min(end, duration)
+
+
+def duration_of(video: str) -> float:
+    """Returns the duration of a video file in seconds according to its header.
+
+    Raises:
+      BadLine: the file cannot be read, or does not have its duration.
+    """
+    try:
+        with open_container(video) as container:
+            stream = container.streams.best("video")
+            if stream and stream.duration and stream.time_base:
+                return float(stream.duration * stream.time_base)
+            if container.duration:
+                return container.duration / av.time_base
+    except ERRORS as error:
+        raise BadLine(f"{video} is not a readable video ({reason(error)})") from None
+    raise BadLine(f"the header of {video} has no duration")
 
 
 def number(cell: Any, what: str = "cell", low: float = -math.inf, high: float = math.inf) -> float:

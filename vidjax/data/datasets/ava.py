@@ -7,6 +7,7 @@ a timestamp is a frame without people. Frames in ava_train_excluded_timestamps_v
 the official evaluation.
 """
 
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -104,7 +105,7 @@ def read_frames(
         at which it starts.
     """
     columns = ("video", "timestamp", "x1", "y1", "x2", "y2", "action", "person")
-    skip, frames = set(), {}
+    find, skip, frames = functools.cache(find), set(), {}
     if excluded is not None:
         for row in read_table(excluded, columns[:2], header=False, delimiter=","):
             with notes.line(row):
