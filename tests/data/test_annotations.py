@@ -193,10 +193,11 @@ def test_objects_of_json(tmp_path):
     file.write_text('{"version": 1, "videos": {"a": {"at": [1, "x"], "in": [{"x": 2}, 3]}, "b": 4}}')
     (a, row), (b, other) = read_objects(file, "videos")
     assert (a, b, row.listed("at")) == ("a", "b", [1, "x"])
-    assert row.parts("in")[0].number("x") == 2
+    assert row.parts("in")[0].number("x") == 2 and row.parts("in")[0].text("x") == "2"
     for read, message in (
         (lambda: row["on"], "there is no 'on'"),
         (lambda: row.number("at"), "is not a number"),
+        (lambda: row.text("at"), "is not text"),
         (lambda: row.parts("in")[1]["x"], "'3' is not an object"),
         (lambda: other["at"], "'4' is not an object"),
         (lambda: other.listed("at"), "'4' is not an object"),

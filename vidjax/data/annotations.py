@@ -70,6 +70,12 @@ class Row(Mapping[str, Any]):
         """Returns a cell as a number. Raises `BadLine` if it is none between `low` and `high`."""
         return number(self[column], column, low, high)
 
+    def text(self, column: str) -> str:
+        """Returns text or a number of JSON as text with single spaces. Raises `BadLine` if it is neither."""
+        if not isinstance(value := self[column], str | int | float):
+            raise BadLine(f"{column} '{value}' is not text")
+        return " ".join(str(value).split())
+
     def listed(self, column: str) -> list[Any]:
         """Returns a list of JSON. Raises `BadLine` if the cell is none."""
         if not isinstance(value := self[column], list):

@@ -44,10 +44,10 @@ def test_queries_of_a_clip(nlq):
     shown = [p.partition("nlq_val.json, ")[2] or p for p in source.problems]
     assert [p.replace("language_queries", "queries") for p in shown] == [
         "0, clips 0, annotations 0, queries 1: the segment from 1 to 1 s is not within the video of 3 s",
+        "0, clips 0, annotations 0, queries 2: query 'None' is not text",
         "0, clips 0, annotations 1, queries 1: there is no 'query'",
         f"0, clips 1, annotations 0, queries 0: no video gone in {nlq}",
         "1: there is no 'clips'",
-        "c-1_a_2: a text is empty",
     ]
     refuses("ego4d_nlq", "val", "5 of 6 annotations", path=nlq)
     refuses("ego4d_nlq", "test", "unknown split of Ego4D NLQ 'test'", path=nlq)

@@ -15,7 +15,7 @@ from vidjax.errors import unknown
 
 CARD = Card(
     title="ActivityNet 1.3 (2015)",
-    paper="CVPR 2015",
+    paper="Caba Heilbron et al., CVPR 2015",
     splits={"train": 10_024, "val": 4_926, "test": 5_044},
     classes=200,
     targets=(SegmentsTarget, ClassTarget),
@@ -56,7 +56,7 @@ def load(
     names: set[str] = set()
     for _, row in database:
         with contextlib.suppress(BadLine):  # listed below
-            names |= {part["label"] for part in row.parts("annotations")}
+            names |= {part.text("label") for part in row.parts("annotations")}
     labels = {name: i for i, name in enumerate(sorted(names))}
     videos, notes, records = VideoFolder(path), Annotations("ActivityNet", bad_limit), []
     for id, row in database:
@@ -66,7 +66,7 @@ def load(
             video, duration, segments = videos.find(f"v_{id}", id), row.number("duration", 0), []
             for part in row.parts("annotations"):
                 with notes.part(part):
-                    label = index_of(part["label"], labels)
+                    label = index_of(part.text("label"), labels)
                     segments.append(Segment(*span(part["segment"], duration), label))
             if split == "test":
                 records.append(Record(video, None, id))

@@ -24,7 +24,7 @@ from vidjax.errors import unknown
 
 CARD = Card(
     title="AudioSet (2017)",
-    paper="ICASSP 2017",
+    paper="Gemmeke et al., ICASSP 2017",
     splits={"train": 2_063_949, "balanced_train": 22_160, "unbalanced_train": 2_041_789, "eval": 20_371},
     classes=527,
     targets=(MultiLabelTarget,),

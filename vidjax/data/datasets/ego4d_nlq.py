@@ -47,7 +47,7 @@ def load(
         queries = []
         with notes.part(video):
             queries = [
-                (clip, f"{clip['clip_uid']}_{annotation['annotation_uid']}_{i}", query)
+                (clip, f"{clip.text('clip_uid')}_{annotation.text('annotation_uid')}_{i}", query)
                 for clip in video.parts("clips")
                 for annotation in clip.parts("annotations")
                 for i, query in enumerate(annotation.parts("language_queries"))
@@ -56,6 +56,6 @@ def load(
             with notes.line(query):
                 duration = clip.number("video_end_sec") - clip.number("video_start_sec")
                 moment = span((query["clip_start_sec"], query["clip_end_sec"]), duration)
-                target = MomentsTarget(" ".join(str(query["query"] or "").split()), (moment,), duration)
-                records.append(Record(videos.find(clip["clip_uid"]), target, id, group=clip["clip_uid"]))
+                target = MomentsTarget(query.text("query"), (moment,), duration)
+                records.append(Record(videos.find(uid := clip.text("clip_uid")), target, id, group=uid))
     return notes.source(records)

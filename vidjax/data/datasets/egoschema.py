@@ -48,11 +48,11 @@ def load(
     videos, notes, records = VideoFolder(path), Annotations("EgoSchema", bad_limit), []
     for _, row in read_objects(locate(lists, "questions.json", layout=CARD.layout)):
         with notes.line(row):
-            if (id := row["q_uid"]) not in answers:
+            if (id := row.text("q_uid")) not in answers:
                 continue
-            options, answer = tuple(str(row[f"option {i}"]) for i in range(5)), answers[id]
+            options, answer = tuple(row.text(f"option {i}") for i in range(5)), answers[id]
             if answer not in range(5):
                 raise BadLine(f"the answer {answer} is not from 0 to 4")
-            target = QuestionTarget(str(row["question"]), options[answer], options)
+            target = QuestionTarget(row.text("question"), options[answer], options)
             records.append(Record(videos.find(id), target, id))
     return notes.source(records)

@@ -25,7 +25,7 @@ from vidjax.errors import unknown
 
 CARD = Card(
     title="MSR-VTT (2016)",
-    paper="CVPR 2016",
+    paper="Xu et al., CVPR 2016",
     splits={"train": 6_513, "val": 497, "test": 2_990},
     classes=0,
     targets=(TextTarget,),
@@ -81,13 +81,13 @@ def load(
     else:
         sentences = [(row, "caption") for file in files for _, row in read_objects(file, "sentences")]
     for row, column in sentences:
-        if row.cells.get("video_id") in captions:
+        if str(row.cells.get("video_id")) in captions:
             with notes.part(row):
-                if not (caption := " ".join(str(row[column]).split())):
+                if not (caption := row.text(column)):
                     raise BadLine("the caption is empty")
-                captions[row["video_id"]].append(caption)
+                captions.setdefault(row.text("video_id"), []).append(caption)
     for row in rows:
         with notes.line(row):
-            id = row["video_id"]
-            records.append(Record(videos.find(id), TextTarget(tuple(captions[id])), id))
+            id = row.text("video_id")
+            records.append(Record(videos.find(id), TextTarget(tuple(captions.get(id, ()))), id))
     return notes.source(records)

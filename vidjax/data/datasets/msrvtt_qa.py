@@ -14,7 +14,7 @@ from vidjax.errors import unknown
 
 CARD = Card(
     title="MSRVTT-QA (2017)",
-    paper="ACM MM 2017",
+    paper="Xu et al., ACM MM 2017",
     splits={"train": 158_581, "val": 12_278, "test": 72_821},
     classes=0,
     targets=(QuestionTarget,),
@@ -43,7 +43,7 @@ def load(
     videos, notes, records = VideoFolder(path), Annotations("MSRVTT-QA", bad_limit), []
     for _, row in read_objects(file):
         with notes.line(row):
-            name = f"video{row['video_id']}"
-            target = QuestionTarget(str(row["question"]), str(row["answer"]))
-            records.append(Record(videos.find(name), target, f"{name}_{row['id']}", group=name))
+            name = f"video{row.text('video_id')}"
+            target = QuestionTarget(row.text("question"), row.text("answer"))
+            records.append(Record(videos.find(name), target, f"{name}_{row.text('id')}", group=name))
     return notes.source(records)

@@ -58,10 +58,10 @@ def load(
                 row = json_row(where, json.loads(line))
             except json.JSONDecodeError as error:
                 raise BadLine(f"not JSON ({error.msg})") from None
-            id, duration = row["vid"], row.number("duration", 0)
+            id, duration = row.text("vid"), row.number("duration", 0)
             moments = tuple(sorted(span(window, duration) for window in row.listed("relevant_windows")))
             if not moments:
                 raise BadLine("there are no moments")
-            target = MomentsTarget(" ".join(str(row["query"]).split()), moments, duration)
-            records.append(Record(videos.find(id), target, str(row["qid"]), group=id))
+            target = MomentsTarget(row.text("query"), moments, duration)
+            records.append(Record(videos.find(id), target, row.text("qid"), group=id))
     return notes.source(records)
