@@ -3,6 +3,8 @@
 import pytest
 from official import check, clip, refuses, write
 
+from vidjax.data.datasets import epic_kitchens
+
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,"
     "stop_frame,narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
@@ -44,6 +46,10 @@ def test_actions_of_a_split(tmp_path, label, names, labels):
         ("P01_01_1", 61.5, 62.0, "P01_01"),
     ]
     assert check("epic_kitchens", "val", path=tmp_path, label=label).class_names == names
+
+
+def test_times_of_more_than_an_hour():
+    assert epic_kitchens._seconds("01:02:03.50") == 3723.5
 
 
 def test_what_is_wrong_is_reported(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from official import check, refuses, write
 
-LABELS = {"Pushing something from left to right": "1", "Holding something": "0"}
+LABELS = {"Holding something": "1", "Pushing something from left to right": "0"}
 TRAIN = [
     {
         "id": "78687",
@@ -25,14 +25,14 @@ def test_lists_of_a_split(tmp_path, prefix):
     write(tmp_path, {f"20bn-something-something-v2/{i}.webm": None for i in (78687, 7, 12, 3)})
     train = check("ssv2", "train", path=tmp_path)
     assert train.directional and train.class_names == (
-        "Holding something",
         "Pushing something from left to right",
+        "Holding something",
     )
-    assert [(r.id, r.target.label) for r in train.records] == [("78687", 1), ("7", 0)]
+    assert [(r.id, r.target.label) for r in train.records] == [("78687", 0), ("7", 1)]
     assert train.records[1].video.endswith("/20bn-something-something-v2/7.webm")
     assert [(r.id, r.target.label) for r in check("ssv2", "test", path=tmp_path).records] == [
-        ("12", 0),
-        ("3", 1),
+        ("12", 1),
+        ("3", 0),
     ]
 
 
