@@ -10,7 +10,8 @@ def test_moments_of_a_split(tmp_path):
         "moments_categories.txt": NAMES,
         "trainingSet.csv": "blocking/getty-karate-video-id635808620_4.mp4,blocking,4,0\n"
         "adult+female+singing/0P3XG_vf91c_35.mp4,adult+female+singing,3,1\n",
-        "validationSet.csv": "adult+female+singing/0P3XG_vf91c_35.mp4,adult+female+singing,3,0\nblocking/x.mp4,jumping,3,0\n",
+        "validationSet.csv": "adult+female+singing/0P3XG_vf91c_35.mp4,adult+female+singing,3,0\n"
+        "blocking/x.mp4,jumping,3,0\n",
     }
     videos = (
         "training/blocking/getty-karate-video-id635808620_4.mp4",
