@@ -74,8 +74,8 @@ def load(
 def read_actions(folder: str | os.PathLike, edition: str, classes: int) -> dict[int, str]:
     """Returns the actions by their numbers in ascending order; labels are positions in this dict."""
     names = {
-        60: f"ava_action_list_v{edition}_for_activitynet_*.pbtxt",
-        80: f"ava_action_list_v{edition}.pbtxt",
+        60: f"ava_action_list_v{edition}_for_activitynet_*.pbtxt*",
+        80: f"ava_action_list_v{edition}.pbtxt*",
     }
     if classes not in names:
         raise unknown("number of classes of AVA", str(classes), map(str, names))

@@ -73,7 +73,7 @@ def load(
     if edition == "full":
         rows = [r for f in files for _, r in read_objects(f, "videos") if r.cells.get("split") == part]
     else:
-        rows = list(read_table(locate(lists, part, layout=CARD.layout), ("video_id",), delimiter=","))
+        rows = list(read_table(locate(lists, part, layout=CARD.layout), ("video_id",)))
     videos, notes, records = VideoFolder(path), Annotations(f"MSR-VTT {edition}", bad_limit), []
     captions: dict[str, list[str]] = {str(row.cells.get("video_id")): [] for row in rows}
     if edition != "full" and split == "test":

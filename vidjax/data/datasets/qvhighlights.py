@@ -1,8 +1,8 @@
 """QVHighlights: text queries and all moments of a video of at most 150 seconds that they are true of.
 
-Lei et al., QVHighlights, arXiv:2107.09609. highlight_train_release.jsonl and highlight_val_release.jsonl have
-lines {"qid", "query", "vid", "duration", "relevant_windows": [[start, end], ...]}; saliency scores are not
-read. The moments of the test split are not published.
+Lei et al., QVHighlights, arXiv:2107.09609. Files of the official repository: a line is {"qid", "query",
+"vid", "duration", "relevant_windows": [[start, end], ...]}, times in seconds; saliency scores are not read. The
+moments of the test split are in highlight_test_with_gt.jsonl, not in highlight_test_release.jsonl.
 """
 
 import json
@@ -25,12 +25,12 @@ from vidjax.errors import unknown
 CARD = Card(
     title="QVHighlights (2021)",
     paper="arXiv:2107.09609",
-    splits={"train": 7_218, "val": 1_550},
+    splits={"train": 7_218, "val": 1_550, "test": 1_542},
     classes=0,
     targets=(MomentsTarget,),
     metric="recall at 1 with temporal IoU 0.5 and 0.7, and mean average precision at 0.5:0.05:0.95, on val",
-    layout="highlight_train_release.jsonl, highlight_val_release.jsonl, and videos named "
-    "YOUTUBEID_START_END.mp4, such as bP5KfdFJzC4_660.0_810.0.mp4",
+    layout="highlight_train_release.jsonl, highlight_val_release.jsonl, highlight_test_with_gt.jsonl, "
+    "and videos named YOUTUBEID_START_END.mp4, such as bP5KfdFJzC4_660.0_810.0.mp4",
 )
 
 
@@ -40,7 +40,7 @@ def load(
     """Lists the queries of a split.
 
     Args:
-      split: "train" or "val".
+      split: "train", "val" or "test".
       path: the folder with lists and videos.
       annotations: folder with the lists; None looks for them below `path`.
       bad_limit: fraction of queries that may be malformed or of missing videos.
@@ -50,7 +50,8 @@ def load(
     """
     if split not in CARD.splits:
         raise unknown("split of QVHighlights", split, CARD.splits)
-    file = locate(annotations or path, f"highlight_{split}_release.jsonl", layout=CARD.layout)
+    ending = "with_gt" if split == "test" else "release"
+    file = locate(annotations or path, f"highlight_{split}_{ending}.jsonl", layout=CARD.layout)
     videos, notes, records = VideoFolder(path), Annotations("QVHighlights", bad_limit), []
     for where, line in read_lines(file):
         with notes.line(where):
