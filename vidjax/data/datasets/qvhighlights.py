@@ -1,8 +1,8 @@
 """QVHighlights: text queries and all moments of a video of at most 150 seconds that they are true of.
 
 Lei et al., QVHighlights, arXiv:2107.09609. Files of the official repository: a line is {"qid", "query",
-"vid", "duration", "relevant_windows": [[start, end], ...]}, times in seconds; saliency scores are not read. The
-moments of the test split are in highlight_test_with_gt.jsonl, not in highlight_test_release.jsonl.
+"vid", "duration", "relevant_windows": [[start, end], ...]}, times in seconds; saliency scores are not read.
+The moments of the test split are in highlight_test_with_gt.jsonl, not in highlight_test_release.jsonl.
 """
 
 import json
