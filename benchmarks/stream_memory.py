@@ -4,7 +4,7 @@
   python benchmarks/stream_memory.py --window 10 --model mc3_18 [--frames 3000 90000]
 
 Generates a video of each length at 25 frames per second and predicts each in a separate process, with random
-weights: frame by frame with `vidjax.predict.predict_stream`, or with --window in windows of that many seconds
+weights: frame by frame with `Predictor.stream`, or with --window in windows of that many seconds
 without overlap, of one clip each. --tiny takes the tiny preset of the model.
 Prints the peak resident memory of the process (reached during compilation), the resident memory after a tenth
 of the video and at its end, the size of the model's state, and for comparison the size of all frames, as one
@@ -28,7 +28,7 @@ import numpy as np
 from vidjax import create_model, spec
 from vidjax.checkpoint_io import save_variables
 from vidjax.environment import environment
-from vidjax.predict import Predictor, predict_stream
+from vidjax.predict import Predictor
 
 HEIGHT, WIDTH, FPS = 240, 320, 25
 MB = 1e6
@@ -72,9 +72,9 @@ def read(video: str, checkpoint: str, frames: int, window: float | None) -> None
     else:
         size = predictor.config.data.size
         state = sum(x.nbytes for x in jax.tree.leaves(predictor.model.init_state(1, (size, size, 3))))
-        for now in predict_stream([video], checkpoint, every_frames=frames // 10):
+        for now in predictor.stream([video], every_frames=frames // 10):
             resident.append(_resident())
-            seen = now.frames
+            seen = now.processed
     if seen != frames:
         raise SystemExit(f"{seen} frames of {frames} were read")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

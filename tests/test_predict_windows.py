@@ -82,16 +82,16 @@ def window(start, end, scores, times=None):
 def test_seconds_are_means_weighted_by_overlap():
     windows = [window(0, 2, [0.2, 0.8]), window(0.5, 2.5, [0.6, 0.4])]
     rows = list(per_second(windows))
-    assert [(p.start, p.end) for p, _ in rows] == [(0, 1), (1, 2), (2, 2.5)]
+    assert [(p.start, p.end) for p in rows] == [(0, 1), (1, 2), (2, 2.5)]
     expected = [(1 * 0.2 + 0.5 * 0.6) / 1.5, 0.4, 0.6]
-    np.testing.assert_allclose([s for _, s in rows], [[e, 1 - e] for e in expected])
+    np.testing.assert_allclose([p.content.scores for p in rows], [[e, 1 - e] for e in expected])
 
 
 def test_seconds_of_frame_times():
     scores = [[0.0, 1.0], [1.0, 0.0]]
     rows = list(per_second([window(0, 2, scores, [0.5, 1.0]), window(2, 4, scores, [2.5, 3.7])]))
     # The scores change at 0.75, 2 and 3.1 s, halfway between the frames.
-    np.testing.assert_allclose([s[0] for _, s in rows], [0.25, 1, 0, 0.9])
+    np.testing.assert_allclose([p.content.scores[0] for p in rows], [0.25, 1, 0, 0.9])
 
 
 def test_seconds_are_yielded_before_the_video_ends():
@@ -100,15 +100,15 @@ def test_seconds_are_yielded_before_the_video_ends():
             yield window(i, i + 2, [0.5, 0.5])
 
     rows = per_second(endless())
-    assert [next(rows)[0].start for _ in range(50)] == list(range(50))
+    assert [next(rows).start for _ in range(50)] == list(range(50))
 
 
 def test_seconds_of_several_videos_and_errors():
     a, b = window(0, 1, [0.1, 0.9]), window(0, 1, [0.3, 0.7])
     error = Prediction("bad", error="cannot be read")
     rows = list(per_second([a, b, error, a]))
-    assert [p.error for p, _ in rows] == [None, None, "cannot be read", None]
-    np.testing.assert_allclose([s[0] for p, s in rows if not p.error], [0.1, 0.3, 0.1])
+    assert [p.error for p in rows] == [None, None, "cannot be read", None]
+    np.testing.assert_allclose([p.content.scores[0] for p in rows if not p.error], [0.1, 0.3, 0.1])
 
 
 def run(capsys, *argv):
@@ -136,8 +136,8 @@ def test_the_command(capsys, tmp_path, folder, video):
         (["--window", "0"], "length of windows must be positive, got 0"),
         (["--step", "-1"], "step of windows must be positive, got -1"),
         (["--window", "2", "--clips", "0"], "--clips must be at least 1"),
-        (["--per-second", "--stream"], "leave out --window, --step and --per-second"),
-        (["--per-second", "--draw", "x.png"], "leave out --window, --step and --per-second"),
+        (["--per-second", "--stream"], "leave out --clips, --window, --step and --per-second"),
+        (["--per-second", "--draw", "x.png"], "--draw needs one prediction per video"),
     ):
         code, _, err = run(capsys, *base, *argv)
         assert code == 2 and message in err and "Traceback" not in err

@@ -30,7 +30,8 @@ from vidjax.models import list_models, spec
 from vidjax.reports.pictures import watchable
 from vidjax.sharding import create_mesh
 from vidjax.tasks import Task
-from vidjax.tasks.classification import Classification
+from vidjax.tasks.classification import Classification, best, named
+from vidjax.tasks.multi_label import MultiLabel
 from vidjax.train.experiment import create_parts
 
 
@@ -55,24 +56,34 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamPrediction:
-    """The prediction for a video up to the current frame.
+class StreamPrediction(Prediction):
+    """The prediction for a video from its start to the current frame.
 
     Attributes:
-      path: the file.
-      seconds: time of the last processed frame.
-      frames: number of processed frames.
-      top: (class name, probability) of the most likely classes, in descending order.
+      processed: number of processed frames.
       final: whether the video has ended.
-      error: why decoding failed, or None; `final` is then true and `top` empty.
     """
 
-    path: str
-    seconds: float
-    frames: int
-    top: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    processed: int = 0
     final: bool = False
-    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores [K] of K classes."""
+
+    scores: np.ndarray
+    class_names: tuple[str, ...]
+
+    def top(self, n: int) -> list[tuple[str, float]]:
+        """Returns the n best (class name, score), best first."""
+        return best(self.scores, self.class_names, n)
+
+    def as_json(self, top: int) -> dict[str, Any]:
+        return {"top": named(self.top(top))}
+
+    def as_text(self, top: int) -> list[str]:
+        return [f"{p:6.1%}  {n}" for n, p in self.top(top)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +199,85 @@ class Predictor:
             check_memory("--window or --clips", batch * views, reader.cfg, reader.streams)
             yield from self._predictions(itertools.chain([first], items), batch, views)
 
+    def stream(
+        self,
+        paths: Sequence[str],
+        every: float = 1.0,
+        every_frames: int | None = None,
+        fps: float | None = None,
+    ) -> Iterator[StreamPrediction]:
+        """Predicts videos frame by frame while decoding, with memory independent of their length.
+
+        As in training, the model processes a center crop of every `data.stride`-th frame or, if
+        `data.target_fps` is set, of one frame every `data.stride / data.target_fps` seconds. The state is
+        reset for each video.
+
+        Args:
+          paths: video files.
+          every: seconds of video between predictions.
+          every_frames: processed frames between predictions; overrides `every`.
+          fps: frames per second to process; None uses the frame rate of training.
+
+        Yields:
+          A prediction at every interval, and a final one at the end of each video.
+
+        Raises:
+          UserError: the model does not support streaming.
+        """
+        pace = every if every_frames is None else every_frames
+        if not pace > 0:
+            raise UserError(f"the interval between predictions must be positive, got {pace}")
+        if fps is not None and not fps > 0:
+            raise UserError(f"the number of frames per second must be positive, got {fps}")
+        model, task, data = self.model, self.task, self._reader.cfg
+        name = self.config.model.name
+        if not streams(type(model)):
+            families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
+            raise UserError(f"{name} does not support --stream: use a streaming model of {families}")
+        if task.inputs.streams != ("rgb",):
+            takes = "+".join(task.inputs.streams)
+            raise UserError(f"{name} takes {takes}: --stream supports only models of rgb frames")
+        if not isinstance(task, Classification | MultiLabel):
+            raise UserError(f"--stream predicts classes of whole videos, and task.name={task.name} does not")
+        variables = jax.device_put(self.variables, jax.local_devices()[0])  # once, not with every video
+        start = model.init_state(1, (data.size, data.size, 1 if data.grey else 3))
+        rate = fps or (data.target_fps and data.target_fps / data.stride)
+
+        @functools.partial(jax.jit, donate_argnums=1)
+        def step(variables, state, frame):
+            (logits, _), state = model.apply(variables, state, task.inputs({"rgb": frame}), method="step")
+            return logits, state
+
+        def prediction(path: str, logits: jax.Array, now: float, **about: Any) -> StreamPrediction:
+            views = Views(np.array([[[0.0, now]]]))
+            content = task.decode(np.asarray(logits), Record(path, None, path), views)
+            return StreamPrediction(path, content, start=0.0, end=now, **about)
+
+        for path in map(str, paths):
+            processed, seconds, reported = 0, 0.0, 0  # frames, time of the last one, predictions
+            state = jax.tree.map(jnp.array, start)  # copies: donated, and zeros may be shared
+            try:
+                with Video(path, indexed=False) as video:
+                    frames = video.play(grey=data.grey)
+                    if rate:
+                        slack = max(sampling.SLACK, 2 * video.tolerance)
+                        frames = sampling.resample(frames, rate, 1 / video.fps, slack)
+                    else:
+                        frames = (
+                            each for _, each in sampling.resample(enumerate(frames), 1 / data.stride, 1)
+                        )
+                    for now, frame in frames:
+                        logits, state = step(variables, state, test_views(frame[None], data, 1)[0][0])
+                        processed, seconds = processed + 1, now
+                        due = math.floor((processed if every_frames else now) / pace + 1e-6)
+                        if due > reported:
+                            reported = due
+                            yield prediction(path, logits, now, processed=processed)
+            except DecodeError as e:
+                yield StreamPrediction(path, error=str(e), processed=processed, final=True)
+            else:
+                yield prediction(path, logits, seconds, processed=processed, final=True)
+
     @functools.cached_property
     def _reader(self) -> ClipReader:
         return ClipReader(self.views.data(self.config), self.task.reading["streams"])
@@ -242,38 +332,40 @@ def _row(views: Sequence[Clip], i: int) -> dict[str, Any]:
     return {"inputs": inputs, "index": np.int64(i)}
 
 
-def per_second(windows: Iterable[Prediction]) -> Iterator[tuple[Prediction, np.ndarray]]:
+def per_second(windows: Iterable[Prediction]) -> Iterator[Prediction]:
     """Averages the scores of overlapping windows for each second of a video.
 
-    A row is the mean of the scores [K] of all windows that overlap the second, weighted by the length of the
+    A row is the mean of the scores of all windows that overlap the second, weighted by the length of the
     overlap. The scores of a frame stand for the time until halfway to the neighboring frames of its window.
 
     Args:
       windows: from `Predictor.windows`.
 
     Yields:
-      (the second as a prediction without content, scores [K]), in order; (prediction, empty) for an error.
+      The seconds of a video in order, with `Scores` as content.
 
     Raises:
       UserError: the predictions of the task are not scores of classes.
     """
     sums: dict[int, np.ndarray] = {}  # score times seconds, and seconds, [K + 1]
-    path, start, end = "", 0.0, 0.0
+    path, start, end, names = "", 0.0, 0.0, ()
 
-    def complete(before: float) -> Iterator[tuple[Prediction, np.ndarray]]:
+    def complete(before: float) -> Iterator[Prediction]:
         for second in sorted(s for s in sums if s + 1 <= before):
             *total, weight = sums.pop(second)
-            yield Prediction(path, start=second, end=min(second + 1.0, end)), np.array(total) / weight
+            content = Scores(np.array(total) / weight, names)
+            yield Prediction(path, content, start=float(second), end=min(second + 1.0, end))
 
     for window in windows:
         if window.error or window.path != path or window.start <= start:  # another video
             yield from complete(math.inf)
         if window.error:
-            yield window, np.empty(0)
+            yield window
             continue
         path, start, end = window.path, window.start, window.end
         yield from complete(start)
         for a, b, scores in _timeline(window):
+            names = window.content.class_names
             for second in range(math.floor(a), math.ceil(b)):
                 weight = max(min(b, second + 1) - max(a, second), 1e-9)
                 sums[second] = sums.get(second, 0) + weight * np.append(scores, 1.0)
@@ -298,83 +390,12 @@ def predict_videos(
     return Predictor.load(checkpoint, clips).videos(paths)
 
 
-def predict_stream(
-    paths: Sequence[str],
-    checkpoint: epath.PathLike,
-    every: float = 1.0,
-    every_frames: int | None = None,
-    fps: float | None = None,
-    top: int = 5,
-) -> Iterator[StreamPrediction]:
-    """Classifies videos frame by frame while decoding, with memory independent of their length.
-
-    As in training, the model processes a center crop of every `data.stride`-th frame or, if `data.target_fps`
-    is set, of one frame every `data.stride / data.target_fps` seconds. The state is reset for each video.
-
-    Args:
-      paths: video files.
-      checkpoint: see `predict_videos`; its model must have `init_state` and `step`.
-      every: seconds of video between predictions.
-      every_frames: processed frames between predictions; overrides `every`.
-      fps: frames per second to process; None uses the frame rate of training.
-      top: number of classes to return.
-
-    Yields:
-      A prediction at every interval, and a final one at the end of each video.
-
-    Raises:
-      UserError: the checkpoint does not exist, or its model does not support streaming.
-    """
-    pace = every if every_frames is None else every_frames
-    if not pace > 0:
-        raise UserError(f"the interval between predictions must be positive, got {pace}")
-    if fps is not None and not fps > 0:
-        raise UserError(f"the number of frames per second must be positive, got {fps}")
-    loaded = Predictor.load(checkpoint)
-    config, model, task = loaded.config, loaded.model, loaded.task
-    variables = jax.device_put(loaded.variables, jax.local_devices()[0])  # once, not with every video
-    name, data = config.model.name, loaded.views.data(config)
-    if not streams(type(model)):
-        families = ", ".join(sorted({s.family for s in map(spec, list_models()) if streams(s.module)}))
-        raise UserError(f"{name} does not support --stream: use a streaming model of {families}")
-    if task.inputs.streams != ("rgb",):
-        takes = "+".join(task.inputs.streams)
-        raise UserError(f"{name} takes {takes}: --stream supports only models of rgb frames")
-    if not isinstance(task, Classification):
-        raise UserError(f"--stream predicts classes of whole videos, and {checkpoint} is for {task.name}")
-    start = model.init_state(1, (data.size, data.size, 1 if data.grey else 3))
-    rate = fps or (data.target_fps and data.target_fps / data.stride)
-
-    @functools.partial(jax.jit, donate_argnums=1)
-    def step(variables, state, frame):
-        (logits, _), state = model.apply(variables, state, task.inputs({"rgb": frame}), method="step")
-        return logits, state
-
-    def predict(logits: jax.Array) -> list[tuple[str, float]]:
-        return task.decode(np.asarray(logits), Record("", None, ""), Views(np.zeros((1, 1, 1)))).top(top)
-
-    for path in map(str, paths):
-        processed, seconds, reported = 0, 0.0, 0  # frames, time of the last one, predictions
-        state = jax.tree.map(jnp.array, start)  # copies: donated, and zeros may be shared
-        try:
-            with Video(path, indexed=False) as video:
-                frames = video.play(grey=data.grey)
-                if rate:
-                    slack = max(sampling.SLACK, 2 * video.tolerance)
-                    frames = sampling.resample(frames, rate, 1 / video.fps, slack)
-                else:
-                    frames = (each for _, each in sampling.resample(enumerate(frames), 1 / data.stride, 1))
-                for now, frame in frames:
-                    logits, state = step(variables, state, test_views(frame[None], data, 1)[0][0])
-                    processed, seconds = processed + 1, now
-                    due = math.floor((processed if every_frames else now) / pace + 1e-6)
-                    if due > reported:
-                        reported = due
-                        yield StreamPrediction(path, seconds, processed, predict(logits))
-        except DecodeError as e:
-            yield StreamPrediction(path, seconds, processed, final=True, error=str(e))
-        else:
-            yield StreamPrediction(path, seconds, processed, predict(logits), final=True)
+def _paced(video: Video, rate: float | None, data: Any) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields (seconds, frame) at a number of frames per second, or every `data.stride`-th frame."""
+    frames = video.play(grey=data.grey)
+    if rate:
+        return sampling.resample(frames, rate, 1 / video.fps, max(sampling.SLACK, 2 * video.tolerance))
+    return (each for _, each in sampling.resample(enumerate(frames), 1 / data.stride, 1))
 
 
 def streams(module: type[nn.Module]) -> bool:

@@ -67,15 +67,10 @@ def run(args: argparse.Namespace) -> int:
     reject_overrides(args)
     if args.top < 1:
         raise UserError(f"--top must be at least 1, got {args.top}")
-    windows = args.window is not None or args.step is not None or args.per_second
-    if args.stream and windows:
-        raise UserError("--stream predicts frame by frame: leave out --window, --step and --per-second")
-    if args.stream:
-        return _stream(args)
-    if args.every or args.fps is not None:
+    if not args.stream and (args.every or args.fps is not None):
         raise UserError("--every and --fps require --stream")
-    if windows:
-        return _windows(args)
+    if args.stream or args.window is not None or args.step is not None or args.per_second:
+        return _over_time(args)
     from vidjax.checkpoint_io import find_checkpoint
     from vidjax.predict import Predictor
 
@@ -103,78 +98,58 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _windows(args: argparse.Namespace) -> int:
+def _over_time(args: argparse.Namespace) -> int:
+    """Prints predictions of windows, seconds, or of videos up to the current frame."""
     from vidjax.checkpoint_io import find_checkpoint
-    from vidjax.predict import Predictor, per_second
-    from vidjax.tasks.classification import best, named
+    from vidjax.predict import Predictor, StreamPrediction, per_second
 
     if args.draw:
-        raise UserError("--draw needs one prediction per video: leave out --window, --step and --per-second")
+        raise UserError("--draw needs one prediction per video: leave out --window, --stream and the like")
+    options = _stream_options(args) if args.stream else _window_options(args)
+    predictor = Predictor.load(find_checkpoint(args.checkpoint, args.which))
+    found = (predictor.stream if args.stream else predictor.windows)(args.videos, **options)
+    failed, path = 0, None
+    for p in per_second(found) if args.per_second else found:
+        if p.error:
+            failed += 1
+            print(f"vidjax: {p.error}", file=sys.stderr)
+        if args.json:
+            row: dict[str, Any] = {"path": p.path, "error": p.error}
+            row |= {} if p.error else {"start": round(p.start, 3), "end": round(p.end, 3)}
+            row |= {} if p.error else p.content.as_json(args.top)
+            row |= {"frames": p.processed, "final": p.final} if isinstance(p, StreamPrediction) else {}
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        elif not p.error:
+            if p.path != path:
+                print(path := p.path)
+            lines = p.content.as_text(args.top)
+            if hasattr(p.content, "top"):
+                lines = [", ".join(f"{n} {q:.1%}" for n, q in p.content.top(args.top))]
+            print(f"  {p.start:8.2f}–{p.end:.2f} s  " + "\n    ".join(lines), flush=True)
+    return 2 if failed else 0
+
+
+def _window_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.clips is not None and args.clips < 1:
         raise UserError(f"--clips must be at least 1, got {args.clips}")
     try:
         length = None if args.window in (None, "clip") else float(args.window)
     except ValueError:
         raise UserError(f"--window={args.window}: use seconds, such as 10, or clip") from None
-    predictor = Predictor.load(find_checkpoint(args.checkpoint, args.which))
-    found = predictor.windows(args.videos, length, args.step, args.clips)
-    names = predictor.task.class_names
-    failed, path = 0, None
-    for p, scores in per_second(found) if args.per_second else ((p, None) for p in found):
-        if p.error:
-            failed += 1
-            print(f"vidjax: {p.error}", file=sys.stderr)
-        top = None if p.error or scores is None else best(scores, names, args.top)
-        if args.json:
-            row: dict[str, Any] = {"path": p.path, "error": p.error}
-            if not p.error:
-                row |= {"start": round(p.start, 3), "end": round(p.end, 3)}
-                row |= p.content.as_json(args.top) if top is None else {"top": named(top)}
-            print(json.dumps(row, ensure_ascii=False), flush=True)
-        elif not p.error:
-            if p.path != path:
-                print(path := p.path)
-            span = f"  {p.start:8.2f}–{p.end:.2f} s"
-            top = p.content.top(args.top) if top is None and hasattr(p.content, "top") else top
-            if top is None:
-                print(span, *(f"    {line}" for line in p.content.as_text(args.top)), sep="\n", flush=True)
-            else:
-                print(f"{span}  " + ", ".join(f"{n} {q:.1%}" for n, q in top), flush=True)
-    return 2 if failed else 0
+    return {"length": length, "step": args.step, "clips": args.clips}
 
 
-def _stream(args: argparse.Namespace) -> int:
-    from vidjax.checkpoint_io import find_checkpoint
-    from vidjax.predict import predict_stream
-    from vidjax.tasks.classification import named
-
-    if args.clips or args.draw:
-        raise UserError("--stream does not sample clips: leave out --clips and --draw")
+def _stream_options(args: argparse.Namespace) -> dict[str, Any]:
+    if args.clips or args.window is not None or args.step is not None or args.per_second:
+        raise UserError(
+            "--stream predicts frame by frame: leave out --clips, --window, --step and --per-second"
+        )
     every = args.every or "1"
     try:
         pace = {"every_frames": int(every[:-1])} if every.endswith("f") else {"every": float(every)}
     except ValueError:
         raise UserError(f"--every={every}: use seconds, such as 2.5, or frames, such as 30f") from None
-    checkpoint = find_checkpoint(args.checkpoint, args.which)
-    failed, path = 0, None
-    for now in predict_stream(args.videos, checkpoint, **pace, fps=args.fps, top=args.top):
-        if now.error:
-            failed += 1
-            print(f"vidjax: {now.error}", file=sys.stderr)
-        if args.json:
-            row = {"path": now.path, "seconds": round(now.seconds, 3), "frames": now.frames}
-            row |= {"final": now.final, "error": now.error, "top": named(now.top)}
-            print(json.dumps(row, ensure_ascii=False), flush=True)
-        elif not now.error:
-            if now.path != path:
-                print(path := now.path)
-            if now.final:
-                print(f"  {now.frames} frames, {now.seconds:.2f} s")
-                for n, q in now.top:
-                    print(f"  {q:6.1%}  {n}")
-            else:
-                print(f"  {now.seconds:8.2f} s  {now.top[0][0]} {now.top[0][1]:.1%}", flush=True)
-    return 2 if failed else 0
+    return pace | {"fps": args.fps}
 
 
 def _check_image_path(path: str) -> None:
