@@ -225,6 +225,13 @@ def test_sample_count_is_exact(files):
         assert len(read_audio(files["mp4"], start, end, rate)) == round((end - start) * rate)
 
 
+def test_a_replaced_file_is_read_anew(files, tmp_path):
+    path = tmp_path / "sound.mkv"
+    for seconds in (0.4, 0.0):
+        path.write_bytes(write("mkv aac", None, 0, seconds))
+        assert onset(read_audio(path, 0, 3, 16000), 16000) == pytest.approx(CLICK + seconds, abs=0.005)
+
+
 def test_file_without_video(tmp_path):
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as container:

@@ -1,5 +1,7 @@
 """Decodes the sound of a video, in sync with its frames, by time."""
 
+import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -98,18 +100,8 @@ def _read(
     source: str | os.PathLike | bytes, name: str, begin: int, count: int, rate: int, track: int | str | None
 ) -> np.ndarray:
     """Returns `count` samples from output sample `begin` on, both counted at `rate` from the origin."""
-    with open_container(source) as container:
-        number = _track(container, name, track).index
-        has_video = any(not s.disposition & Disposition.attached_pic for s in container.streams.video)
-    frames = _frames(source, number)
-    first = next(frames, None)
-    if first is None:
-        raise DecodeError(f"{name}: no audio that can be decoded")
-    native = first.sample_rate
-    origin = first.time or 0.0
-    if has_video:
-        with Video(source, indexed=False) as video:
-            origin = video.origin
+    head = _head_of(source, name, track)
+    number, origin, native = head.number, head.origin, head.rate
 
     def place(frame: av.AudioFrame) -> int | None:
         """Returns the number of samples from the origin to a frame according to its timestamp."""
@@ -122,18 +114,18 @@ def _read(
     sound = np.zeros((high - low) * down, np.float32)
     low *= down
 
-    position = place(first) or 0
+    frames, position = None, head.position
     wanted = low - PREROLL * native
     if wanted > position + native:  # seeking is cheaper than decoding one more second
         later = _frames(source, number, wanted / native + origin)
         next(later, None)  # Opus decoders shorten the first frame, with an inexact timestamp
-        head = next(later, None)
-        at = head and place(head)
+        first = next(later, None)
+        at = first and place(first)
         if at is not None and at <= low:
-            position = _snap(at, position + first.samples, head)
-            first, frames = head, later
+            position = _snap(at, position + head.samples, first)
+            frames = itertools.chain([first], later)
     resamplers = {}
-    for frame in itertools.chain([first], frames):
+    for frame in frames or _frames(source, number):
         kind = frame.format.name, frame.layout.name, frame.sample_rate  # may change within a stream
         if kind not in resamplers:
             resamplers[kind] = av.AudioResampler("fltp", frame.layout, native)
@@ -150,6 +142,54 @@ def _read(
             break
     skip = begin - low // down * up
     return _resample(sound, native, rate)[skip : skip + count]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    """How the audio of a file begins.
+
+    Attributes:
+      number: of the stream.
+      rate: samples per second.
+      origin: seconds on the container's clock from which samples are counted.
+      position: samples from the origin to the first frame.
+      samples: of the first frame.
+    """
+
+    number: int
+    rate: int
+    origin: float
+    position: int
+    samples: int
+
+
+def _head_of(source: str | os.PathLike | bytes, name: str, track: int | str | None) -> _Head:
+    if isinstance(source, bytes):
+        return _head(source, name, track)
+    about = os.stat(source)
+    return _cached_head(os.fspath(source), name, track, (about.st_mtime_ns, about.st_size))
+
+
+@functools.lru_cache(maxsize=64)  # the windows of a video are read one after the other
+def _cached_head(path: str, name: str, track: int | str | None, version: tuple[int, int]) -> _Head:
+    return _head(path, name, track)
+
+
+def _head(source: str | bytes, name: str, track: int | str | None) -> _Head:
+    with open_container(source) as container:
+        number = _track(container, name, track).index
+        has_video = any(not s.disposition & Disposition.attached_pic for s in container.streams.video)
+    frames = _frames(source, number)
+    first = next(frames, None)
+    frames.close()
+    if first is None:
+        raise DecodeError(f"{name}: no audio that can be decoded")
+    origin = first.time or 0.0
+    if has_video:
+        with Video(source, indexed=False) as video:
+            origin = video.origin
+    position = 0 if first.pts is None else round((first.time - origin) * first.sample_rate)
+    return _Head(number, first.sample_rate, origin, position, first.samples)
 
 
 def _snap(position: int, anchor: int, frame: av.AudioFrame) -> int:
