@@ -1,5 +1,6 @@
 """Frame-exact video decoding, by index or by time, with memory bounded by the requested frames."""
 
+import dataclasses
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from vidjax.data import packet_index, sampling
-from vidjax.data.packet_index import PacketIndex
+from vidjax.data.packet_decoder import PacketCollector, PacketDecoder
+from vidjax.data.packet_index import PacketIndex, Packets
 
 ERRORS = (av.FFmpegError, OSError, ValueError)
 NEAR = 8  # frames; up to this distance ahead, decoding on is cheaper than seeking
@@ -90,14 +92,16 @@ class Video:
         self._source = source if isinstance(source, bytes) else os.fspath(source)
         self.name = name_of(source)
         self._container = None
-        self._reformatter = VideoReformatter()
+        self._file = None
         self._failed = False  # whether the system failed to read the file, such as a network file system
+        self._reformatter = VideoReformatter()
         self._rotation = None  # degrees, of the frame that `_orientation` was read from
         try:
-            self._open()
-            self.fps = self._rate
             if indexed:
                 self._use(self._index(index))
+            else:
+                self._open()
+                self.fps = self._rate
         except ERRORS as error:
             self.close()
             raise DecodeError(f"{self.name}: not a readable video ({reason(error)})") from error
@@ -112,8 +116,9 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
+        for opened in (self._container, self._file):
+            if opened is not None:
+                opened.close()
 
     @property
     def height(self) -> int:
@@ -145,14 +150,15 @@ class Video:
             raise DecodeError(f"{self.name}: no frame {outside[0]}, the video has {self.num_frames}")
         if not indices.size:
             return np.empty((0, self.height, self.width, 1 if grey else 3), np.uint8)
-        if self._seekable:
+        wanted = np.unique(indices)
+        while len(self._readers) > 1:
             try:
-                return self._collect(self._seek_frames(np.unique(indices)), indices, grey)
+                return self._collect(self._readers[0](wanted), indices, grey)
             except (*ERRORS, _Lost):
-                clip = self._collect(self._count_frames(np.unique(indices)), indices, grey)
-                self._seekable = False  # seeking failed, decoding from the start did not
+                clip = self._collect(self._readers[-1](wanted), indices, grey)
+                del self._readers[0]  # it failed, decoding from the start did not
                 return clip
-        return self._collect(self._count_frames(np.unique(indices)), indices, grey)
+        return self._collect(self._count_frames(wanted), indices, grey)
 
     def frames_at(self, seconds: Sequence[float] | np.ndarray, grey: bool = False) -> np.ndarray:
         """Returns the frames shown at the given times, in seconds from the first frame; see `frames`.
@@ -170,7 +176,7 @@ class Video:
     @property
     def tolerance(self) -> float:
         """Seconds by which a time may precede its frame: half a tick of the container's clock."""
-        return min(0.5 * float(self._stream.time_base), 0.1 / self.fps)
+        return min(0.5 * float(self.index.time_base), 0.1 / self.fps)
 
     @cached_property
     def origin(self) -> float:
@@ -197,7 +203,8 @@ class Video:
             raise DecodeError(f"{self.name}: no frames")
 
     def _open(self) -> None:
-        self.close()
+        if self._container is not None:
+            self._container.close()
         self._container = open_container(self._source)
         best = self._container.streams.best("video")
         if best and best.disposition & Disposition.attached_pic:  # a cover
@@ -241,29 +248,49 @@ class Video:
 
     def _index(self, known: PacketIndex | None) -> PacketIndex:
         """Returns `known` if it fits the file, else its cached index, else a new one."""
-        size = packet_index.size_of(self._source)
-        entry = None if isinstance(self._source, bytes) else packet_index.entry(self._source)
-        if known is None and entry:
-            known = packet_index.load(entry)
-        if known and (known.size, known.time_base) == (size, self._stream.time_base):
+        stored = isinstance(self._source, bytes)
+        if not stored:
+            self._file = open(self._source, "rb")  # noqa: SIM115
+        size = len(self._source) if stored else os.fstat(self._file.fileno()).st_size
+        first = self._read(0, packet_index.PROBE)
+        if known and known.fits(size, first):
             return known
-        index = self._read_index(size)
+        entry = None if stored else packet_index.entry(self._source)
+        known = packet_index.load(entry) if entry else None
+        if known and known.fits(size, first):
+            return known
+        self._open()
+        index = self._read_index(size, packet_index.probe(first))
         if entry and not self._failed:
             packet_index.save(entry, index)
         return index
 
     def _use(self, index: PacketIndex) -> None:
         self.index = index
-        self.times, self._pts, self._starts = index.times, index.pts, index.starts
-        self._seekable = index.pts is not None
+        self.times, self._pts, self._starts, self.fps = index.times, index.pts, index.starts, index.fps
         self.num_frames = len(self.times)
-        self.fps = (self.num_frames - 1) / self.times[-1] if self.num_frames > 1 else self._rate
         self.duration = float(self.times[-1] + 1 / self.fps)
+        self._readers = [self._count_frames]  # the fastest first
+        if index.pts is not None:
+            self._readers.insert(0, self._seek_frames)
+        if (packets := index.packets) is not None:
+            self._readers.insert(0, self._bare_frames)
+            self._decoder = PacketDecoder(packets, self._read)
+            self._stored = {"width": packets.width, "height": packets.height}
+            self._size = packets.height, packets.width
 
-    def _read_index(self, size: int) -> PacketIndex:
+    def _read(self, offset: int, size: int) -> bytes:
+        """Returns bytes of the file."""
+        if self._file is None:
+            return self._source[offset : offset + size]
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def _read_index(self, size: int, probe: int) -> PacketIndex:
         """Finds the time of each frame and where decoding can start, from the packets or by decoding."""
         context = self._stream.codec_context
-        packets = [(p.pts, p.is_keyframe, _shown(p, context)) for p in self._packets()]
+        collector = PacketCollector(self._read, context)
+        packets = [(p.pts, p.is_keyframe, _shown(p, context), collector.add(p)) for p in self._packets()]
         stamps, key, shown = ([p[i] for p in packets] for i in range(3))
         intra = context.codec.intra_only and context.pix_fmt != "pal8"
         can_seek = bool(packets) and (intra or context.codec.canonical_name in SEEKABLE)
@@ -280,21 +307,39 @@ class Video:
                 # If the decoder reorders frames but the timestamps do not, the demuxer invented them.
                 and not (context.has_b_frames and len(sent) > 1 and not moved.any())
             )
+        bare = seekable
         if seekable:
             times = (pts - pts[0]) * float(self._stream.time_base)
         else:
             times, counted = self._count(sum(x is not False for x in shown))
             seekable = can_seek and None not in counted and bool((np.diff(counted) > 0).all())
             pts = np.array(counted, np.int64) if seekable else None
-        starts = None
-        if seekable:  # decoding can start at keyframes that follow all earlier packets in display order
-            known = [(p, k) for p, k in zip(stamps, key) if p is not None]
-            sent, key = np.array([p for p, _ in known], np.int64), np.array([k for _, k in known])
-            before = np.maximum.accumulate(np.concatenate([sent[:1] - 1, sent[:-1]]))
-            starts = sent[key & (sent > before)]
-            if not (starts.size and starts[0] <= pts[0]):
-                pts = starts = None
-        return PacketIndex(size, self._stream.time_base, times, pts, starts)
+        fps = float((len(times) - 1) / times[-1]) if len(times) > 1 else self._rate
+        index = PacketIndex(size, probe, self._stream.time_base, fps, times)
+        if not seekable:
+            return index
+        # Decoding can start at keyframes that follow all earlier packets in display order.
+        known = [(p, k) for p, k in zip(stamps, key) if p is not None]
+        sent, key = np.array([p for p, _ in known], np.int64), np.array([k for _, k in known])
+        before = np.maximum.accumulate(np.concatenate([sent[:1] - 1, sent[:-1]]))
+        starts = sent[key & (sent > before)]
+        if not (starts.size and starts[0] <= pts[0]):
+            return index
+        index = dataclasses.replace(index, pts=pts, starts=starts)
+        if bare and (packets := collector.packets(stamps)) and self._first_is_same(packets, int(pts[0])):
+            return dataclasses.replace(index, packets=packets)
+        return index
+
+    def _first_is_same(self, packets: Packets, pts: int) -> bool:
+        """Returns whether the first frame, at `pts`, is the same when decoded without the container."""
+        end = int(np.flatnonzero(packets.pts == pts)[0]) + 1
+        try:
+            frames = [next(self._decode(None))]
+            frames += [f for f in PacketDecoder(packets, self._read).frames(0, end, {pts}) if f.pts == pts]
+        except (*ERRORS, StopIteration):
+            return False
+        upright = all(_orientation(frame) == (1, 1, False) for frame in frames)
+        return len(frames) == 2 and upright and _content(frames[0]) == _content(frames[1])
 
     def _count(self, announced: int) -> tuple[np.ndarray, list[int | None]]:
         """Returns the frames' times and pts, found by decoding the whole file.
@@ -354,21 +399,49 @@ class Video:
                 raise DecodeError(
                     f"{self.name}: frame {index} has another orientation than the frames before it"
                 )
-            clip[indices == index] = image
+            for place in np.flatnonzero(indices == index):
+                clip[place] = image
         return clip
 
     def _image(self, frame: VideoFrame, grey: bool) -> np.ndarray:
         """Converts a frame to uint8 [H, W, C], upright and of the stream's initial size."""
         kind = "gray" if grey else "rgb24"
         try:  # reuse the reformatter, whose setup takes longer than a conversion
-            image = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1).to_ndarray()
+            converted = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1)
         except ERRORS as error:
             raise DecodeError(f"{self.name}: cannot convert a frame ({reason(error)})") from error
         if frame.rotation != self._rotation:
             self._rotation, self._orientation = frame.rotation, _orientation(frame)
         rows, columns, transposed = self._orientation
-        image = image.reshape(*image.shape[:2], -1)
+        plane, channels = converted.planes[0], 1 if grey else 3
+        lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        image = lines[:, : plane.width * channels].reshape(plane.height, plane.width, channels)
         return (image.swapaxes(0, 1) if transposed else image)[::rows, ::columns]
+
+    def _bare_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
+        """Yields the frames at `wanted` (ascending), decoded without the container.
+
+        Each is decoded from the nearest start before it, up to the last packet that is needed.
+        """
+        packets = self.index.packets
+        order = np.argsort(packets.pts)
+        group = np.searchsorted(self._starts, self._pts[wanted], "right") - 1
+        for run in np.split(wanted, np.flatnonzero(np.diff(group)) + 1):
+            start = int(self._starts[np.searchsorted(self._starts, self._pts[run[0]], "right") - 1])
+            needed = order[np.searchsorted(packets.pts, [start, *self._pts[run]], sorter=order)]
+            left = dict(zip(self._pts[run].tolist(), run.tolist()))
+            shown = bool(self._pts[np.searchsorted(self._pts, start)] == start)
+            for frame in self._decoder.frames(needed[0], needed.max() + 1, left.keys()):
+                if shown:  # the first frame must be the keyframe, unless that one is hidden
+                    if frame.pts < start:
+                        continue
+                    if frame.pts > start or not frame.key_frame:
+                        raise _Lost
+                    shown = False
+                if frame.pts in left:
+                    yield left.pop(frame.pts), frame
+            if left:
+                raise _Lost
 
     def _seek_frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
         """Yields the frames at `wanted` (ascending), each decoded from the nearest start before it."""
@@ -438,6 +511,8 @@ class Video:
         """Yields packets from the one with pts `start`, or from the first one if that is None."""
         if start is not None:
             try:
+                if self._container is None:
+                    self._open()
                 self._container.seek(int(start), stream=self._stream)
                 for packet in self._packets():
                     if packet.pts == start:
@@ -454,6 +529,12 @@ class Video:
             started = started or packet.pts == start
             if started:
                 yield packet
+
+
+def _content(frame: VideoFrame) -> tuple:
+    """Returns all that determines the pixels of a converted frame."""
+    kind = frame.format.name, frame.width, frame.height, frame.color_range, frame.colorspace
+    return *kind, frame.pts, [bytes(plane) for plane in frame.planes]
 
 
 def _shown(packet: av.Packet, context: av.VideoCodecContext) -> bool | None:
