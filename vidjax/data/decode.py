@@ -93,6 +93,7 @@ class Video:
         self.name = name_of(source)
         self._container = None
         self._file = None
+        self._decoder = None
         self._failed = False  # whether the system failed to read the file, such as a network file system
         self._reformatter = VideoReformatter()
         self._rotation = None  # degrees, of the frame that `_orientation` was read from
@@ -151,14 +152,14 @@ class Video:
         if not indices.size:
             return np.empty((0, self.height, self.width, 1 if grey else 3), np.uint8)
         wanted = np.unique(indices)
-        while len(self._readers) > 1:
+        for tried, read in enumerate(self._readers):
             try:
-                return self._collect(self._readers[0](wanted), indices, grey)
+                clip = self._collect(read(wanted), indices, grey)
             except (*ERRORS, _Lost):
-                clip = self._collect(self._readers[-1](wanted), indices, grey)
-                del self._readers[0]  # it failed, decoding from the start did not
-                return clip
-        return self._collect(self._count_frames(wanted), indices, grey)
+                continue
+            del self._readers[:tried]  # they failed where a slower one did not
+            return clip
+        raise AssertionError("the last reader raises DecodeError")
 
     def frames_at(self, seconds: Sequence[float] | np.ndarray, grey: bool = False) -> np.ndarray:
         """Returns the frames shown at the given times, in seconds from the first frame; see `frames`.
@@ -275,7 +276,6 @@ class Video:
             self._readers.insert(0, self._seek_frames)
         if (packets := index.packets) is not None:
             self._readers.insert(0, self._bare_frames)
-            self._decoder = PacketDecoder(packets, self._read)
             self._stored = {"width": packets.width, "height": packets.height}
             self._size = packets.height, packets.width
 
@@ -424,6 +424,8 @@ class Video:
         Each is decoded from the nearest start before it, up to the last packet that is needed.
         """
         packets = self.index.packets
+        if self._decoder is None:
+            self._decoder = PacketDecoder(packets, self._read)
         order = np.argsort(packets.pts)
         group = np.searchsorted(self._starts, self._pts[wanted], "right") - 1
         for run in np.split(wanted, np.flatnonzero(np.diff(group)) + 1):
