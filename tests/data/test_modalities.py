@@ -223,6 +223,13 @@ def test_sound_is_centered_on_the_frames(container):
     assert heard.tolist() == [500, 600]
 
 
+def test_sound_of_a_hierarchical_clip_belongs_to_its_window():
+    videos, (streams, cfg) = source([beeping()]), with_sound(sampling="hierarchical")
+    (view,) = eval_batches(videos, (streams, cfg), 1, clips=2, crops=1)
+    heard = np.abs(np.fft.rfft(view["inputs"]["audio"][0])).argmax(1) * 5
+    assert heard.tolist() == [500, 600]  # of the first and the last second
+
+
 def test_crops_and_repeats_share_their_sound():
     videos = source([beeping()])
     views = next(iter(eval_batches(videos, with_sound(), 1, clips=2, crops=3)))["inputs"]["audio"][0]

@@ -174,9 +174,13 @@ class ClipReader:
     def beside(self, record: Record, times: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the streams that are not made from frames, for a clip with frames at `times`.
 
+        Those of a hierarchical clip belong to its dense window.
+
         Raises:
           DecodeError: the record lacks one of them, or it cannot be decoded.
         """
+        if self.cfg.sampling == "hierarchical":
+            times = times[self._levels(times)[0] :]
         return streams.read(record, times, self.cfg, self.carried)
 
     def clip(
