@@ -102,7 +102,7 @@ class Video:
                 self._use(self._index(index))
             else:
                 self._open()
-                self.fps = self._rate
+                self.fps, self._tick = self._rate, float(self._stream.time_base)
         except ERRORS as error:
             self.close()
             raise DecodeError(f"{self.name}: not a readable video ({reason(error)})") from error
@@ -177,7 +177,7 @@ class Video:
     @property
     def tolerance(self) -> float:
         """Seconds by which a time may precede its frame: half a tick of the container's clock."""
-        return min(0.5 * float(self.index.time_base), 0.1 / self.fps)
+        return min(0.5 * self._tick, 0.1 / self.fps)
 
     @cached_property
     def origin(self) -> float:
@@ -267,7 +267,7 @@ class Video:
         return index
 
     def _use(self, index: PacketIndex) -> None:
-        self.index = index
+        self.index, self._tick = index, float(index.time_base)
         self.times, self._pts, self._starts, self.fps = index.times, index.pts, index.starts, index.fps
         self.num_frames = len(self.times)
         self.duration = float(self.times[-1] + 1 / self.fps)
