@@ -374,6 +374,14 @@ def test_configs_of_old_checkpoints_are_upgraded(old, new):
 
 
 @pytest.mark.parametrize(
+    "old, new", [(0.0, None), (7.0, "rand-m7-n4-mstd0.5-inc1"), (6.5, "rand-m6.5-n4-mstd0.5-inc1")]
+)
+def test_a_magnitude_of_rand_augment_is_upgraded(old, new):
+    stored = json.loads(json.dumps(NEW)) | {"data": NEW["data"] | dict(rand_augment=old)}
+    assert restore(stored) == resolve(NEW | dict(data=NEW["data"] | dict(auto_augment=new)))
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
         ["batch=16777216"],

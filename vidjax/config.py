@@ -20,6 +20,7 @@ import ml_collections
 
 import vidjax
 from vidjax import registry
+from vidjax.data.auto_augment import INTERPOLATIONS, parse
 from vidjax.data.sampling import STARTS
 from vidjax.data.targets import ClassTarget
 from vidjax.data.transforms import RESIZES
@@ -61,7 +62,9 @@ def schema() -> ConfigDict:
                 short_side_range=(128, 160),  # short_side: range of the random resize, pixels
                 flip=True,  # horizontal flip; disable if mirroring changes the label
                 color_jitter=0.0,
-                rand_augment=0.0,  # magnitude of RandAugment, 0 to 10 (4 operations); recipes use 7
+                auto_augment=None,  # in timm's notation, e.g. rand-m7-n4-mstd0.5-inc1 (4 random operations)
+                auto_augment_fill=(128, 128, 128),  # color of what rotations, shears and translations uncover
+                auto_augment_interpolation="bicubic",  # bicubic | bilinear | random (one of both)
                 repeats=1,  # clips per loaded video, augmented separately; `batch` counts clips
                 repeats_apart=False,  # sample a different time for each repeat
                 grey=False,  # one gray channel instead of three
@@ -327,8 +330,10 @@ def _check_eval_name(name: Any) -> None:
 
 
 def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
-    """Converts a config from before tasks and evaluations were named; changes the dict."""
+    """Converts the config of an earlier version; changes the dict."""
     old, data = config.get("evals", {}), config.get("data", {})
+    if magnitude := data.pop("rand_augment", None):
+        data["auto_augment"] = f"rand-m{magnitude:g}-n4-mstd0.5-inc1"
     named = all(isinstance(section, Mapping) for section in old.values())
     if "objective" not in config and "modality" not in data and named:
         return config
@@ -466,6 +471,7 @@ _CHOICES = {
     "data.resize": tuple(RESIZES),
     "data.flow.method": METHODS,
     "data.audio.absent": ("error", "mask"),
+    "data.auto_augment_interpolation": tuple(INTERPOLATIONS),
     "data.crop": ("random_resized", "multi_scale", "short_side", "center"),
     "data.cache": ("auto", "True", "False"),
     "init.inflation": ("average", "centre"),
@@ -496,7 +502,7 @@ _RANGES = {
     "data.ratio": (1e-3, 1e3),
     "data.short_side_range": _SIZE,
     "data.color_jitter": (0.0, 1.0),
-    "data.rand_augment": (0.0, 10.0),
+    "data.auto_augment_fill": (0, 255),
     "data.repeats": (1, 2**10),
     "data.workers": (0, 2**10),
     "data.threads": (1, 2**10),
@@ -616,8 +622,12 @@ def _check(config: ConfigDict) -> None:
         isinstance(config.data.resize_to, tuple | list) and len(config.data.resize_to) == 2
     ):
         raise UserError(f"data.resize_to is (height, width), not {config.data.resize_to!r}")
-    if config.data.rand_augment and (config.data.grey or alone == "flow"):
-        raise UserError("data.rand_augment requires color frames: set it to 0 for gray frames and for flow")
+    if config.data.auto_augment is not None:
+        parse(config.data.auto_augment)
+        if config.data.grey or alone == "flow":
+            raise UserError(
+                "data.auto_augment requires color frames: set it to none for gray frames and for flow"
+            )
     if ("features" in takes) != bool(config.data.feature_width):
         raise UserError(
             "a model of cached features and data.feature_width go together: set both or neither, with "

@@ -6,8 +6,8 @@
 The authors' script (mae_st, FINETUNE.md) and config (PySlowFast, k400_VIT_L_16x4_FT), which agree: AdamW,
 learning rate 2.4e-3 x clips / 256 = 4.8e-3, weight decay 0.05, layer decay 0.75, gradient clipped at 5, drop
 path 0.2, dropout 0.3 before the classifier, 50 epochs, 5 of warmup, cosine, mixup 0.8, cutmix 1.0, label
-smoothing 0.1, RandAugment of magnitude 7, random erasing 0.25, the classifier's initial weights times 0.001.
-`init.path` is a run of mae_st_l_pretrain.py; its decoder is dropped.
+smoothing 0.1, RandAugment (2 operations of magnitude 7), random erasing 0.25, the classifier's initial
+weights times 0.001. `init.path` is a run of mae_st_l_pretrain.py; its decoder is dropped.
 
 Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); about 240,000
 training and 20,000 validation videos are assumed.
@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the config. `arg`: "smoke"."""
     config = videomae_b_finetune.get_config(arg)
     config.batch = 512
+    config.data.auto_augment = "rand-m7-mstd0.5-inc1"
     config.epochs = 50.0
     config.model.name = "mae_st_l"
     config.model.options = dict(drop_path=0.2, dropout=0.3, head_scale=0.001)

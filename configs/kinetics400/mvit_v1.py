@@ -55,7 +55,7 @@ def recipe(args: ConfigDict, drop_path: float) -> ConfigDict:
         crop="random_resized",
         scale=(0.08, 1.0),
         flip=True,
-        rand_augment=7.0,
+        auto_augment="rand-m7-n4-mstd0.5-inc1",
         repeats=2,
     )
 

@@ -13,11 +13,11 @@ Effective batch: 1024 clips = 128 devices x 8 clips x 1 accumulation step x 1 cl
 rate does not follow the batch. BatchNorm: statistics of all 1024 clips. Clips, at 25 fps: A0 to A2 50 frames,
 every fifth one, A3 64 of every second, A4 32 of every third, A5 32 of every second; crops of 172 (A0, A1),
 224, 256, 290 and 320 pixels of 8 to 100 % of the frame, as wide as half to twice their height, randomly
-flipped. RandAugment of magnitude 7 for the base models, a4_stream and a5_stream.
+flipped. AutoAugment (policy v0) for the base models, a4_stream and a5_stream.
 Views: 1 clip x 1 crop that cover the ten seconds: 50 frames for A0 to A2, 120, 80 and 120 for A3 to A5, of
 frames whose shorter side is 192, 192, 256, 288, 320 and 368.
-Deviations: the authors' AutoAugment is RandAugment here; their clips' stride varies by one (but in streams up
-to A3); they evaluate a5_stream on 115 frames, and train streams with 3D kernels in the place of (2+1)D ones.
+Deviations: the authors' clips' stride varies by one (but in streams up to A3); they evaluate a5_stream on 115
+frames, and train streams with 3D kernels in the place of (2+1)D ones.
 Hardware: a TPU slice (the authors' configs are named for one of 8x8); hours are not published, nor measured
 here.
 Expected, top-1 base / stream: A0 72.28 / 72.05, A1 76.69 / 76.45, A2 78.62 / 78.40, A3 81.79 / 80.09, A4
@@ -59,7 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
         scale=(0.08, 1.0),
         ratio=(0.5, 2.0),
         flip=True,
-        rand_augment=7.0 if args.model.endswith("base") or size in ("a4", "a5") else 0.0,
+        auto_augment="v0" if args.model.endswith("base") or size in ("a4", "a5") else None,
     )
 
     dropout = 0.2 if args.model in ("a0_base", "a0_stream", "a1_stream") else 0.5

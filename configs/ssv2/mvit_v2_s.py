@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         crop="short_side",
         short_side_range=(256, 320),
         flip=False,
-        rand_augment=7.0,
+        auto_augment="rand-m7-n4-mstd0.5-inc1",
     )
 
     config.model = dict(name="mvit_v2_s_16x4", options=dict(dropout=0.5, drop_path=0.4))

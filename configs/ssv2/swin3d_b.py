@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
         crop="random_resized",
         scale=(0.08, 1.0),
         flip=False,
-        rand_augment=7.0,
+        auto_augment="rand-m7-n4-mstd0.5-inc1",
     )
 
     window = (2, 3, 3) if args.smoke else (16, 7, 7)

@@ -5,7 +5,7 @@
 
 The recipe is that of configs/kinetics400/vivit.py with the numbers of the authors' config: 35 epochs,
 learning rate 0.4, mixup 0.3, label smoothing 0.3, drop path 0.3, RandAugment (2 operations of magnitude 20 of
-30; here 4 of 6.7 of 10), no change of colors, no flipping. `init.path` expects weights of Kinetics.
+30, here 6.7 of 10), no change of colors, no flipping. `init.path` expects weights of Kinetics.
 
 Data: a folder ssv2 under VIDJAX_DATA with the published lists and videos (docs/datasets.md): 168,913 training
 and 24,777 validation videos.
@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
         short_side_range=(259, 383),
         flip=False,
         color_jitter=0.0,
-        rand_augment=6.7,
+        auto_augment="rand-m6.7-n2",
     )
     config.model.options = dict(drop_path=0.3, **({} if args.smoke else dict(size=256)))
     config.task = dict(name="classification", mixup=0.3, label_smoothing=0.3)

@@ -16,7 +16,8 @@ def config(**changes):
     fields = {
         "crop": "random_resized", "size": 32, "short_side": 40, "scale": (0.35, 1.0), "ratio": (0.75, 1.333),
         "short_side_range": (36, 48), "flip": True, "color_jitter": 0.0,
-        "rand_augment": 0.0, "resize": "area", "resize_to": None,
+        "auto_augment": None, "auto_augment_fill": (128, 128, 128), "auto_augment_interpolation": "bicubic",
+        "resize": "area", "resize_to": None,
     }  # fmt: skip
     return SimpleNamespace(**{**fields, **changes})
 
@@ -81,6 +82,24 @@ def test_boxes_follow_the_pixels_of_test_views(rule, resize_to):
             views = transforms.test_views(painted(*shape, box), config(resize=rule, resize_to=resize_to), 3)
             visible += sum(check(view, geometry, box) for view, geometry in views)
         assert visible > 8
+
+
+def test_boxes_follow_the_warps_of_rand_augment():
+    """A white box on gray lies within its mapped box, whose sides it touches."""
+    cfg = config(crop="center", size=96, short_side=96, auto_augment="rand-m7-n2-p0.8-w0", flip=True)
+    cfg.auto_augment_fill = (0, 0, 0)
+    seen = set()
+    for seed in range(60):
+        video = np.repeat(painted(96, 96, (36, 30, 66, 54)), 3, -1)
+        view, geometry = transforms.train_transform(video, cfg, np.random.default_rng(seed), True)
+        clipped, kept = geometry.clip_boxes([36, 30, 66, 54])
+        rows, columns = np.nonzero(view[0, ..., 0] > 127)
+        if kept < 1 or len(rows) < 300 or len(rows) > 2000:
+            continue  # partly outside, or inverted
+        sides = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(sides, clipped, atol=1.5)
+        seen.add((geometry.flipped, any(geometry.shear)))
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "multi_scale", "short_side"])

@@ -430,7 +430,7 @@ def test_real_videos():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_repeats_augment_the_same_frames_separately(good, workers):
-    cfg = config(repeats=2, rand_augment=7.0, workers=workers)
+    cfg = config(repeats=2, auto_augment="rand-m7-n4-mstd0.5-inc1", workers=workers)
     batches = train_batches(good, cfg, 6, seed=0)
     seen = [next(batches) for _ in range(4)]
     batches.close()

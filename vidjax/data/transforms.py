@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vidjax.data.auto_augment import auto_augment
 from vidjax.data.geometry import Geometry
-from vidjax.data.rand_augment import rand_augment
 from vidjax.errors import UserError, unknown
 
 cv2.setNumThreads(1)  # the pipeline processes clips in parallel
@@ -297,14 +297,13 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
       video: uint8 [T, H, W, C].
       cfg: the config's data section. `crop` is "random_resized", "multi_scale", "short_side" or "center";
         `color_jitter` is the strength for brightness, contrast and saturation, and a quarter of it for hue
-        (the proportions of SimCLR, arXiv:2002.05709, appendix A); `rand_augment` is RandAugment's magnitude,
-        applied to the crop; `flip` enables horizontal flips with probability 1/2.
+        (the proportions of SimCLR, arXiv:2002.05709, appendix A); `auto_augment`, with its fill color and
+        interpolation, is applied to the crop; `flip` enables horizontal flips with probability 1/2.
       rng: random generator.
       flip_ok: whether flips preserve the class.
 
     Returns:
-      uint8 [T, S, S, C] and the geometry, which does not include RandAugment's rotations, shears and
-      translations.
+      uint8 [T, S, S, C] and the geometry.
 
     Raises:
       UserError: the crop is unknown, or a size does not fit.
@@ -325,8 +324,11 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
         clip = color_jitter(
             clip, rng, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter / 4
         )
-    if cfg.rand_augment:
-        clip = rand_augment(clip, rng, cfg.rand_augment)
+    if cfg.auto_augment:
+        clip, warps = auto_augment(
+            clip, rng, cfg.auto_augment, cfg.auto_augment_fill, cfg.auto_augment_interpolation
+        )
+        geometry = geometry.then(warps)
     if cfg.flip and flip_ok and rng.random() < 0.5:
         return flip(clip), geometry.flip()
     return clip, geometry
