@@ -1,10 +1,10 @@
 """Input pipeline: batches of clips with their targets, and their transfer to the devices.
 
-Sample g of a run has epoch g // N and position g % N, where N is the number of records. Its record is at that
-position of the epoch's seeded permutation, and its augmentation is drawn from (seed, epoch, position). It
-depends on nothing else, so the stream is bit-identical for any number of hosts, processes and threads, and
-when it is resumed from any batch. Samples are fetched by number, by Grain's threads or by `Workers`, so their
-order does not depend on timing.
+Sample g of a run has epoch g // N and position g % N, where N is the number of samples per epoch. Its record
+is at that position of the epoch's seeded permutation, or is given by the `order` of the source, and its
+augmentation is drawn from (seed, epoch, position). It depends on nothing else, so the stream is bit-identical
+for any number of hosts, processes and threads, and when it is resumed from any batch. Samples are fetched by
+number, by Grain's threads or by `Workers`, so their order does not depend on timing.
 A sample consists of `data.repeats` clips of the same frames with separate augmentation (Hoffer et al.,
 arXiv:1901.09335), adjacent in the batch; with `data.repeats_apart` the clips also start at separately drawn
 times (Feichtenhofer et al., arXiv:2205.09113, section 3.3).
@@ -34,6 +34,7 @@ from vidjax.data.clips import Clip, ClipReader
 from vidjax.data.datasets import Source
 from vidjax.data.decode import DecodeError
 from vidjax.data.frame_cache import plan
+from vidjax.data.order import Order, order_of
 from vidjax.data.record import Record
 from vidjax.data.workers import Workers
 from vidjax.errors import UserError
@@ -43,8 +44,7 @@ Example = Callable[[Record, Clip, np.random.Generator, bool], dict[str, np.ndarr
 BadVideo = tuple[str, str | None, str]  # id, path, error
 _ENDLESS = 1 << 38  # batches; more than any run, and samples of the largest batch still fit 64 bits
 
-# First word of a random seed, one for each purpose.
-_ORDER, _CLIP, _REPLACEMENT, _EVAL = range(4)
+_CLIP, _EVAL = 1, 3  # first words of random seeds; the others are in `order`
 
 
 def no_targets(record: Record, clip: Clip, rng: np.random.Generator, train: bool) -> dict[str, np.ndarray]:
@@ -92,7 +92,8 @@ def train_batches(
         raise UserError(f"batch size {batch_size} is not divisible by data.repeats={cfg.repeats}")
     reader = _reader(source, cfg, streams)
     check_memory("batch", batch_size // hosts, cfg, streams)
-    loader = _Loader(_TrainSample(source, reader, example, seed), batch_size // cfg.repeats, host, hosts)
+    sample = _TrainSample(source, reader, example, order_of(source), seed)
+    loader = _Loader(sample, batch_size // cfg.repeats, host, hosts)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
 
@@ -366,17 +367,18 @@ class _TrainSample:
     source: Source
     reader: ClipReader
     example: Example
+    order: Order
     seed: int
 
     def __call__(self, g: int) -> Batch:
         total, cfg = len(self.source), self.reader.cfg
-        epoch, position = divmod(g, total)
+        epoch, position = divmod(g, self.order.epoch)
         bad = []
-        for attempt, i in enumerate(self._candidates(epoch, position)):
+        for attempt, i in enumerate(self.order.candidates((self.seed,), g)):
             record = self.source[i]
             rng = np.random.default_rng([_CLIP, self.seed, epoch, position, attempt])
             try:
-                clips = self.reader.train(record, rng, not self.source.directional)
+                clips = self.reader.train(record, rng, not (self.source.directional or record.directional))
                 targets = [self.example(record, clip, rng, True) for clip in clips]
             except DecodeError as e:
                 bad.append(_bad(record, e))
@@ -390,18 +392,6 @@ class _TrainSample:
                 "bad": bad,
             }
         return {"bad": bad}
-
-    def _candidates(self, epoch: int, position: int) -> Iterator[int]:
-        """Yields the record of a position, then the others in an order that depends on the position."""
-        first = int(_permutation(self.seed, epoch, len(self.source))[position])
-        yield first
-        rng = np.random.default_rng([_REPLACEMENT, self.seed, epoch, position])
-        yield from (int(i) for i in rng.permutation(len(self.source)) if i != first)
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, total: int) -> np.ndarray:
-    return np.random.default_rng([_ORDER, seed, epoch]).permutation(total)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -425,17 +415,22 @@ class _EvalSample:
 
     def _blank(self, index: int, bad: list[BadVideo]) -> Batch:
         """Returns a row of zeros, for padding and corrupt videos."""
+        if self._no_targets is None:
+            return {"bad": bad}
+        views = [self.reader.blank()] * (self.clips * self.crops)
+        return self._sample(index, views, self._no_targets, False, bad)
+
+    @functools.cached_property
+    def _no_targets(self) -> Batch | None:
+        """Targets of zeros, with the shapes of those of the first record that has some; None if none has."""
         blank = self.reader.blank()
-        for record in self.source:
+        for i in range(len(self.source)):
             try:
-                targets = self.example(record, blank, np.random.default_rng(0), False)
-                break
+                targets = self.example(self.source[i], blank, np.random.default_rng(0), False)
             except DecodeError:  # its annotation is malformed
                 continue
-        else:
-            return {"bad": bad}
-        zeros = {k: np.zeros_like(x) for k, x in targets.items()}
-        return self._sample(index, [blank] * (self.clips * self.crops), zeros, False, bad)
+            return {k: np.zeros_like(x) for k, x in targets.items()}
+        return None
 
     def _sample(self, index: int, views: list[Clip], targets: Batch, valid: bool, bad: list) -> Batch:
         row = {

@@ -31,6 +31,7 @@ class Record:
         id: name that is unique in the dataset and stable between runs.
         start, end: the segment of the video in seconds; None is the start or end of the video.
         group: performer or source video, which must not be split between train and test; None if unknown.
+        directional: whether mirroring this video can change its class; see also `Source.directional`.
 
     Raises:
         UserError: start or end is not finite.
@@ -42,6 +43,7 @@ class Record:
     start: float | None = None
     end: float | None = None
     group: str | None = None
+    directional: bool = False
 
     def __post_init__(self):
         for name, seconds in (("start", self.start), ("end", self.end)):

@@ -6,6 +6,7 @@ and can be pickled; data of the size of a video is given by a reference that is 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -245,6 +246,33 @@ def box_problem(boxes: np.ndarray, frame: tuple[int, int]) -> str | None:
         ):
             return f"the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is not within the frame of {width}x{height}"
     return None
+
+
+def relabeled(target: Target, labels: Sequence[int]) -> Target:
+    """Replaces label i of a target by `labels[i]`; a label without one becomes -1, which no class has.
+
+    Raises:
+      UserError: the labels of tracks would change, which are known only once they are read.
+    """
+
+    def new(label: int) -> int:
+        return labels[label] if 0 <= label < len(labels) else -1
+
+    match target:
+        case ClassTarget(label):
+            return ClassTarget(new(label))
+        case MultiLabelTarget(several):
+            return MultiLabelTarget(tuple(sorted(map(new, several))))
+        case SegmentsTarget(segments, duration):
+            return SegmentsTarget(tuple(s._replace(label=new(s.label)) for s in segments), duration)
+        case BoxesTarget(time, boxes):
+            rows = (box._replace(labels=tuple(sorted(map(new, box.labels)))) for box in boxes)
+            return BoxesTarget(time, tuple(rows))
+        case AudioTarget(sources, several):
+            return AudioTarget(sources, tuple(map(new, several)))
+        case TracksTarget() if [*labels] != [*range(len(labels))]:
+            raise UserError("tracks of datasets with different classes cannot be joined")
+    return target
 
 
 def to_json(target: Target) -> dict[str, Any]:

@@ -24,8 +24,11 @@ class Source(Protocol):
     Attributes:
       target: type of the records' targets, one of `vidjax.data.targets`; None if they have none.
       class_names: the name of each label; empty for targets without labels.
-      directional: whether mirroring a video can change its class; disables flipping.
+      directional: whether mirroring any video can change its class; disables flipping. Where only some videos
+        are, `Record.directional` says so.
       fingerprint: hash of ids and targets; runs with equal fingerprints used the same samples.
+
+    A source that is not simply shuffled has an attribute `order`, a `vidjax.data.order.Order`.
     """
 
     @property
