@@ -1,5 +1,6 @@
 """Tests of the input pipeline: determinism, corrupt videos, test views, caching and device transfer."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -24,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vidjax.config import schema
 from vidjax.data import pipeline
 from vidjax.data.clips import ClipReader, span
-from vidjax.data.datasets import ListSource, load_source
+from vidjax.data.datasets import ListSource, load_source, mirror_by_name
 from vidjax.data.datasets.synthetic_motion import encode
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.frame_cache import CachedVideo, CachePlan
@@ -371,6 +372,21 @@ def test_directional_data_is_not_flipped(directional):
     video = take(train_batches(one, cfg, 32, seed=0), 1)["inputs"]["rgb"]
     mirrored = (video[:, 0, :, 0, 0] > 240).any(1)
     assert mirrored.any() != directional
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_flipped_clips_of_directional_data_have_the_mirrored_label(flip):
+    names = ("swipe left", "swipe right", "wave")
+    records = tuple(Record(clip(), ClassTarget(k), name) for k, name in enumerate(names))
+    three = ListSource(records, names, directional=True, mirror=mirror_by_name(names))
+    cfg = exact(flip=flip, crop="random_resized", scale=(1.0, 1.0), ratio=(1.4, 1.4))  # the whole frame
+    batch = take(train_batches(three, cfg, 60, seed=0), 1)
+    mirrored = (batch["inputs"]["rgb"][:, 0, :, 0, 0] > 240).any(1)
+    assert mirrored.any() == flip
+    expected = np.where(mirrored, np.array([1, 0, 2])[batch["index"]], batch["index"])
+    np.testing.assert_array_equal(batch["targets"]["label"], expected)
+    with pytest.raises(UserError, match="not a permutation"):
+        train_batches(dataclasses.replace(three, mirror=(0, 1)), cfg, 4, seed=0)
 
 
 def test_indivisible_batch_size_is_rejected(good):

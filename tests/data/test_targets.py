@@ -1,12 +1,17 @@
 """Targets: their form in JSON, and what is malformed."""
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 
 from vidjax.data.clips import ClipReader
+from vidjax.data.datasets import ListSource, check_mirror, mirror_by_name
 from vidjax.data.decode import DecodeError
 from vidjax.data.record import Record
 from vidjax.data.targets import (
+    AudioTarget,
     Box,
     BoxesTarget,
     ClassTarget,
@@ -21,6 +26,7 @@ from vidjax.data.targets import (
     Track,
     TracksTarget,
     from_json,
+    mirrored,
     problem,
     to_json,
 )
@@ -97,3 +103,92 @@ def test_tracks_are_within_the_frame():
     assert track.boxes.tolist() == [[0, 10, 320, 240]]
     with pytest.raises(DecodeError, match=r"box \(0, 10, 240, 320\) is not within the frame of 320x240"):
         TracksTarget(Stored((0, 10, 240, 320))).read((240, 320))
+
+
+MIRROR = (0, 2, 1, 4, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    tracks: tuple
+
+    def read(self):
+        return self.tracks
+
+
+@pytest.mark.parametrize(
+    "target, image",
+    [
+        (ClassTarget(1), ClassTarget(2)),
+        (ClassTarget(0), ClassTarget(0)),
+        (ClassTarget(-1), ClassTarget(-1)),  # malformed, which the task reports
+        (MultiLabelTarget((0, 2, 3)), MultiLabelTarget((0, 1, 4))),
+        (
+            SegmentsTarget((Segment(0.0, 1.0, 3), Segment(0.5, 2.0, 0)), 3.0),
+            SegmentsTarget((Segment(0.0, 1.0, 4), Segment(0.5, 2.0, 0)), 3.0),
+        ),
+        (
+            BoxesTarget(1.0, (Box((0.1, 0.2, 0.3, 0.4), (2, 3), 7),)),
+            BoxesTarget(1.0, (Box((0.1, 0.2, 0.3, 0.4), (1, 4), 7),)),
+        ),
+        (AudioTarget(None, (4, 1)), AudioTarget(None, (3, 2))),
+        (FlowTarget(None), FlowTarget(None)),
+        (None, None),
+    ],
+)
+def test_mirrored_labels(target, image):
+    assert mirrored(target, MIRROR) == image
+    assert mirrored(image, MIRROR) == target
+
+
+def test_mirrored_tracks_are_read_on_demand():
+    tracks = tuple(Track(k, np.zeros(1), np.zeros((1, 4)), np.eye(1), np.ones(1)) for k in (0, 1, 4))
+    image = pickle.loads(pickle.dumps(mirrored(TracksTarget(Reference(tracks)), MIRROR)))
+    assert [t.label for t in image.tracks.read()] == [0, 2, 3]
+    assert image.tracks.read()[0].boxes.shape == (1, 4)
+
+
+def test_text_cannot_be_mirrored():
+    with pytest.raises(UserError, match=r"TextTarget have no labels to mirror: set data\.flip=False"):
+        mirrored(TextTarget(("a car turns left",)), MIRROR)
+
+
+@pytest.mark.parametrize(
+    "names, mirror",
+    [
+        (
+            (
+                "Pulling something from left to right",
+                "Holding something",
+                "Pulling something from right to left",
+                "Turning the camera right while filming something",
+                "Turning something upside down",
+                "Turning the camera left while filming something",
+            ),
+            (2, 1, 0, 5, 4, 3),
+        ),
+        (("Swiping Left", "Swiping Right", "Thumb Up"), (1, 0, 2)),
+        (("Turning Hand Counterclockwise", "Turning Hand Clockwise"), (1, 0)),
+        (("turn_left", "turn_right", "stop"), (1, 0, 2)),
+        (("LEFT", "RIGHT"), (1, 0)),
+        (("walk", "run"), None),
+        ((), None),
+        (("copyright", "copyleft"), None),  # not the words
+        (("Swiping Left", "Swiping right"), None),
+        (
+            ("Swiping Left", "Swiping Right", "Swiping Left Twice"),
+            None,
+        ),  # what the last one becomes is unknown
+        (("left", "right", "right"), None),
+        (("Turning clockwise", "Swiping Left", "Swiping Right"), None),
+    ],
+)
+def test_names_are_paired_by_left_and_right(names, mirror):
+    assert mirror_by_name(names) == mirror_by_name(list(names)) == mirror
+
+
+def test_a_mirror_is_a_permutation():
+    check_mirror(ListSource((), ("a", "b"), mirror=(1, 0)))
+    for wrong in ((0, 0), (0,), (1, 2)):
+        with pytest.raises(UserError, match="not a permutation of the 2 labels"):
+            check_mirror(ListSource((), ("a", "b"), mirror=wrong))

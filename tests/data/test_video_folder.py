@@ -39,6 +39,15 @@ def test_class_folders(folder):
     assert all(source.class_names[r.target.label] == r.id.split("/")[0] for r in source)
     assert all(os.path.isfile(r.video) for r in source)
     assert load(folder, directional=True).directional
+    with pytest.raises(UserError, match="cannot be mirrored by name"):
+        load(folder, mirror=True)
+
+
+def test_classes_are_mirrored_by_name(tmp_path):
+    touch(tmp_path, "turn left/a.mp4", "turn right/b.mp4", "stop/c.mp4")
+    source = load(tmp_path, mirror=True)
+    assert source.class_names == ("stop", "turn left", "turn right")
+    assert source.mirror == (0, 2, 1) and load(tmp_path).mirror is None
 
 
 def test_list_in_utf8_with_times_and_groups(tmp_path):

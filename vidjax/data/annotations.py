@@ -122,7 +122,11 @@ class Annotations:
             self.problems.append(f"{where.where if isinstance(where, Row) else where}: {error}")
 
     def source(
-        self, records: Sequence[Record], class_names: Sequence[str] = (), directional: bool = False
+        self,
+        records: Sequence[Record],
+        class_names: Sequence[str] = (),
+        directional: bool = False,
+        mirror: tuple[int, ...] | None = None,
     ) -> ListSource:
         """Returns a source of the records whose targets are well-formed.
 
@@ -144,7 +148,7 @@ class Annotations:
             logging.warning("%s: %s", self._share, self._first)
         if not kept:
             raise UserError(f"{self._name}: the annotation files list no video of this split")
-        return ListSource(tuple(kept.values()), tuple(class_names), directional, tuple(self.problems))
+        return ListSource(tuple(kept.values()), tuple(class_names), directional, tuple(self.problems), mirror)
 
     def check(self, left: bool) -> None:
         """Raises `UserError` if more than the limit were skipped, or some were and none are `left`."""

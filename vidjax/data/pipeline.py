@@ -31,11 +31,12 @@ from vidjax import files
 from vidjax.data import streams as modalities
 from vidjax.data.cache_folder import cache_dir
 from vidjax.data.clips import Clip, ClipReader
-from vidjax.data.datasets import Source
+from vidjax.data.datasets import Source, check_mirror
 from vidjax.data.decode import DecodeError
 from vidjax.data.frame_cache import plan
 from vidjax.data.order import Order, order_of
 from vidjax.data.record import Record
+from vidjax.data.targets import mirrored
 from vidjax.data.workers import Workers
 from vidjax.errors import UserError
 
@@ -90,6 +91,7 @@ def train_batches(
         raise UserError(f"seed must be 0 or more, got {seed}")
     if batch_size % cfg.repeats:
         raise UserError(f"batch size {batch_size} is not divisible by data.repeats={cfg.repeats}")
+    check_mirror(source)
     reader = _reader(source, cfg, streams)
     check_memory("batch", batch_size // hosts, cfg, streams)
     sample = _TrainSample(source, reader, example, order_of(source), seed)
@@ -378,8 +380,8 @@ class _TrainSample:
             record = self.source[i]
             rng = np.random.default_rng([_CLIP, self.seed, epoch, position, attempt])
             try:
-                clips = self.reader.train(record, rng, not (self.source.directional or record.directional))
-                targets = [self.example(record, clip, rng, True) for clip in clips]
+                clips = self.reader.train(record, rng, self._flip_ok(record))
+                targets = [self.example(self._seen(record, clip), clip, rng, True) for clip in clips]
             except DecodeError as e:
                 bad.append(_bad(record, e))
                 if len(bad) > _allowed(cfg.bad_limit, total):
@@ -392,6 +394,15 @@ class _TrainSample:
                 "bad": bad,
             }
         return {"bad": bad}
+
+    def _flip_ok(self, record: Record) -> bool:
+        return self.source.mirror is not None or not (self.source.directional or record.directional)
+
+    def _seen(self, record: Record, clip: Clip) -> Record:
+        """Returns the record with the target of the clip, which may be mirrored."""
+        if self.source.mirror is None or clip.geometry is None or not clip.geometry.flipped:
+            return record
+        return dataclasses.replace(record, target=mirrored(record.target, self.source.mirror))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -275,6 +275,33 @@ def relabeled(target: Target, labels: Sequence[int]) -> Target:
     return target
 
 
+def mirrored(target: Target, mirror: Sequence[int]) -> Target:
+    """Returns the target of a horizontally mirrored video, whose class k becomes `mirror[k]`.
+
+    Times, boxes and flow stay in the coordinates of the video; those of the mirrored clip follow from its
+    geometry. The actions of tracks are kept, since they are not labels.
+
+    Raises:
+      UserError: the target is a text, which cannot be mirrored.
+    """
+    match target:
+        case TracksTarget(tracks):
+            return TracksTarget(_MirroredTracks(tracks, tuple(mirror)))
+        case TextTarget() | DenseTextTarget() | QuestionTarget() | MomentsTarget():
+            kind = type(target).__name__
+            raise UserError(f"targets of type {kind} have no labels to mirror: set data.flip=False")
+    return relabeled(target, mirror)
+
+
+@dataclasses.dataclass(frozen=True)
+class _MirroredTracks:
+    tracks: Tracks
+    mirror: tuple[int, ...]
+
+    def read(self) -> tuple[Track, ...]:
+        return tuple(t._replace(label=self.mirror[t.label]) for t in self.tracks.read())
+
+
 def to_json(target: Target) -> dict[str, Any]:
     """Converts a target to a dict that JSON can represent; `from_json` is the inverse.
 

@@ -33,13 +33,18 @@ def frames(folder, count=3):
 )
 def test_lists_and_frames(tmp_path, name, prefix, level):
     lists = {
-        f"{prefix}-labels.csv": "Swiping Left\nDoing other things\n",
+        f"{prefix}-labels.csv": "Swiping Left\nDoing other things\nSwiping Right\n",
         f"{prefix}-train.csv": "gone;Swiping Left\n34870;Doing other things\n5;Swiping Left\n",
         f"{prefix}-validation.csv": "34870;Swiping\n5;Swiping Left\n",
     }
     write(tmp_path, lists | frames(f"{level}34870") | frames(f"{level}5"))
     train = check(name, "train", path=tmp_path, bad_limit=0.4)
-    assert train.directional and train.class_names == ("Swiping Left", "Doing other things")
+    assert train.directional and train.class_names == (
+        "Swiping Left",
+        "Doing other things",
+        "Swiping Right",
+    )
+    assert train.mirror == (2, 1, 0)
     assert [(r.id, r.target.label) for r in train.records] == [("34870", 1), ("5", 0)]
     assert train.records[1].video == FrameFolder(str(tmp_path / f"{level}5"), 12.0)
     assert "line 1: no folder of frames gone in" in train.problems[0]

@@ -28,6 +28,7 @@ def test_lists_of_a_split(tmp_path, prefix):
         "Pushing something from left to right",
         "Holding something",
     )
+    assert train.mirror is None  # there is no other direction
     assert [(r.id, r.target.label) for r in train.records] == [("78687", 0), ("7", 1)]
     assert train.records[1].video.endswith("/20bn-something-something-v2/7.webm")
     assert [(r.id, r.target.label) for r in check("ssv2", "test", path=tmp_path).records] == [

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +25,9 @@ class Source(Protocol):
     Attributes:
       target: type of the records' targets, one of `vidjax.data.targets`; None if they have none.
       class_names: the name of each label; empty for targets without labels.
-      directional: whether mirroring any video can change its class; disables flipping. Where only some videos
-        are, `Record.directional` says so.
+      directional: whether mirroring any video can change its class; disables flipping, unless `mirror` is
+        set. Where only some videos are, `Record.directional` says so.
+      mirror: the label of each class after mirroring, a permutation; None if it is unknown.
       fingerprint: hash of ids and targets; runs with equal fingerprints used the same samples.
 
     A source that is not simply shuffled has an attribute `order`, a `vidjax.data.order.Order`.
@@ -39,6 +41,9 @@ class Source(Protocol):
 
     @property
     def directional(self) -> bool: ...
+
+    @property
+    def mirror(self) -> tuple[int, ...] | None: ...
 
     @property
     def fingerprint(self) -> str: ...
@@ -56,6 +61,7 @@ class ListSource:
     class_names: tuple[str, ...]
     directional: bool = False
     problems: tuple[str, ...] = ()
+    mirror: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -100,6 +106,45 @@ def card(name: str) -> Card | None:
     if name not in _MODULES:
         raise unknown("dataset", name, _MODULES)
     return getattr(importlib.import_module(_MODULES[name]), "CARD", None)
+
+
+_MIRROR_IMAGE = {
+    "left": "right",
+    "right": "left",
+    "clockwise": "counterclockwise",
+    "counterclockwise": "clockwise",
+}
+_SIDES = re.compile(rf"(?i)(?<![a-z])({'|'.join(_MIRROR_IMAGE)})(?![a-z])")
+
+
+def mirror_by_name(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Returns the label of each class after mirroring, by exchanging left and right in its name.
+
+    "Pushing something from left to right" becomes "Pushing something from right to left", and "Turning Hand
+    Clockwise" becomes "Turning Hand Counterclockwise". Names without these words keep their labels.
+
+    Returns:
+      A permutation; None if no name has these words, or if the exchanged name is not that of one class, so
+      that mirrored videos have no label.
+    """
+
+    def exchanged(word: re.Match[str]) -> str:
+        other = _MIRROR_IMAGE[word[0].lower()]
+        return other.upper() if word[0].isupper() else other.title() if word[0].istitle() else other
+
+    images = [_SIDES.sub(exchanged, name) for name in names]
+    if images == list(names) or any(names.count(image) != 1 for image in images):
+        return None
+    return tuple(map(names.index, images))
+
+
+def check_mirror(source: Source) -> None:
+    """Raises `UserError` if the mirrored labels of a source are not a permutation of its labels."""
+    if source.mirror is not None and sorted(source.mirror) != list(range(len(source.class_names))):
+        raise UserError(
+            f"the mirrored labels {source.mirror} are not a permutation of the {len(source.class_names)} "
+            "labels"
+        )
 
 
 def fingerprint(ids_and_targets: Iterable[tuple[str, Any]]) -> str:

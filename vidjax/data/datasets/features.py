@@ -61,6 +61,10 @@ class FeatureSource:
     def directional(self) -> bool:
         return True  # features cannot be mirrored
 
+    @property
+    def mirror(self) -> None:
+        return None
+
     @functools.cached_property
     def fingerprint(self) -> str:
         origin = [(f"{key}={self.origin[key]}", -1) for key in ORIGIN]

@@ -65,6 +65,10 @@ class Narrations:
     def directional(self) -> bool:
         return False
 
+    @property
+    def mirror(self) -> None:
+        return None
+
     @functools.cached_property
     def fingerprint(self) -> str:
         return fingerprint((id, self.captions[id]) for id, _ in self.videos)

@@ -141,6 +141,10 @@ class MixtureSource:
         return all(part.directional for part in self.parts)
 
     @property
+    def mirror(self) -> None:
+        return None
+
+    @property
     def fingerprint(self) -> str:
         rows = [(f"{part.name} {part.share}", part.source.fingerprint) for part in self.parts]
         return fingerprint([*rows, ("epoch", self.epoch)])

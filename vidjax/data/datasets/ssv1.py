@@ -8,7 +8,7 @@ at 12 frames per second.
 import os
 
 from vidjax.data.annotations import Annotations, FrameFolders, index_of, locate, read_lines, read_table
-from vidjax.data.datasets import Card, ListSource
+from vidjax.data.datasets import Card, ListSource, mirror_by_name
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import unknown
@@ -29,7 +29,7 @@ FPS = 12.0
 def load(
     split: str, path: str | os.PathLike, annotations: str | None = None, bad_limit: float = 0.0
 ) -> ListSource:
-    """Lists the videos of a split. They must not be mirrored, since left and right are classes.
+    """Lists the videos of a split. Mirroring exchanges the classes that are named with left and right.
 
     Args:
       split: "train" or "val"; the test labels are not published.
@@ -69,4 +69,4 @@ def load_frames(
         with notes.line(row):
             target = ClassTarget(index_of(row["class"], labels))
             records.append(Record(videos.find(row["id"]), target, row["id"]))
-    return notes.source(records, names, directional=True)
+    return notes.source(records, names, directional=True, mirror=mirror_by_name(names))

@@ -17,7 +17,7 @@ from vidjax.data.annotations import (
     read_json,
     read_table,
 )
-from vidjax.data.datasets import Card, ListSource
+from vidjax.data.datasets import Card, ListSource, mirror_by_name
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
@@ -37,7 +37,7 @@ CARD = Card(
 def load(
     split: str, path: str | os.PathLike, annotations: str | None = None, bad_limit: float = 0.0
 ) -> ListSource:
-    """Lists the videos of a split. They must not be mirrored, since left and right are classes.
+    """Lists the videos of a split. Mirroring exchanges the classes that are named with left and right.
 
     Args:
       split: "train", "val" or "test".
@@ -70,4 +70,5 @@ def load(
         with notes.line(row):
             label = index_of(row["template"].replace("[", "").replace("]", ""), labels)
             records.append(Record(videos.find(f"{row['id']}.webm"), ClassTarget(label), row["id"]))
-    return notes.source(records, sorted(labels, key=labels.__getitem__), directional=True)
+    names = sorted(labels, key=labels.__getitem__)
+    return notes.source(records, names, directional=True, mirror=mirror_by_name(names))

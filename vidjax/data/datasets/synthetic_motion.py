@@ -217,6 +217,7 @@ class MotionSource:
     target: ClassVar[type] = ClassTarget
     class_names: tuple[str, ...] = tuple(CLASSES)
     directional: bool = True
+    mirror: ClassVar[None] = None
 
     def __len__(self) -> int:
         return self.count

@@ -31,7 +31,7 @@ from vidjax.data.annotations import (
     text,
     walk,
 )
-from vidjax.data.datasets import ListSource
+from vidjax.data.datasets import ListSource, mirror_by_name
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
@@ -50,6 +50,7 @@ def load(
     test_fraction: float | None = None,
     seed: int = 0,
     directional: bool = False,
+    mirror: bool = False,
     bad_limit: float = 0.0,
 ) -> ListSource:
     """Lists the videos of one split. Class names are those of all splits, in alphabetical order.
@@ -67,11 +68,13 @@ def load(
         does not depend on the other videos, and all its segments are in the same split.
       seed: seed of the held-out fraction.
       directional: whether mirroring a video can change its class; disables flipping.
+      mirror: whether mirroring a video exchanges the classes that are named with left and right (or clockwise
+        and counterclockwise), and changes no others; enables flipping.
       bad_limit: fraction of the lines of `csv` that may be malformed or name a missing video.
 
     Raises:
-      UserError: a folder, list, column, class or split is missing or empty, a group or split is unknown, or
-        more lines cannot be used than allowed.
+      UserError: a folder, list, column, class or split is missing or empty, a group or split is unknown,
+        more lines cannot be used than allowed, or the classes cannot be mirrored by name.
     """
     root = data_folder(path)
     split, notes = _split_of(split) or split, Annotations(os.fspath(root), bad_limit)
@@ -105,7 +108,13 @@ def load(
         Record(os.fspath(root / r.path), ClassTarget(labels[r.label]), r.id, r.start, r.end, r.group)
         for r in splits[split]
     ]
-    return notes.source(records, class_names, directional)
+    images = mirror_by_name(class_names) if mirror else None
+    if mirror and images is None:
+        raise UserError(
+            f"the classes of {root} cannot be mirrored by name: each one named with left or right needs "
+            "another with the same name but for these words; set mirror=False"
+        )
+    return notes.source(records, class_names, directional or mirror, images)
 
 
 class _Row(NamedTuple):

@@ -31,6 +31,7 @@ import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -203,6 +204,7 @@ class ScenesSource:
     folder: str  # holds the array_record files
     config: ScenesConfig
     directional: bool = True
+    mirror: ClassVar[None] = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
