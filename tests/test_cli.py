@@ -46,7 +46,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDJAX_CACHE", str(folder / "cache"))
         source = load_source("synthetic_motion", "test", **OPTIONS)
-        (folder / "a.mp4").write_bytes(source[0].video)
+        (folder / "a.mp4").write_bytes(source[0].encoded())
         names = ["größe", *source.class_names[1:]]
         probe = config("linear_probe") | dict(
             data=dict(name="features", options=dict(path="x.npz"), feature_width=8)

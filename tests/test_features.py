@@ -120,7 +120,7 @@ def test_corrupt_feature_record_is_a_bad_video(place):
 def test_windows_of_a_video_file(place, out):
     """Windows of eleven frames are 0, 2, 4, 6 and 4, 6, 8, 10; the last one ends with the video."""
     path, bad = place / "a.mp4", place / "bad.mp4"
-    path.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].video)
+    path.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].encoded())
     bad.write_bytes(b"no video")
     done = cache(place, [str(path), str(bad)], out, layer="stage1", overlap=0.5)
     assert (done.videos, done.rows, [id for id, _ in done.bad]) == (1, 2, [str(bad)])
@@ -297,7 +297,7 @@ def test_evaluation_requires_the_features_of_training(place, capsys):
             main([str(x) for x in [*line, f"--config.data.options.path={place / path}"]])
         out = capsys.readouterr()
         assert e.value.code == code and text in out.out + out.err and "Traceback" not in out.err
-    (place / "b.mp4").write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[0].video)
+    (place / "b.mp4").write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[0].encoded())
     with pytest.raises(SystemExit) as e:
         main(["predict", str(place / "b.mp4"), "--checkpoint", str(place / "one_step")])
     err = capsys.readouterr().err

@@ -181,6 +181,38 @@ def test_restored_state_continues_the_stream(good):
     same(join(expected), take(batches, 3))
 
 
+def test_hosts_read_every_record_of_an_epoch_once(good):
+    shares = [train_batches(good, config(), 10, seed=1, host=h, hosts=5) for h in range(5)]
+    for _ in range(3):
+        index = np.concatenate([next(share)["index"] for share in shares])
+        assert sorted(index) == [*range(10)]
+    views = [eval_batches(good, config(), 5, 1, 1, host=h, hosts=5) for h in range(5)]
+    assert sorted(i for view in views for batch in view for i in batch["index"]) == [*range(10)]
+
+
+@pytest.mark.parametrize("before, after", [((0, 1), (0, 2)), ((0, 2), (1, 1)), ((1, 1), (0, 4))])
+def test_state_restores_in_mid_epoch_with_other_hosts_and_workers(good, tmp_path, before, after):
+    some = broken(good, {2, 7}, tmp_path)
+
+    def hosts(workers, hosts):
+        cfg = config(repeats=2, bad_limit=0.2, workers=workers)
+        return [train_batches(some, cfg, 8, seed=4, host=h, hosts=hosts) for h in range(hosts)]
+
+    def run(shares, n):
+        return join([join([next(share) for share in shares]) for _ in range(n)])
+
+    expected = run(hosts(0, 1), 7)
+    first = hosts(*before)
+    start = run(first, 3)  # ends in the second epoch
+    state = json.loads(json.dumps(first[0].get_state()))
+    second = hosts(*after)
+    for share in second:
+        share.set_state(state)
+    same(expected, join([start, run(second, 4)]))
+    for share in (*first, *second):
+        share.close()
+
+
 def test_corrupt_videos_are_replaced_and_reported_once(good, tmp_path, caplog):
     some = broken(good, {2, 7}, tmp_path)
     reference = take(train_batches(good, config(), 4, seed=0), 25)
@@ -535,12 +567,26 @@ def files(good, tmp_path):
     return ListSource(tuple(records), good.class_names)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    path: str
+
+    def read(self):
+        return Path(self.path).read_bytes()
+
+
+def references(files):
+    records = (dataclasses.replace(r, video=Reference(r.video)) for r in files)
+    return ListSource(tuple(records), files.class_names)
+
+
 def cached(folder):
     return len([*folder.glob("frames/*.frames")])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_small_datasets_are_cached_with_identical_clips(files, tmp_path, monkeypatch, workers):
+@pytest.mark.parametrize("workers, kind", [(0, list), (1, list), (0, references)])
+def test_small_datasets_are_cached_with_identical_clips(files, tmp_path, monkeypatch, workers, kind):
+    files = files if kind is list else kind(files)
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path / "cache"))
     gigabytes = 10 * T * H * W * 3 / 1e9
     small = config(cache_gb=0.99 * gigabytes, workers=workers)
@@ -575,10 +621,14 @@ def test_partial_files_of_killed_processes_are_removed(files, tmp_path, monkeypa
     assert kept.exists() and not left.exists() and cached(tmp_path / "cache") == 1
 
 
-def test_encoded_bytes_are_not_cached_automatically(good, tmp_path, monkeypatch):
+def test_generated_videos_and_bytes_are_not_cached_automatically(good, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
-    take(train_batches(good, config(), 5, seed=1), 1)
-    assert cached(tmp_path) == 0
+    motions = load_source("synthetic_motion", "train", size=32, frames=8, train=24, val=1, test=1)
+    for videos in (good, motions):
+        take(train_batches(videos, config(), 5, seed=1), 1)
+        assert cached(tmp_path) == 0
+    take(train_batches(motions, config(cache=True), 5, seed=1), 1)
+    assert cached(tmp_path) > 0
 
 
 def test_videos_are_decoded_if_the_disk_is_full(files, tmp_path, monkeypatch, caplog):

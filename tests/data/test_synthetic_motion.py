@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from vidjax.data import generated
 from vidjax.data.datasets import load_source
 from vidjax.data.datasets import synthetic_motion as sm
 from vidjax.data.decode import Video
@@ -35,7 +36,7 @@ def clips(cache):
     for split in ("train", "test"):
         records = list(load_source("synthetic_motion", split, path=cache, **SMALL))
         result[split] = (
-            np.stack([decode(r.video) for r in records]),
+            np.stack([decode(r.encoded()) for r in records]),
             np.array([r.target.label for r in records]),
         )
     return result
@@ -148,7 +149,7 @@ def test_written_clips_round_trip(cache, clips):
     error = np.abs(videos[17].astype(int) - sm.make_clip(17 % K, "train", 17, 32, 24)).mean()
     assert error < 5  # H.264 with halved color resolution
     assert len(load_source("synthetic_motion", "val", path=cache, **SMALL)) == 12
-    with av.open(io.BytesIO(source[0].video)) as container:
+    with av.open(io.BytesIO(source[0].encoded())) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264" and stream.average_rate == 25
         assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
@@ -167,7 +168,7 @@ def test_each_configuration_is_a_separate_dataset(tmp_path, capfd, monkeypatch):
             ("train", "a", {"seed": 1}),
         ]
     ]
-    videos = [[r.video for r in source] for source in sources]
+    videos = [[r.encoded() for r in source] for source in sources]
     assert videos[0] == videos[1]
     assert len({video for chosen in (videos[0], *videos[2:]) for video in chosen}) == 9
     assert sources[0].fingerprint == sources[1].fingerprint
@@ -184,7 +185,7 @@ def test_concurrent_writers_ignore_leftovers_of_a_killed_process(tmp_path):
     code = (
         "from vidjax.data.datasets import load_source;"
         f"s = load_source('synthetic_motion', 'train', **{options});"
-        "print(len(s), sum(len(r.video) for r in s))"
+        "print(len(s), sum(len(r.encoded()) for r in s))"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
@@ -192,6 +193,15 @@ def test_concurrent_writers_ignore_leftovers_of_a_killed_process(tmp_path):
     answers = [process.communicate()[0] for process in both]
     assert answers[0] == answers[1] and answers[0].startswith("24 ")
     assert [f.name for f in left.parent.iterdir()] == ["1.0.0"]
+
+
+def test_labels_and_ids_are_known_without_reading_videos(tmp_path, monkeypatch):
+    few = {"size": 32, "frames": 4, "train": 1, "val": 1, "test": 14}
+    source = load_source("synthetic_motion", "test", path=tmp_path, **few)
+    stored = generated.open_split(source.folder, "test")
+    assert [(r.target.label, r.id) for r in source] == [(int(e["label"]), e["id"].decode()) for e in stored]
+    monkeypatch.setattr(generated, "open_split", None)
+    assert [r.target.label for r in source] == [*range(12), 0, 1]
 
 
 def test_invalid_options_are_one_line_errors(tmp_path):

@@ -56,7 +56,7 @@ def test_a_corrupt_video_does_not_enter_the_loss(tmp_path):
         for split in ("train", "test"):
             path = tmp_path / "videos" / split / "ab"[i % 2] / f"{i}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(source[i].video)
+            path.write_bytes(source[i].encoded())
     folder = ["data.name=video_folder", f"data.options.path={tmp_path / 'videos'}", "data.bad_limit=0.5"]
     whole = evaluate(*folder, *batch(12))
     last = tmp_path / "videos" / "test" / "b" / "9.mp4"  # last in order, so no other clip's mask changes

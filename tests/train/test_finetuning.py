@@ -50,7 +50,7 @@ def place(tmp_path_factory):
         for i in range(24):
             target = folder / "videos" / ("train", "test")[i % 2] / f"class{i % 3}"
             target.mkdir(parents=True, exist_ok=True)
-            (target / f"{i}.mp4").write_bytes(source[i].video)
+            (target / f"{i}.mp4").write_bytes(source[i].encoded())
         yield folder
 
 

@@ -143,7 +143,7 @@ def test_two_hosts_extract_features_as_one(place, tuned):
     record = load_source("synthetic_motion", "test", **OPTIONS)[0]
     paths = [place / f"{name}.mp4" for name in "abcde"]
     for path in paths:
-        path.write_bytes(record.video if path.stem != "c" else b"")
+        path.write_bytes(record.encoded() if path.stem != "c" else b"")
     for videos in ("dataset:test",), paths:
         line = ["features", *videos, "--checkpoint", tuned[0], "--config.data.threads=2", "--out"]
         code = 0 if len(videos) == 1 else 2
@@ -197,7 +197,7 @@ def test_error_on_one_host_stops_all_with_its_message(place):
             path = place / "folder" / split / "ab"[i % 2] / f"{i}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             bad = split == "test" and i == 7
-            path.write_bytes(b"no video" if bad else source[i].video)
+            path.write_bytes(b"no video" if bad else source[i].encoded())
     args = ["--config.data.name=video_folder", f"--config.data.options.path={place / 'folder'}"]
     args += ["--config.data.bad_limit=0", "--config.steps=1"]
     processes = start_two(place, *train_line(place, "bad", *args, config="tune.py"))

@@ -196,7 +196,7 @@ def test_predict_on_video_files(place, whole, capsys, monkeypatch):
 
     monkeypatch.setenv("VIDJAX_CACHE", str(place / "cache"))
     record = load_source("synthetic_motion", "test", size=32, frames=8, train=24, val=12, test=12)[5]
-    (place / "a.mp4").write_bytes(record.video)
+    (place / "a.mp4").write_bytes(record.encoded())
     (place / "b.webm").write_bytes(b"")
     line = ["predict", place / "a.mp4", place / "b.webm", "--checkpoint", whole / "checkpoints" / "12"]
     code, out, err = vidjax_main(capsys, *line, "--json", "--draw", place / "drawn.png")

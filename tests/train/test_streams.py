@@ -91,7 +91,7 @@ def test_evaluation_with_other_streams_is_rejected(run, tmp_path, capsys, change
 
 def test_prediction_writes_strips(run, tmp_path, capsys):
     video = tmp_path / "a.mp4"
-    video.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].video)
+    video.write_bytes(load_source("synthetic_motion", "test", **OPTIONS)[3].encoded())
     line = ["predict", video, "--checkpoint", run, "--json", "--draw", tmp_path / "strip.png"]
     code, out, err = vidjax(capsys, *line)
     assert code == 0, err

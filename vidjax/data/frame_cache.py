@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,8 @@ from absl import logging
 from vidjax.data import sampling
 from vidjax.data.cache_folder import cache_dir
 from vidjax.data.decode import DecodeError, Video
+from vidjax.data.feature_file import StoredFeatures
+from vidjax.data.frame_folder import FrameFolder
 from vidjax.errors import UserError
 
 _FORMAT = b"3"  # increment when the layout or the decoded frames change
@@ -77,37 +80,47 @@ def plan(source: Any, cfg: Any, grey: bool) -> CachePlan:
         return NO_CACHE
     if cfg.cache != "auto":
         return CachePlan(True)
-    if not len(source) or not isinstance(source[0].video, str):  # encoded bytes belong to a generated dataset
+    videos = []
+    for i in range(len(source)):
+        video = source[i].video
+        if isinstance(video, FrameFolder | StoredFeatures):  # not decoded
+            continue
+        if isinstance(video, bytes) or getattr(video, "generated", False):
+            return NO_CACHE
+        videos.append(video)
+    if not videos:
         return NO_CACHE
-    gigabytes = _decoded_gigabytes(_Videos(source), grey)
+    gigabytes = _decoded_gigabytes(_Videos(source.fingerprint, videos), grey)
     return CachePlan(0 < gigabytes <= cfg.cache_gb, True, gigabytes)
 
 
 class _Videos:
-    """The video files of a source, hashable so that the estimate of their size is cached."""
+    """Paths of videos, or references to them, hashable so that the estimate of their size is cached."""
 
-    def __init__(self, source: Any):
-        self.fingerprint = source.fingerprint
-        self.paths = list(dict.fromkeys(source[i].video for i in range(len(source))))
+    def __init__(self, fingerprint: str, videos: Sequence[Any]):
+        self.fingerprint = fingerprint
+        self.distinct = list(dict.fromkeys(videos))
 
     def __hash__(self) -> int:
-        return hash((self.fingerprint, self.paths[0]))
+        return hash((self.fingerprint, self.distinct[0]))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Videos) and self.paths == other.paths
+        return isinstance(other, _Videos) and self.distinct == other.distinct
 
 
 @functools.lru_cache(maxsize=8)
 def _decoded_gigabytes(videos: _Videos, grey: bool) -> float:
     """Estimates the size of all decoded frames from a few videos; 0 if none of them can be read."""
     sizes = []
-    for i in np.linspace(0, len(videos.paths) - 1, min(_PROBES, len(videos.paths))).astype(int):
+    count = len(videos.distinct)
+    for i in np.linspace(0, count - 1, min(_PROBES, count)).astype(int):
+        source = videos.distinct[i]
         try:
-            with Video(videos.paths[i]) as video:
+            with Video(source if isinstance(source, str) else source.read()) as video:
                 sizes.append(math.prod(_shape(video, grey)))
         except DecodeError:  # reported when the video is read
             continue
-    return float(np.mean(sizes or [0])) * len(videos.paths) / 1e9
+    return float(np.mean(sizes or [0])) * count / 1e9
 
 
 def _shape(video: Video, grey: bool) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -25,6 +25,7 @@ _TOGETHER = 256  # videos held in memory while a split is written
 class StoredVideo:
     """Reference to a video of a generated split, cheap to pickle to a worker."""
 
+    generated: ClassVar[bool] = True  # small and intra-coded, so frames are not cached automatically
     folder: str
     split: str
     index: int
