@@ -54,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init = dict(skip=("params/head",))
 
-    config.task = dict(name="classification", label_smoothing=0.1, random_erasing=0.25)
+    config.task = dict(name="classification", label_smoothing=0.1, random_erasing=0.25, erasing_mode="const")
 
     config.optimizer = dict(name="adamw", lr=3e-4, b1=0.9, b2=0.999, weight_decay=0.05, trunk_lr=0.1)
 

@@ -1,6 +1,9 @@
 """Mixup, cutmix and random erasing keep their books."""
 
 import functools
+import json
+import math
+import pathlib
 import re
 
 import jax
@@ -10,13 +13,21 @@ import optax
 import pytest
 
 import vidjax
-from vidjax.layers.mixing import mix, random_erasing
+from vidjax.layers.mixing import (
+    ERASING_MODES,
+    cutmix_box,
+    erasing_boxes,
+    erasing_size,
+    mix,
+    random_erasing,
+)
 from vidjax.layers.preprocess import Inputs
 from vidjax.sharding import JitRunner, create_mesh, state_shardings
 from vidjax.tasks import create_task
 from vidjax.train.state import init_state
 from vidjax.train.step import make_train_step
 
+TIMM = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "erasing.json").read_text())
 B, T, H, W = 4, 2, 16, 24
 VIDEO = jnp.arange(B, dtype=jnp.float32).reshape(B, 1, 1, 1, 1) * jnp.ones((B, T, H, W, 3))
 TARGETS = jnp.eye(B)
@@ -53,13 +64,68 @@ def test_both_take_turns_and_none_changes_nothing():
 
 def test_erasing_fills_one_box_per_clip_with_noise():
     video = jnp.full((64, T, H, W, 3), 7.0)
-    erased = np.asarray(random_erasing(jax.random.PRNGKey(0), video, 0.5)) != 7.0
+    out = np.asarray(random_erasing(jax.random.PRNGKey(0), video, 0.5))
+    erased = out != 7.0
     assert 15 < erased.any((1, 2, 3, 4)).sum() < 49
     assert (erased == erased[:, :1, :, :, :1]).all()
     boxes = erased[:, 0, :, :, 0]
     assert (boxes.sum((1, 2)) == boxes.any(2).sum(1) * boxes.any(1).sum(1)).all()
-    assert boxes.mean((1, 2)).max() < 0.45
+    assert boxes.mean((1, 2)).max() < 0.4
+    assert abs(out[erased].mean()) < 0.05 and abs(out[erased].std() - 1) < 0.05
     assert (random_erasing(jax.random.PRNGKey(0), video, 0.0) == video).all()
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize("mode", ERASING_MODES)
+def test_erasing_modes(mode, per_frame):
+    video = jnp.full((32, 4, H, W, 3), 7.0)
+    out = np.asarray(random_erasing(jax.random.PRNGKey(1), video, 0.9, mode, per_frame=per_frame))
+    erased = (out != 7.0)[..., 0]
+    assert (erased == erased[:, :1]).all() != per_frame
+    assert 0.6 < erased.any((2, 3)).mean() < 1
+    colors = [
+        {tuple(c) for c in image[mask]}
+        for image, mask in zip(out.reshape(-1, H, W, 3), erased.reshape(-1, H, W))
+    ]
+    counts = [len(c) for c in colors if c]
+    if mode == "pixel":
+        assert counts == [mask.sum() for mask in erased.reshape(-1, H, W) if mask.any()]
+    else:
+        assert set(counts) == {1}
+        assert ({c for some in colors for c in some} == {(0.0, 0.0, 0.0)}) == (mode == "const")
+
+
+@pytest.mark.parametrize("case", TIMM["erasing"], ids=lambda c: f"{c['size']}-{c['count']}")
+def test_erased_boxes_are_distributed_as_in_timm(case):
+    (h, w), images = case["size"], 20_000
+    boxes = erasing_boxes(jax.random.PRNGKey(0), (images,), (h, w), TIMM["probability"], count=case["count"])
+    top, left, height, width = (np.asarray(x).ravel() for x in boxes)
+    erased = height > 0
+    assert (top[erased] + height[erased]).max() <= h and (left[erased] + width[erased]).max() <= w
+    assert (height < h).all() and (width < w).all() and min(top.min(), left.min()) == 0
+    assert abs(erased.reshape(images, -1).any(1).mean() - case["erased"]) < 0.015
+    assert abs(erased.sum() / images - case["boxes"]) < 0.025
+    for name, values in zip(("top", "left", "height", "width"), (top, left, height, width)):
+        got = np.quantile(values[erased], TIMM["levels"])
+        np.testing.assert_allclose(got, case["quantiles"][name], atol=0.5 + 0.02 * max(h, w), err_msg=name)
+
+
+def test_the_size_of_a_box_is_rounded_as_in_timm():
+    rng = np.random.default_rng(0)
+    area, aspect = rng.uniform(1, 2000, 500), np.exp(rng.uniform(-1.2, 1.2, 500))
+    height, width = erasing_size(area.astype(np.float32), aspect.astype(np.float32))
+    assert height.tolist() == [round(math.sqrt(a * r)) for a, r in zip(area, aspect)]
+    assert width.tolist() == [round(math.sqrt(a / r)) for a, r in zip(area, aspect)]
+
+
+def test_cutmix_boxes_equal_timm():
+    for (h, w), (y, x), lam, (y1, y2, x1, x2), corrected in TIMM["cutmix"]:
+        mask = np.zeros((h, w))
+        mask[y1:y2, x1:x2] = 1
+        centers = np.array([(y + 0.5) / h, (x + 0.5) / w])
+        box = cutmix_box(centers, (h, w), np.sqrt(1 - lam))
+        np.testing.assert_array_equal(box, mask)
+        assert 1 - box.mean() == pytest.approx(corrected, abs=1e-6)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])

@@ -16,7 +16,7 @@ from vidjax.data.decode import DecodeError
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
-from vidjax.layers.mixing import mix, random_erasing
+from vidjax.layers.mixing import ERASING_MODES, mix, random_erasing
 from vidjax.metrics.classification import log_mean_softmax
 from vidjax.options import option
 from vidjax.tasks.base import Batch, Task, check_finite, each_view
@@ -85,13 +85,43 @@ def named(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification(Task):
+class Augmenting:
+    """Options of a task that augments batches in training, see `vidjax.layers.mixing`.
+
+    Attributes:
+      mixup, cutmix: alpha of the distribution of weights, e.g. 0.8 and 1.0; with both they alternate.
+      random_erasing: probability that a clip is erased; recipes use 0.25.
+      erasing_mode: what boxes are filled with.
+      erasing_count: highest number of boxes.
+      erasing_per_frame: whether every frame has boxes of its own.
+    """
+
+    mixup: float = option(0.0, 0.0, 1e3)
+    cutmix: float = option(0.0, 0.0, 1e3)
+    random_erasing: float = option(0.0, 0.0, 1.0)
+    erasing_mode: str = option("pixel", choices=ERASING_MODES)
+    erasing_count: int = option(1, 1, 100)
+    erasing_per_frame: bool = option(False)
+
+    def augment(self, rng: jax.Array, video: Any, targets: jax.Array) -> tuple[Any, jax.Array]:
+        """Applies random erasing and mixing to a batch, the same to all streams of a clip."""
+        erase, mixing = jax.random.split(rng)
+        streams, structure = jax.tree.flatten(video)
+        if self.random_erasing:
+            how = self.random_erasing, self.erasing_mode, self.erasing_count, self.erasing_per_frame
+            streams = [random_erasing(erase, x, *how) for x in streams]
+        mixed = [mix(mixing, x, targets, self.mixup, self.cutmix) for x in streams]
+        return jax.tree.unflatten(structure, [x for x, _ in mixed]), mixed[0][1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(Augmenting, Task):
     """Softmax cross-entropy loss; the score of a video is the mean softmax over its views.
+
+    The training metric top1 compares mixed clips with the label before mixing.
 
     Attributes:
       label_smoothing: probability spread evenly over the classes (Szegedy et al., arXiv:1512.00567).
-      mixup, cutmix, random_erasing: in training only, see `vidjax.layers.mixing`. The training
-        metric top1 then compares mixed clips with the label before mixing.
       per_frame: average loss and top1 over the predictions of every frame, the endpoint frame_logits
         [B, T, K] (Donahue et al., arXiv:1411.4389, section 4).
     """
@@ -100,9 +130,6 @@ class Classification(Task):
     target = ClassTarget
 
     label_smoothing: float = option(0.0, 0.0, 0.999)
-    mixup: float = option(0.0, 0.0, 1e3)  # alpha, e.g. 0.8
-    cutmix: float = option(0.0, 0.0, 1e3)  # alpha, e.g. 1.0; alternates with mixup
-    random_erasing: float = option(0.0, 0.0, 1.0)  # probability per clip
     per_frame: bool = option(False)
 
     def check(self, name: str, model: nn.Module, endpoints: Mapping[str, Any]) -> None:
@@ -123,9 +150,7 @@ class Classification(Task):
         video, labels = self.inputs(batch["inputs"]), batch["targets"]["label"]
         targets = optax.smooth_labels(jax.nn.one_hot(labels, model.num_classes), self.label_smoothing)
         if train:
-            video, targets = augment(
-                jax.random.fold_in(rng, 1), video, targets, self.mixup, self.cutmix, self.random_erasing
-            )
+            video, targets = self.augment(jax.random.fold_in(rng, 1), video, targets)
         (logits, endpoints), model_state = apply_for_loss(model, params, model_state, video, rng, train)
         if self.per_frame:
             logits, targets, labels = _every_frame(endpoints, targets, labels)
@@ -206,18 +231,6 @@ def view_logits(inputs: Any, model: nn.Module, variables: Any, view: Any) -> tup
     """Returns the float32 logits [B, K] of a view, and the endpoints, a dict of arrays."""
     logits, endpoints = model.apply(variables, inputs(view), train=False)
     return logits.astype(jnp.float32), endpoints
-
-
-def augment(
-    rng: jax.Array, video: Any, targets: jax.Array, mixup: float, cutmix: float, erasing: float
-) -> tuple[Any, jax.Array]:
-    """Applies random erasing and mixing to a batch, the same to all streams of a clip."""
-    erase, mixing = jax.random.split(rng)
-    streams, structure = jax.tree.flatten(video)
-    if erasing:
-        streams = [random_erasing(erase, x, erasing) for x in streams]
-    mixed = [mix(mixing, x, targets, mixup, cutmix) for x in streams]
-    return jax.tree.unflatten(structure, [x for x, _ in mixed]), mixed[0][1]
 
 
 def check_label(record: Record, label: int, classes: int) -> None:

@@ -21,8 +21,8 @@ from vidjax.metrics.average_precision import (
 from vidjax.options import option
 from vidjax.tasks.base import Batch, Metrics, Task, check_finite, each_view
 from vidjax.tasks.classification import (
+    Augmenting,
     apply_for_loss,
-    augment,
     best,
     check_label,
     named,
@@ -65,11 +65,10 @@ class MultiLabelPrediction:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiLabel(Task):
+class MultiLabel(Augmenting, Task):
     """Binary cross-entropy of each class; the metrics are those of Charades (arXiv:1604.01753).
 
     Attributes:
-      mixup, cutmix, random_erasing: in training only, see `vidjax.layers.mixing`.
       pool: how the probabilities of the views of a video are combined; Charades results commonly use the
         maximum (Feichtenhofer et al., arXiv:1812.03982, section 4).
     """
@@ -77,9 +76,6 @@ class MultiLabel(Task):
     name = "multi_label"
     target = MultiLabelTarget
 
-    mixup: float = option(0.0, 0.0, 1e3)
-    cutmix: float = option(0.0, 0.0, 1e3)
-    random_erasing: float = option(0.0, 0.0, 1.0)
     pool: str = option("mean", choices=("mean", "max"))
 
     def example(
@@ -102,9 +98,7 @@ class MultiLabel(Task):
         video, labels = self.inputs(batch["inputs"]), batch["targets"]["labels"]
         targets = labels
         if train:
-            video, targets = augment(
-                jax.random.fold_in(rng, 1), video, labels, self.mixup, self.cutmix, self.random_erasing
-            )
+            video, targets = self.augment(jax.random.fold_in(rng, 1), video, labels)
         (logits, _), model_state = apply_for_loss(model, params, model_state, video, rng, train)
         loss = optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1).mean()
         best = jnp.take_along_axis(labels, logits.argmax(-1, keepdims=True), -1).mean()
