@@ -1,24 +1,31 @@
-"""Measures video loading on one core: clips per second by stage, and compared with other readers.
+"""Compares the loading of clips with other readers, on one core.
 
-    python benchmarks/input_pipeline.py [--video FILE] [--frames 16] [--stride 2] [--clips 40] [--rounds 5]
+    python benchmarks/input_pipeline.py [--videos FILE ...] [--clips 12] [--rounds 5] [--encode X264_PARAMS]
 
-Without --video, a video is generated in the format in which Kinetics is usually stored: 340x256, H.264, 10 s
-at 30 fps. All readers load the same clips with random starts. The process is pinned to one core, and every
-reader decodes with one thread and reopens the file for each clip, as in training.
+A clip is loaded as for training: frames are decoded to RGB, cropped at random and resized to 224x224, and
+half of the clips are flipped. Two kinds of clips are loaded: `window` is 16 frames at stride 4 from a random
+start, and `segments` is one random frame from each of 16 equal parts of a video (TSN). Both are loaded from
+the files as they are (`raw`) and from copies that are encoded for fast random access (`prepared`).
 
-Readers alternate within a round. The table shows the median over rounds of the time of each reader, and of
-its ratio to vidjax in the same round. Readers that cannot be imported are skipped. The last column is the
-maximum over clips of the mean absolute difference (0-255) to sequential decoding, which reveals wrong frames.
+Without --videos, three videos are generated in the format in which Kinetics is usually stored: 340x256,
+H.264, 10 s at 30 fps. All readers load the same clips, with the same transforms, on one core and with one
+thread. They reopen the file for each clip, as in training. vidjax has indexed the files before, as from the
+second epoch on; the time of indexing is printed. Where a library can be used in two ways, both are measured.
+
+Readers alternate within a round, and the median over rounds of the processor time per clip is printed. The
+last column is the maximum over clips of the mean absolute difference (0-255) to decoding the whole file,
+which reveals wrong frames; the benchmark fails if vidjax has any. Libraries that cannot be imported are
+reported and skipped.
 """
 
 import argparse
-import contextlib
 import importlib
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -29,12 +36,20 @@ from vidjax.data import transforms
 from vidjax.data.decode import Video
 
 Reader = Callable[[str, np.ndarray], np.ndarray]
-BATCH = 8
+Clip = tuple[int, np.ndarray]  # number of the video, indices of the frames
+
+FRAMES, STRIDE, SIZE = 16, 4, 224
+# A keyframe every 8 frames bounds what precedes a frame. B-frames that no frame refers to are decoded only if
+# they are requested. Without deblocking and arithmetic coding, decoding takes about half the time.
+PREPARED = (
+    "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1:weightp=0:weightb=0:"
+    "cabac=0:no-deblock=1:crf=23"
+)
 
 
-def write_video(path: str, seconds: int = 10, fps: int = 30, height: int = 256, width: int = 340) -> None:
+def write_video(path: str, seed: int, seconds: int = 10, fps: int = 30) -> None:
     """Writes a video of two moving textures with cuts and noise, about 1 Mbit/s."""
-    rng = np.random.default_rng(0)
+    rng, (height, width) = np.random.default_rng(seed), (256, 340)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
@@ -52,26 +67,48 @@ def write_video(path: str, seconds: int = 10, fps: int = 30, height: int = 256, 
         container.mux(stream.encode())
 
 
+def prepare(path: str, to: str, params: str) -> None:
+    """Encodes a video with the parameters of x264, with a short side of at most 256 pixels."""
+    with av.open(path) as source, av.open(to, "w") as target:
+        stream, rate = None, source.streams.video[0].average_rate
+        for i, frame in enumerate(source.decode(video=0)):
+            if stream is None:
+                stream = target.add_stream("libx264", rate=rate, options={"x264-params": params})
+                scale = min(1, 256 / min(frame.height, frame.width))
+                stream.height, stream.width = (2 * round(scale * x / 2) for x in (frame.height, frame.width))
+                stream.pix_fmt = "yuv420p"
+            frame = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="AREA")
+            frame.pts, frame.time_base, frame.pict_type = i, Fraction(1 / rate), 0
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+
+
 def read_vidjax(path: str, indices: np.ndarray) -> np.ndarray:
     with Video(path) as video:
         return video.frames(indices)
 
 
-def read_pyav(path: str, indices: np.ndarray) -> np.ndarray:
-    """Seeks to the first frame by timestamp, decodes up to the last, and keeps the requested frames."""
+def read_pyav(path: str, indices: np.ndarray, seek_each: bool = False) -> np.ndarray:
+    """Seeks to the first frame by its time, or to each, and decodes up to the last."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         ticks = 1 / (stream.average_rate * stream.time_base)
-        start = stream.start_time or 0
-        requested, clip = set(indices.tolist()), []
-        container.seek(start + int(indices[0] * ticks), stream=stream)
-        for frame in container.decode(stream):
-            index = round((frame.pts - start) / ticks)
-            if index in requested:
-                clip.append(frame.to_ndarray(format="rgb24"))
-            if index >= indices[-1]:
-                return np.stack(clip)
+        start, clip = stream.start_time or 0, []
+        for group in [[i] for i in indices.tolist()] if seek_each else [indices.tolist()]:
+            container.seek(start + int(group[0] * ticks), stream=stream)
+            requested = set(group)
+            for frame in container.decode(stream):
+                index = round((frame.pts - start) / ticks)
+                if index in requested:
+                    clip.append(frame.to_ndarray(format="rgb24"))
+                if index >= group[-1]:
+                    break
+        return np.stack(clip)
+
+
+def read_pyav_seeking(path: str, indices: np.ndarray) -> np.ndarray:
+    return read_pyav(path, indices, seek_each=True)
 
 
 def read_opencv(path: str, indices: np.ndarray) -> np.ndarray:
@@ -86,122 +123,181 @@ def read_opencv(path: str, indices: np.ndarray) -> np.ndarray:
     return np.stack(clip)
 
 
+def read_opencv_seeking(path: str, indices: np.ndarray) -> np.ndarray:
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    clip = []
+    for index in indices.tolist():
+        capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        clip.append(cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB))
+    capture.release()
+    return np.stack(clip)
+
+
 def read_decord(path: str, indices: np.ndarray) -> np.ndarray:
     import decord
 
     return decord.VideoReader(path, num_threads=1).get_batch(indices.tolist()).asnumpy()
 
 
-def read_torchcodec(path: str, indices: np.ndarray) -> np.ndarray:
+def read_torchcodec(path: str, indices: np.ndarray, seek_mode: str = "exact") -> np.ndarray:
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
+    decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC", seek_mode=seek_mode)
     return decoder.get_frames_at(indices.tolist()).data.numpy()
 
 
+def read_torchcodec_approximate(path: str, indices: np.ndarray) -> np.ndarray:
+    return read_torchcodec(path, indices, "approximate")
+
+
+def read_pytorchvideo(path: str, indices: np.ndarray) -> np.ndarray:
+    """Decodes every frame between the first and the last, since a clip is given by its start and end."""
+    from pytorchvideo.data.encoded_video import EncodedVideo
+
+    video = EncodedVideo.from_path(path, decode_audio=False)
+    tick = 1 / float(video._container.streams.video[0].average_rate)
+    clip = video.get_clip((indices[0] - 0.5) * tick, (indices[-1] + 0.5) * tick)["video"]
+    video.close()
+    return clip[:, indices - indices[0]].permute(1, 2, 3, 0).byte().numpy()
+
+
+READERS = {  # name: the module that is required, reader
+    "vidjax": ("vidjax", read_vidjax),
+    "PyAV loop": ("av", read_pyav),
+    "PyAV loop, seeking": ("av", read_pyav_seeking),
+    "OpenCV loop": ("cv2", read_opencv),
+    "OpenCV loop, seeking": ("cv2", read_opencv_seeking),
+    "decord": ("decord", read_decord),
+    "torchcodec": ("torchcodec.decoders", read_torchcodec),
+    "torchcodec, approximate": ("torchcodec.decoders", read_torchcodec_approximate),
+    "pytorchvideo": ("pytorchvideo.data.encoded_video", read_pytorchvideo),
+}
+
+
 def readers() -> dict[str, Reader]:
-    found = {"vidjax": read_vidjax, "PyAV loop": read_pyav, "OpenCV loop": read_opencv}
-    for name, reader in {"decord": read_decord, "torchcodec.decoders": read_torchcodec}.items():
+    found = {}
+    for name, (module, reader) in READERS.items():
         try:
-            importlib.import_module(name)
-            found[name.split(".")[0]] = reader
-        except (ImportError, OSError, RuntimeError):
-            print(f"{name} cannot be imported: skipped")
+            importlib.import_module(module)
+            found[name] = reader
+        except (ImportError, OSError, RuntimeError) as error:
+            print(f"{name}: skipped, {module} cannot be imported ({type(error).__name__})")
     return found
 
 
-@contextlib.contextmanager
-def adding_to(total: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    total[name] = total.get(name, 0.0) + time.perf_counter() - start
+def load(read: Reader, path: str, indices: np.ndarray) -> np.ndarray:
+    """Loads a training clip, uint8 [T, 224, 224, 3]."""
+    rng = np.random.default_rng(int(indices.sum()))
+    clip, _ = transforms.random_resized_crop(read(path, indices), SIZE, rng)
+    return transforms.flip(clip) if rng.random() < 0.5 else clip
 
 
-def stages(path: str, clips: list[np.ndarray], size: int) -> dict[str, float]:
-    """Returns the seconds per clip of each stage."""
-    total, rng, batch = {}, np.random.default_rng(0), []
-    for indices in clips:
-        with adding_to(total, "open"):
-            video = Video(path)
-        start = video._starts[np.searchsorted(video._starts, video._pts[indices[0]], "right") - 1]
-        with adding_to(total, "seek"):
-            next(video._packets_from(start))
-        with adding_to(total, "decode"):  # seeks again
-            frames = [frame for _, frame in video._seek_frames(indices)]
-        with adding_to(total, "to RGB"):
-            clip = np.stack([video._image(frame, grey=False) for frame in frames])
-        with adding_to(total, "crop and resize"):
-            clip, _ = transforms.random_resized_crop(clip, size, rng)
-        with adding_to(total, "augment"):
-            clip = transforms.color_jitter(transforms.flip(clip), rng, 0.4, 0.4, 0.4, 0.1)
-        batch.append(clip)
-        with adding_to(total, "batch"):
-            if len(batch) == BATCH:
-                np.stack(batch)
-                batch.clear()
-        video.close()
-    total["decode"] -= total["seek"]
-    return {name: seconds / len(clips) for name, seconds in total.items()}
+def sample(kind: str, counts: list[int], clips: int) -> list[Clip]:
+    """Draws `clips` clips from each video, given the numbers of frames."""
+    rng, drawn = np.random.default_rng(0), []
+    for n, count in enumerate(counts):
+        for _ in range(clips):
+            if kind == "window":
+                start = rng.integers(count - (FRAMES - 1) * STRIDE)
+                drawn.append((n, start + STRIDE * np.arange(FRAMES)))
+            else:
+                ends = np.linspace(0, count, FRAMES + 1).astype(int)
+                drawn.append((n, rng.integers(ends[:-1], ends[1:])))
+    return drawn
+
+
+def decode_all(path: str) -> np.ndarray:
+    """Decodes all frames in order, without `Video`: uint8 [N, H, W, 3]."""
+    with av.open(path) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def difference(read: Reader, paths: list[str], truth: list[np.ndarray], clips: list[Clip]) -> float:
+    """Returns the maximum over clips of the mean absolute difference to decoding the whole file."""
+    worst = 0.0
+    for n, indices in clips:
+        expected, frames = truth[n][indices].astype(int), read(paths[n], indices)
+        worst = max(worst, np.abs(frames - expected).mean() if frames.shape == expected.shape else np.inf)
+    return worst
+
+
+def measure(found: dict[str, Reader], paths: list[str], clips: list[Clip], rounds: int) -> dict[str, float]:
+    """Returns the milliseconds of processor time per clip of each reader."""
+    spent = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, read in found.items():
+            start = time.process_time()
+            for n, indices in clips:
+                load(read, paths[n], indices)
+            spent[name].append(1e3 * (time.process_time() - start) / len(clips))
+    return {name: statistics.median(times) for name, times in spent.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--video")
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--stride", type=int, default=2)
-    parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--videos", nargs="+")
+    parser.add_argument("--clips", type=int, default=12, help="clips per video")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--encode", default=PREPARED, help="parameters of x264 for the prepared copies")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cv2.setNumThreads(1)
 
     with tempfile.TemporaryDirectory() as folder:
-        path = args.video or str(Path(folder, "kinetics_like.mp4"))
-        if not args.video:
-            write_video(path)
-        report(path, args)
+        os.environ["VIDJAX_CACHE"] = str(Path(folder, "cache"))
+        raw = args.videos or [str(Path(folder, f"kinetics_like_{n}.mp4")) for n in range(3)]
+        for seed, path in enumerate([] if args.videos else raw):
+            write_video(path, seed)
+        prepared = [str(Path(folder, f"prepared_{n}.mp4")) for n in range(len(raw))]
+        for path, to in zip(raw, prepared):
+            prepare(path, to, args.encode)
+        report({"raw": raw, "prepared": prepared}, args)
 
 
-def report(path: str, args: argparse.Namespace) -> None:
-    with Video(path) as video:
-        truth = [
-            video._image(frame, grey=False) for _, frame in video._count_frames(np.arange(video.num_frames))
-        ]
-        span = (args.frames - 1) * args.stride + 1
-        if span > video.num_frames:
-            raise SystemExit(f"{path} has {video.num_frames} frames, a clip needs {span}")
-        starts = np.random.default_rng(0).integers(video.num_frames - span + 1, size=args.clips)
-        size = f"{video.width}x{video.height}, {os.path.getsize(path) / 1024:.0f} KiB"
-        print(f"{path}: {size}, {video.num_frames} frames, {video.fps:.2f} fps")
-    clips = [start + args.stride * np.arange(args.frames) for start in starts]
-    print(f"{args.clips} clips of {args.frames} frames, stride {args.stride}, {args.rounds} rounds, one core")
+def report(files: dict[str, list[str]], args: argparse.Namespace) -> None:
+    sizes = {name: sum(map(os.path.getsize, paths)) for name, paths in files.items()}
+    truth = {name: [decode_all(path) for path in paths] for name, paths in files.items()}
+    error = np.mean([(np.square(a[::9] - b[::9].astype(float))).mean() for a, b in zip(*truth.values())])
+    print(f"{len(files['raw'])} videos, {args.clips} clips of each, {args.rounds} rounds, one core")
+    print(
+        f"prepared: {sizes['prepared'] / sizes['raw']:.2f} times the size,"
+        f" PSNR {10 * np.log10(255**2 / error):.1f} dB; {args.encode}"
+    )
+    start = time.process_time()
+    for path in files["raw"]:
+        Video(path).close()
+    print(f"indexing a file: {1e3 * (time.process_time() - start) / len(files['raw']):.1f} ms, once")
 
-    rounds = [stages(path, clips, args.size) for _ in range(args.rounds)]
-    spent = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    print(f"\n{'stage':<18}{'ms/clip':>9}{'clips/s':>9}{'share':>8}")
-    for name, seconds in [*spent.items(), ("all", sum(spent.values()))]:
-        print(f"{name:<18}{1e3 * seconds:>9.2f}{1 / seconds:>9.0f}{seconds / sum(spent.values()):>8.1%}")
+    found, best = readers(), {}
+    for kind in ("window", "segments"):
+        clips = sample(kind, [len(frames) for frames in truth["raw"]], args.clips)
+        used = {name: read for name, read in found.items() if kind == "window" or name != "pytorchvideo"}
+        for name, paths in files.items():
+            wrong = {
+                reader: difference(read, paths, truth[name], clips[:: args.clips // 4 or 1])
+                for reader, read in used.items()
+            }
+            wrong["vidjax"] = difference(read_vidjax, paths, truth[name], clips)
+            if wrong["vidjax"]:
+                raise SystemExit(f"vidjax returned wrong frames of {name} files: {wrong['vidjax']}")
+            times = measure(used, paths, clips, args.rounds)
+            peers = {reader: t for reader, t in times.items() if reader != "vidjax"}
+            best[kind, name] = times["vidjax"], min(peers.values()), min(peers, key=peers.get)
+            print(f"\n{kind}, {name}")
+            print(f"{'reader':<26}{'ms/clip':>9}{'clips/s':>9}{'time/vidjax':>13}{'difference':>12}")
+            for reader, t in times.items():
+                print(
+                    f"{reader:<26}{t:>9.2f}{1e3 / t:>9.0f}{t / times['vidjax']:>13.2f}{wrong[reader]:>12.2f}"
+                )
 
-    found = readers()
-    differs = {
-        name: max(np.abs(read(path, i).astype(int) - [truth[j] for j in i]).mean() for i in clips[:8])
-        for name, read in found.items()
-    }
-    rounds = []
-    for _ in range(args.rounds):
-        rounds.append({})
-        for name, read in found.items():
-            for indices in clips:
-                with adding_to(rounds[-1], name):
-                    read(path, indices)
-    print(f"\n{'file to RGB clip':<18}{'ms/clip':>9}{'clips/s':>9}{'time/vidjax':>13}{'difference':>12}")
-    for name in found:
-        seconds = statistics.median(r[name] for r in rounds) / len(clips)
-        ratio = statistics.median(r[name] / r["vidjax"] for r in rounds)
-        print(f"{name:<18}{1e3 * seconds:>9.2f}{1 / seconds:>9.0f}{ratio:>13.2f}{differs[name]:>12.2f}")
+    print(f"\n{'clips':<12}{'vidjax reads':<14}{'fastest peer':<40}{'speedup':>8}")
+    for kind in ("window", "segments"):
+        for ours, theirs in (("raw", "raw"), ("prepared", "raw"), ("prepared", "prepared")):
+            (mine, *_), (_, t, peer) = best[kind, ours], best[kind, theirs]
+            print(f"{kind:<12}{ours:<14}{f'{peer} on {theirs}':<40}{t / mine:>8.2f}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class PacketDecoder:
         """
         packets, context = self._packets, self._context
         context.flush_buffers()
-        context.reorder_depth = packets.reorder
+        context.reorder_depth = packets.reorder  # a flush forgets what streams do not declare
         places = (x[first:end].tolist() for x in (packets.offsets, packets.sizes, packets.pts))
         for offset, size, pts in zip(*places):
             data = self._read(offset, size)
