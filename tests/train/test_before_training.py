@@ -58,6 +58,26 @@ def test_invalid_clips_and_masks_are_reported(overrides, message):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["size=12"], "evals.val.size=12 does not divide into the patches of 8 pixels"),
+        (["frames=5"], "evals.val.frames=5 does not divide into the tubelets of 2 frames"),
+        (["size=64"], "the evaluation val crops 64 pixels from test frames of 16: raise data.short_side"),
+        (["frames=8", "size=8"], None),
+    ],
+)
+def test_test_views_that_do_not_fit_are_reported(overrides, message, tmp_path):
+    config = resolve(MAE, [*CLASSIFY, "checkpoint.best=val", *(f"evals.val.{o}" for o in overrides)])
+    exp = build(config)
+    if message is None:
+        exp.evals["val"].prepare(exp)
+        return
+    with pytest.raises(UserError, match=re.escape(message)) as e:
+        exp.evals["val"].prepare(exp)
+    assert "\n" not in str(e.value)
+
+
 def test_probe_with_unseen_classes_is_rejected_before_training(tmp_path):
     with pytest.raises(UserError, match=r"none of the 5 training videos .* is of the classes") as e:
         train(resolve(MAE, ["evals.knn.videos=5"]), tmp_path / "run")

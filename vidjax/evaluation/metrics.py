@@ -16,6 +16,8 @@ from vidjax.data.datasets import Source
 from vidjax.data.geometry import Geometry
 from vidjax.data.pipeline import eval_batches
 from vidjax.data.record import Record
+from vidjax.data.streams import zeros
+from vidjax.errors import UserError
 from vidjax.evaluation.base import Eval
 from vidjax.options import option
 from vidjax.tasks.base import Prediction, Result, Task
@@ -44,6 +46,21 @@ class MetricsEval(Eval):
         data.size = self.size or data.size
         data.frames = self.frames or data.frames
         return data
+
+    def prepare(self, exp: Any) -> None:
+        """Raises `UserError` if the test views do not fit the frames or the model."""
+        super().prepare(exp)
+        data, streams = self.data(exp.config), exp.task.inputs.streams
+        name = next(name for name, each in exp.evals.items() if each is self)
+        short = min(data.resize_to or (data.short_side,))
+        if "features" not in streams and data.size > short:
+            raise UserError(
+                f"the evaluation {name} crops {data.size} pixels from test frames of {short}: raise "
+                "data.short_side or data.resize_to, or lower the size"
+            )
+        if self.size or self.frames:
+            clip = exp.task.inputs.abstract(zeros(data, streams))
+            exp.check_clip(clip, f"evals.{name}.")
 
     def run(self, exp: Any, variables: Any, folder: epath.Path, step: int) -> Result:
         source, task = exp.source(self.split), exp.task

@@ -119,6 +119,23 @@ class Experiment:
         hosts = dict(host=jax.process_index(), hosts=jax.process_count(), report_dir=report_dir)
         return train_batches(self.train_source, self.config.data, batch, seed, **hosts, **self.task.reading)
 
+    def check_clip(self, clip: Any, prefix: str) -> None:
+        """Checks that the model takes a clip of other shapes than the training clips.
+
+        Args:
+          clip: shapes of the model's argument, with a batch axis.
+          prefix: of `frames` and `size` in the message.
+
+        Raises:
+          UserError: it does not.
+        """
+        name = self.config.model.name
+        check_patches(name, self.model, _shape(clip), prefix)
+        state = jax.eval_shape(self.init)
+        variables = {"params": state.params, **state.model_state}
+        with refusing(f"{prefix}size or frames: {name} does not take {registry.shape_text(_shape(clip))}"):
+            jax.eval_shape(self.model.apply, variables, clip)
+
     def abstract_state(self) -> State:
         """Returns the shapes and shardings of the state, without allocating it."""
         return jax.tree.map(
