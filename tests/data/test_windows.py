@@ -9,9 +9,11 @@ import pytest
 from vidjax.config import resolve
 from vidjax.data import windows
 from vidjax.data.clips import ClipReader
+from vidjax.data.datasets import ListSource
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.record import Record
-from vidjax.data.windows import read_windows
+from vidjax.data.targets import SegmentsTarget
+from vidjax.data.windows import parts, read_windows
 from vidjax.errors import UserError
 
 
@@ -135,6 +137,19 @@ def test_each_frame_is_decoded_once_and_few_are_held(videos, monkeypatch):
     monkeypatch.setattr(windows._Held, "add", lambda self, *x: (add(self, *x), held.append(self.num_frames)))
     list(read_windows(Record(videos["constant"], None, "v"), reader(), 1.0, 0.1))
     assert len(played) == 103 and max(held) <= 13  # of the last second
+
+
+def test_parts_of_a_source_cover_its_videos():
+    def record(id, duration, start=None, end=None):
+        return Record("x.mp4", SegmentsTarget((), duration), id, start, end)
+
+    videos = (record("a", 10.0), record("b", 1.5), record("c", 9.0, 1.0, 7.5), record("d", 6.0))
+    split, index = parts(ListSource(videos, ("k",)), 3.0)
+    found = [(r.id, r.start, r.end) for r in split.records]
+    thirds = [("a", pytest.approx(7 / 3 * i), pytest.approx(7 / 3 * i + 3)) for i in range(4)]
+    assert found[:5] == [*thirds, ("b", 0, 1.5)]
+    assert found[5:] == [("c", 1, 4), ("c", 2.75, 5.75), ("c", 4.5, 7.5), ("d", 0, 3), ("d", 3, 6)]
+    assert index == [0] * 4 + [1] + [2] * 3 + [3] * 2 and split.class_names == ("k",)
 
 
 def test_windows_that_cannot_be_read(videos, tmp_path):

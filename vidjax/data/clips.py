@@ -56,6 +56,12 @@ class Views:
         times = np.stack([clip.times for clip in clips])
         return cls(times.reshape(-1, crops, times.shape[-1]), tuple(clip.geometry for clip in clips))
 
+    @classmethod
+    def join(cls, parts: Sequence["Views"]) -> "Views":
+        """Returns the views of all parts of a video, one after the other."""
+        geometry = tuple(g for part in parts for g in part.geometry)
+        return cls(np.concatenate([part.times for part in parts]), geometry)
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipReader:

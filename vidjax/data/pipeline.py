@@ -111,6 +111,7 @@ def eval_batches(
     report_dir: epath.PathLike | None = None,
     streams: Sequence[str] = ("rgb",),
     example: Example = no_targets,
+    videos: int | None = None,
 ) -> "EvalBatches":
     """Returns batches of every record once, in order, as `clips` x `crops` views, clip by clip.
 
@@ -125,6 +126,7 @@ def eval_batches(
       report_dir: folder of bad_videos.jsonl, which lists the corrupt videos; None only logs them.
       streams: the modalities of a clip.
       example: makes the targets of a video from its first view, see `vidjax.tasks.Task.example`.
+      videos: number of videos that the records are parts of; None if each is a video of its own.
 
     Returns:
       Re-iterable of dict(inputs, targets, index int64 [b], mask bool [b], times float64 [b, V, T], geometry
@@ -138,7 +140,7 @@ def eval_batches(
     sample = _EvalSample(source, _reader(source, cfg, streams), example, clips, crops)
     check_memory("the batch, clips or crops of the eval", batch_size // hosts * clips * crops, cfg, streams)
     loader = _Loader(sample, batch_size, host, hosts)
-    bad = BadVideos(len(source), cfg.bad_limit, report_dir)
+    bad = BadVideos(videos or len(source), cfg.bad_limit, report_dir)
     return EvalBatches(loader, bad, -(-len(source) // batch_size))
 
 

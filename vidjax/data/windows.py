@@ -10,6 +10,7 @@ import numpy as np
 
 from vidjax.data import streams, transforms
 from vidjax.data.clips import Clip, ClipReader
+from vidjax.data.datasets import ListSource, Source
 from vidjax.data.decode import Video
 from vidjax.data.geometry import Geometry
 from vidjax.data.record import Record
@@ -91,6 +92,31 @@ def read_windows(
         yield from complete(end)
         if covered < end - near:
             yield window(max(0.0, end - length), end)
+
+
+def parts(source: Source, length: float) -> tuple[ListSource, list[int]]:
+    """Divides the videos of a source into parts of equal length, which cover them.
+
+    The parts of a video are spread evenly from its start to its end, and as few as cover it; they overlap
+    unless its duration is a multiple of the length. A video shorter than `length` is one part.
+
+    Args:
+      source: videos whose targets have a duration.
+      length: seconds per part.
+
+    Returns:
+      A record for each part, in the order of the videos and of time, and the index of its video.
+    """
+    records, videos = [], []
+    for i in range(len(source)):
+        record = source[i]
+        start = record.start or 0.0
+        end = record.target.duration if record.end is None else record.end
+        count = max(1, math.ceil((end - start) / length - 1e-6))
+        for first in np.linspace(start, max(start, end - length), count).tolist():
+            records.append(dataclasses.replace(record, start=first, end=min(first + length, end)))
+            videos.append(i)
+    return ListSource(tuple(records), tuple(source.class_names), source.directional), videos
 
 
 def clip_length(cfg: Any, names: tuple[str, ...], fps: float) -> float:

@@ -107,6 +107,8 @@ class Task(abc.ABC):
       name: name of the task in configs and checkpoints.
       target: type of the records' targets, one of `vidjax.data.targets`; None if the task needs none.
       streams: modalities that the task needs in addition to those of the model.
+      any_clips: whether videos may differ in their number of clips; `predict` then returns [B, V, ...], and
+        targets have a duration.
       inputs: the inputs of the model.
       class_names: names of the labels.
       seed: seed of random numbers in evaluation.
@@ -115,6 +117,7 @@ class Task(abc.ABC):
     name: ClassVar[str]
     target: ClassVar[type | None] = None
     streams: ClassVar[tuple[str, ...]] = ()
+    any_clips: ClassVar[bool] = False
 
     inputs: Inputs
     class_names: tuple[str, ...] = ()

@@ -85,6 +85,7 @@ class FrameClassification(Task):
 
     name = "frame_classification"
     target = SegmentsTarget
+    any_clips = True
 
     points: int = option(25, 1, 10_000)
     threshold: float = option(0.5, 0.0, 1.0)
