@@ -60,8 +60,11 @@ def schema() -> ConfigDict:
                 scale=(0.35, 1.0),  # random_resized: fraction of the frame's area
                 ratio=(0.75, 1.3333333),  # random_resized: width / height
                 short_side_range=(128, 160),  # short_side: range of the random resize, pixels
+                short_side_inverse=False,  # short_side: draw the inverse of the length uniformly
                 flip=True,  # horizontal flip; disable if mirroring changes the label
                 color_jitter=0.0,
+                color_jitter_probability=1.0,
+                grayscale=0.0,  # probability that a clip loses its colors
                 auto_augment=None,  # in timm's notation, e.g. rand-m7-n4-mstd0.5-inc1 (4 random operations)
                 auto_augment_fill=(128, 128, 128),  # color of what rotations, shears and translations uncover
                 auto_augment_interpolation="bicubic",  # bicubic | bilinear | random (one of both)
@@ -502,6 +505,8 @@ _RANGES = {
     "data.ratio": (1e-3, 1e3),
     "data.short_side_range": _SIZE,
     "data.color_jitter": (0.0, 1.0),
+    "data.color_jitter_probability": _SHARE,
+    "data.grayscale": _SHARE,
     "data.auto_augment_fill": (0, 255),
     "data.repeats": (1, 2**10),
     "data.workers": (0, 2**10),

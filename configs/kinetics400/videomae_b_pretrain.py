@@ -3,8 +3,8 @@
   VIDJAX_DATA=/data vidjax train --config configs/kinetics400/videomae_b_pretrain.py --workdir runs/mae_b
 
 The authors' script: AdamW (0.9, 0.95), learning rate 1.5e-4 x batch / 256 = 1.2e-3, weight decay 0.05, 40
-epochs of warmup, cosine to 1e-5 (before scaling), tube masks of 90 %, multi-scale crops and flipping, targets
-normalized.
+epochs of warmup, cosine to 1e-5 (before scaling), tube masks of 90 %, multi-scale crops, targets normalized.
+Clips are flipped, which the released code does not do.
 
 Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md) (labels are used
 only by the kNN probe); about 240,000 training videos are assumed.

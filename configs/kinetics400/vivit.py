@@ -6,8 +6,8 @@
 The numbers of the authors' configs (scenic): SGD with momentum 0.9, 30 epochs, a half-cosine schedule to zero
 after a warmup of 2.5 epochs, learning rate 0.1 (0.05 for B-FE), gradients clipped at norm 1, no weight decay.
 `init.path` expects an image ViT of the same width (ImageNet-21k for the figures); tubelets start from their
-central frame, or with init.inflation=average from the average. The authors apply color jitter with
-probability 0.8 and grayscale with 0.1; here jitter is always applied and grayscale never.
+central frame, or with init.inflation=average from the average. Color jitter differs in brightness and hue:
+theirs adds up to 32 of 255 to all pixels, and turns hue by up to 0.2.
 
 Data: a folder kinetics400 under VIDJAX_DATA with the published lists (docs/datasets.md); 214,834 training
 and 17,637 validation videos in the authors' configs.
@@ -61,6 +61,8 @@ def get_config(arg: str = "") -> ConfigDict:
         short_side_range=(230, 340),
         flip=True,
         color_jitter=0.4,
+        color_jitter_probability=0.8,
+        grayscale=0.1,
     )
 
     config.model = dict(name=args.model)

@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
         short_side=256,
         crop="short_side",
         short_side_range=(256, 320),
+        short_side_inverse=True,
         flip=False,
         auto_augment="rand-m7-n4-mstd0.5-inc1",
     )

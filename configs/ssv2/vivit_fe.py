@@ -37,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
         short_side_range=(259, 383),
         flip=False,
         color_jitter=0.0,
+        grayscale=0.0,
         auto_augment="rand-m6.7-n2",
     )
     config.model.options = dict(drop_path=0.3, **({} if args.smoke else dict(size=256)))

@@ -16,6 +16,7 @@ def config(**changes):
     fields = {
         "crop": "random_resized", "size": 32, "short_side": 40, "scale": (0.35, 1.0), "ratio": (0.75, 1.333),
         "short_side_range": (36, 48), "flip": True, "color_jitter": 0.0,
+        "color_jitter_probability": 1.0, "grayscale": 0.0, "short_side_inverse": False,
         "auto_augment": None, "auto_augment_fill": (128, 128, 128), "auto_augment_interpolation": "bicubic",
         "resize": "area", "resize_to": None,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Tests of transforms: sizes, boxes, one draw per clip, one and three channels, hand-computed colors."""
 
 import colorsys
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ def config(**changes):
     fields = {
         "crop": "random_resized", "size": 32, "short_side": 40, "scale": (0.35, 1.0), "ratio": (0.75, 1.333),
         "short_side_range": (36, 48), "flip": False, "color_jitter": 0.0,
+        "color_jitter_probability": 1.0, "grayscale": 0.0, "short_side_inverse": False,
         "auto_augment": None, "auto_augment_fill": (128, 128, 128), "auto_augment_interpolation": "bicubic",
         "resize": "area", "resize_to": None,
     }  # fmt: skip
@@ -104,6 +106,24 @@ def test_short_side_jitter_draws_the_documented_boxes():
     assert boxes[:, 0].min() < 2 and boxes[:, 1].max() > 75
     with pytest.raises(UserError, match="short_side_range"):
         transforms.short_side_jitter(video, 32, rng, (30, 64))
+
+
+def test_the_inverse_of_the_short_side_can_be_uniform():
+    """PySlowFast draws 1 / uniform(1 / high, 1 / low), so that the side of the box is uniform."""
+    video, rng = ramps(100, 140, 1), np.random.default_rng(0)
+    views = [transforms.short_side_jitter(video, 32, rng, (40, 128), inverse=True) for _ in range(4000)]
+    sides = [geometry.scale[0] for _, geometry in views]
+    sides = 32 / np.array(sides)
+    assert 24.5 < sides.min() < 26 and 79 < sides.max() < 80.5
+    np.testing.assert_allclose(np.quantile(sides, [0.25, 0.5, 0.75]), [38.75, 52.5, 66.25], atol=2)
+
+
+def test_multi_scale_crop_avoids_a_resize_by_few_pixels():
+    video, rng = ramps(100, 140), np.random.default_rng(0)
+    sides = {transforms.multi_scale_crop(video, 85, rng)[1].scale for _ in range(100)}
+    assert (1.0, 1.0) in sides and (85 / 87, 85 / 87) not in sides
+    shapes = {transforms.multi_scale_crop(video[:, :99], 101, rng)[1].scale for _ in range(100)}
+    assert min(min(s) for s in shapes) > 1  # never larger than the frame
 
 
 def test_crops_along_the_longer_side():
@@ -197,6 +217,33 @@ def test_color_jitter_matches_hand_computed_values():
     np.testing.assert_allclose(jittered(1, 1, 1, 1), video, atol=0.6)  # a full turn
     bright = transforms.color_jitter(np.full((1, 4, 4, 3), 200, np.uint8), Fixed(1.5, 1, 1, 0))
     assert (bright == 255).all()
+
+
+def test_the_steps_of_color_jitter_commute():
+    """Single steps in any order, as torchvision applies them, equal all at once but for rounding."""
+    video = (noise().astype(float) * 0.4 + 60).astype(np.uint8)  # nothing is clipped
+    draws, neutral = (1.2, 0.7, 0.5, 0.05), (1, 1, 1, 0)
+    at_once = transforms.color_jitter(video, Fixed(*draws)).astype(int)
+    for order in itertools.permutations(range(4)):
+        out = video
+        for step in order:
+            single = [draws[k] if k == step else neutral[k] for k in range(4)]
+            out = transforms.color_jitter(out, Fixed(*single))
+        assert np.abs(out - at_once).max() <= 2 and np.abs(out - at_once).mean() < 0.6
+
+
+def test_grayscale_and_jitter_have_their_probabilities():
+    video = noise(2, 40, 40)
+    cfg = config(crop="center", short_side=40, size=40, grayscale=0.3)
+    clips = [transforms.train_transform(video, cfg, np.random.default_rng(s), True)[0] for s in range(200)]
+    grays = [clip for clip in clips if np.ptp(clip, -1).max() == 0]
+    assert 40 < len(grays) < 80
+    np.testing.assert_allclose(grays[0][..., 0], video @ [0.299, 0.587, 0.114], atol=0.6)
+    cfg = config(crop="center", short_side=40, size=40, color_jitter=0.4, color_jitter_probability=0.8)
+    clips = [transforms.train_transform(video, cfg, np.random.default_rng(s), True)[0] for s in range(200)]
+    assert 20 < sum(np.array_equal(clip, video) for clip in clips) < 60
+    one = transforms.train_transform(video[..., :1], config(grayscale=1.0), np.random.default_rng(0), True)[0]
+    assert one.shape[-1] == 1
 
 
 def test_hue_rotates_in_the_right_direction():

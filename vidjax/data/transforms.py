@@ -214,10 +214,12 @@ def multi_scale_crop(
     TSN (Wang et al., arXiv:1608.00859, section 3.2, "corner cropping and scale-jittering"). Height and width
     are each the shorter side times one of `scales`, at most one step apart. The positions are those points of
     a 5 x 5 grid over the possible offsets whose row and column are both even or both odd: corners, center,
-    midpoints of the sides, and quarters.
+    midpoints of the sides, and quarters. A length within two pixels of `size` becomes `size`, as in TSN's
+    code.
     """
     h, w = video.shape[1:3]
     sides = [max(1, int(min(h, w) * s)) for s in scales]
+    sides = [size if abs(side - size) < 3 and size <= min(h, w) else side for side in sides]
     pairs = [(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1]
     box_h, box_w = pairs[rng.integers(len(pairs))]
     grid = [(y, x) for y in range(5) for x in range(5) if y % 2 == x % 2]
@@ -226,11 +228,16 @@ def multi_scale_crop(
 
 
 def short_side_jitter(
-    video: np.ndarray, size: int, rng: np.random.Generator, short_side_range: Sequence[int]
+    video: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    short_side_range: Sequence[int],
+    inverse: bool = False,
 ) -> View:
     """Resizes the short side to a random length in `short_side_range` and crops a random square.
 
-    SlowFast (arXiv:1812.03982, section 3.3, after Simonyan & Zisserman).
+    SlowFast (arXiv:1812.03982, section 3.3, after Simonyan & Zisserman). With `inverse`, the inverse of the
+    length is uniform instead of the length, as in PySlowFast's recipes for Something-Something and Charades.
 
     Returns:
       uint8 [T, size, size, C] and the geometry.
@@ -244,7 +251,8 @@ def short_side_jitter(
             f"short_side_range is ({low}, {high}): it must be ascending and start at size={size} or more"
         )
     h, w = video.shape[1:3]
-    side = max(1, round(size * min(h, w) / rng.integers(low, high + 1)))
+    length = 1 / rng.uniform(1 / high, 1 / low) if inverse else rng.integers(low, high + 1)
+    side = max(1, min(h, w, round(size * min(h, w) / length)))
     top, left = rng.integers(h - side + 1), rng.integers(w - side + 1)
     return _crop_and_resize(video, top, left, side, side, size)
 
@@ -262,12 +270,13 @@ def color_jitter(
     saturation: float = 0.0,
     hue: float = 0.0,
 ) -> np.ndarray:
-    """Jitters the brightness, contrast, saturation and hue of a clip, in this order.
+    """Jitters the brightness, contrast, saturation and hue of a clip.
 
     The first three are scaled by a factor drawn uniformly from 1 ± the argument (at least 0): brightness
     about black, contrast about the clip's mean luma, saturation about each pixel's luma. Hue is rotated about
     the luma axis of YIQ by up to ± the argument, in turns. All four are affine in RGB, so they are applied as
-    one matrix, with one rounding and clipping. For gray clips, only brightness and contrast apply.
+    one matrix, with one rounding and clipping. They commute, so that the random order of torchvision, which
+    rounds and clips after each, needs no counterpart. For gray clips, only brightness and contrast apply.
     """
     b, c, s = (rng.uniform(max(0.0, 1 - x), 1 + x) for x in (brightness, contrast, saturation))
     angle = 2 * np.pi * rng.uniform(-hue, hue)
@@ -284,6 +293,11 @@ def color_jitter(
     return cv2.transform(_rows(video), affine).reshape(video.shape)
 
 
+def grayscale(video: np.ndarray) -> np.ndarray:
+    """Replaces the colors of a clip by their luma and keeps the number of channels."""
+    return cv2.transform(_rows(video), np.tile(LUMA, (3, 1))).reshape(video.shape)
+
+
 def _rows(video: np.ndarray) -> np.ndarray:
     """Reshapes a clip to one image [T H, W, C] for OpenCV."""
     frames, h, w, channels = video.shape
@@ -297,7 +311,8 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
       video: uint8 [T, H, W, C].
       cfg: the config's data section. `crop` is "random_resized", "multi_scale", "short_side" or "center";
         `color_jitter` is the strength for brightness, contrast and saturation, and a quarter of it for hue
-        (the proportions of SimCLR, arXiv:2002.05709, appendix A); `auto_augment`, with its fill color and
+        (the proportions of SimCLR, arXiv:2002.05709, appendix A); `color_jitter_probability` and `grayscale`
+        are the probabilities of jitter and of losing all color; `auto_augment`, with its fill color and
         interpolation, is applied to the crop; `flip` enables horizontal flips with probability 1/2.
       rng: random generator.
       flip_ok: whether flips preserve the class.
@@ -313,17 +328,19 @@ def train_transform(video: np.ndarray, cfg: Any, rng: np.random.Generator, flip_
     elif cfg.crop == "multi_scale":
         clip, geometry = multi_scale_crop(video, cfg.size, rng)
     elif cfg.crop == "short_side":
-        clip, geometry = short_side_jitter(video, cfg.size, rng, cfg.short_side_range)
+        clip, geometry = short_side_jitter(video, cfg.size, rng, cfg.short_side_range, cfg.short_side_inverse)
     elif cfg.crop == "center":
         resized = resize_short_side(video, cfg.short_side)
         clip, geometry = center_crop(resized, cfg.size)
         geometry = _resized(video, resized).then(geometry)
     else:
         raise unknown("crop", cfg.crop, ("random_resized", "multi_scale", "short_side", "center"))
-    if cfg.color_jitter:
+    if cfg.color_jitter and rng.random() < cfg.color_jitter_probability:
         clip = color_jitter(
             clip, rng, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter / 4
         )
+    if cfg.grayscale and clip.shape[-1] == 3 and rng.random() < cfg.grayscale:
+        clip = grayscale(clip)
     if cfg.auto_augment:
         clip, warps = auto_augment(
             clip, rng, cfg.auto_augment, cfg.auto_augment_fill, cfg.auto_augment_interpolation
