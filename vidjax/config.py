@@ -75,6 +75,7 @@ def schema() -> ConfigDict:
                 std=None,  # per channel; None uses that of the model
                 workers=0,  # decoding processes; 0 decodes on threads of this process
                 threads=4,
+                timeout=60.0,  # seconds to read a clip, after which its worker is stopped and it is replaced
                 cache="auto",  # auto | True | False: cache decoded frames on disk, in $VIDJAX_CACHE
                 cache_gb=4.0,  # auto: cache a split if its frames take at most this many GB
                 prefetch=2,  # batches prefetched to the device
@@ -167,6 +168,7 @@ RESUMABLE = (
     "parallel.host_timeout",
     "data.workers",
     "data.threads",
+    "data.timeout",
     "data.prefetch",
     "data.cache",
     "log_every",
@@ -511,6 +513,7 @@ _RANGES = {
     "data.repeats": (1, 2**10),
     "data.workers": (0, 2**10),
     "data.threads": (1, 2**10),
+    "data.timeout": (0.01, 86400.0),
     "data.prefetch": (1, 2**10),
     "data.feature_width": (1, 2**20),
     "data.feature_tokens": (1, 2**20),

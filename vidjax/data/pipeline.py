@@ -32,12 +32,12 @@ from vidjax.data import streams as modalities
 from vidjax.data.cache_folder import cache_dir
 from vidjax.data.clips import Clip, ClipReader
 from vidjax.data.datasets import Source, check_mirror
-from vidjax.data.decode import DecodeError
+from vidjax.data.decode import DecodeError, name_of
 from vidjax.data.frame_cache import plan
 from vidjax.data.order import Order, order_of
 from vidjax.data.record import Record
 from vidjax.data.targets import mirrored
-from vidjax.data.workers import Workers
+from vidjax.data.workers import Workers, reading
 from vidjax.errors import UserError
 
 Batch = dict[str, Any]
@@ -312,12 +312,18 @@ def _allowed(limit: float, total: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """Loads this host's share of the global batches; `batch_size` is in samples."""
+    """Loads this host's share of the global batches.
+
+    Attributes:
+      batch_size: of the global batch, in samples.
+      lost: indices of the records that killed a worker process, and how.
+    """
 
     sample: "_TrainSample | _EvalSample"
     batch_size: int
     host: int
     hosts: int
+    lost: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.batch_size < 1 or self.batch_size % self.hosts:
@@ -331,7 +337,7 @@ class _Loader:
         """Yields batches start..stop-1. Threads load single samples, worker processes whole batches."""
         threads, prefetch = self.cfg.threads, max(1, self.cfg.prefetch)
         if self.cfg.workers:
-            return Workers(self._batch, start, stop, self.cfg.workers, prefetch)
+            return Workers(self._batch, start, stop, self.cfg.workers, prefetch, self.lost)
         import grain  # not at the top, because it imports JAX, which data workers do not need
 
         local = self.batch_size // self.hosts
@@ -382,8 +388,9 @@ class _TrainSample:
             record = self.source[i]
             rng = np.random.default_rng([_CLIP, self.seed, epoch, position, attempt])
             try:
-                clips = self.reader.train(record, rng, self._flip_ok(record))
-                targets = [self.example(self._seen(record, clip), clip, rng, True) for clip in clips]
+                with reading(i, _name(record), cfg.timeout):
+                    clips = self.reader.train(record, rng, self._flip_ok(record))
+                    targets = [self.example(self._seen(record, clip), clip, rng, True) for clip in clips]
             except DecodeError as e:
                 bad.append(_bad(record, e))
                 if len(bad) > _allowed(cfg.bad_limit, total):
@@ -420,8 +427,9 @@ class _EvalSample:
             return self._blank(-1, [])
         record = self.source[g]
         try:
-            views = self.reader.views(record, self.clips, self.crops)
-            targets = self.example(record, views[0], np.random.default_rng([_EVAL, g]), False)
+            with reading(g, _name(record), self.reader.cfg.timeout):
+                views = self.reader.views(record, self.clips, self.crops)
+                targets = self.example(record, views[0], np.random.default_rng([_EVAL, g]), False)
         except DecodeError as e:
             return self._blank(g, [_bad(record, e)])
         return self._sample(g, views, targets, True, [])
@@ -455,6 +463,10 @@ class _EvalSample:
             "geometry": np.array([view.geometry.to_array() if view.geometry else () for view in views]),
         }
         return _join([row]) | {"bad": bad}
+
+
+def _name(record: Record) -> str:
+    return name_of(record.video) if isinstance(record.video, str) else record.id
 
 
 def _bad(record: Record, error: DecodeError) -> BadVideo:
