@@ -1,8 +1,10 @@
 """Paths on local disks or object stores ("gs://bucket/run"), and atomic file writes."""
 
 import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -28,6 +30,14 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def is_remote(path: epath.PathLike) -> bool:
     """Returns whether a path is on an object store, where writes are atomic and appending is impossible."""
     return "://" in os.fspath(path)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Holds a lock on a local file, which the system releases even if the process is killed."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def read_rows(path: epath.PathLike) -> list[dict[str, Any]]:

@@ -8,14 +8,15 @@ import numpy as np
 
 from vidjax.data import sampling, streams, transforms
 from vidjax.data.decode import DecodeError, Video
-from vidjax.data.feature_file import FeatureSequence, StoredFeatures
+from vidjax.data.feature_file import FeatureSequence
 from vidjax.data.frame_cache import NO_CACHE, CachedVideo, CachePlan
-from vidjax.data.frame_folder import FrameFolder, Frames
+from vidjax.data.frame_folder import Frames
 from vidjax.data.geometry import Geometry
-from vidjax.data.record import Record
+from vidjax.data.prepare.read import JpegFrames, PreparedVideo
+from vidjax.data.record import Opens, Record
 from vidjax.data.targets import problem
 
-Opened = Video | CachedVideo | FeatureSequence | Frames
+Opened = Video | CachedVideo | FeatureSequence | Frames | JpegFrames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,8 @@ class ClipReader:
         """Opens a video. Raises `DecodeError` if it cannot be read, or its target is malformed."""
         if wrong := problem(record.target):
             raise DecodeError(f"{record.id}: {wrong}")
-        if isinstance(record.video, StoredFeatures | FrameFolder):
+        cached = self.cache.use and isinstance(record.video, PreparedVideo)
+        if isinstance(record.video, Opens) and not cached:
             return record.video.open()
         return self.cache.open(record.encoded(), self.grey)
 

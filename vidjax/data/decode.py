@@ -161,6 +161,18 @@ class Video:
             return clip
         raise AssertionError("the last reader raises DecodeError")
 
+    def iterate(self, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the frames at ascending `indices` one at a time, uint8 [height, width, 3]; see `frames`."""
+        wanted, done = np.asarray(indices, np.int64), 0
+        for read in self._readers:
+            try:
+                for _, frame in read(wanted[done:]):
+                    yield self._image(frame, False)
+                    done += 1
+                return
+            except (*ERRORS, _Lost):
+                continue
+
     def frames_at(self, seconds: Sequence[float] | np.ndarray, grey: bool = False) -> np.ndarray:
         """Returns the frames shown at the given times, in seconds from the first frame; see `frames`.
 

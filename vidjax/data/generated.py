@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import io
 import os
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from absl import logging
 
+from vidjax import files
 from vidjax.data.cache_folder import cache_dir
 from vidjax.errors import UserError
 
@@ -64,7 +64,7 @@ def generate(
     root = Path(path or cache_dir()).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _quiet(), _locked(root / f"{builder.name}.lock"):
+        with _quiet(), files.locked(root / f"{builder.name}.lock"):
             made = builder(data_dir=root, config=config, file_format="array_record")
             if not made.data_path.exists():
                 for left in made.data_path.parent.glob("incomplete*"):  # left by a process that was killed
@@ -93,11 +93,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock, which the system releases even if the process is killed."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from etils import epath
+
+from vidjax import files
 from vidjax.data.decode import DecodeError
 from vidjax.data.feature_file import StoredFeatures
 from vidjax.data.frame_folder import FrameFolder
@@ -20,13 +23,22 @@ class Stored(Protocol):
         ...
 
 
+@runtime_checkable
+class Opens(Protocol):
+    """A reference to a video that is not simply a file, cheap to copy to a worker."""
+
+    def open(self) -> Any:
+        """Returns the frames, or feature rows, with the interface of `Video`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Record:
     """One sample of a dataset.
 
     Attributes:
-        video: path of the file, the contents of the file, or a reference to a video, to a folder of frames or
-            to cached features.
+        video: path of the file, local or on an object store, the contents of the file, or a reference to a
+            video, to a folder of frames or to cached features.
         target: what is to be predicted, one of `vidjax.data.targets`; None if it is unknown.
         id: name that is unique in the dataset and stable between runs.
         start, end: the segment of the video in seconds; None is the start or end of the video.
@@ -37,7 +49,7 @@ class Record:
         UserError: start or end is not finite.
     """
 
-    video: str | bytes | Stored | StoredFeatures | FrameFolder
+    video: str | bytes | Stored | Opens
     target: Target
     id: str
     start: float | None = None
@@ -53,9 +65,20 @@ class Record:
                 )
 
     def encoded(self) -> str | bytes:
-        """Returns the path or the contents of the video file. Raises `DecodeError` if there is none."""
+        """Returns the path or the contents of the video file; the contents if it is on an object store.
+
+        Raises:
+            DecodeError: there is no such file.
+        """
         if isinstance(self.video, FrameFolder):
             raise DecodeError(f"{self.id} is a folder of frames, not a video file")
         if isinstance(self.video, StoredFeatures):
             raise TypeError(f"{self.id} has cached features, not a video")
-        return self.video.read() if isinstance(self.video, Stored) else self.video
+        if isinstance(self.video, Stored):
+            return self.video.read()
+        if isinstance(self.video, str) and files.is_remote(self.video):
+            try:
+                return epath.Path(self.video).read_bytes()
+            except OSError as e:
+                raise DecodeError(f"{self.video}: {e.strerror or e}") from e
+        return self.video

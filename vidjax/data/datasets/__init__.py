@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from vidjax.data.prepare import read as prepared
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError, unknown
@@ -168,7 +169,8 @@ def load_source(name: str, split: str, target: type | None = None, **options: An
       name: one of `dataset_names()`.
       split: "train", "test" or another split of the dataset.
       target: type of the targets, for datasets that have several; None takes any.
-      **options: keyword arguments of the dataset's `load`.
+      **options: keyword arguments of the dataset's `load`; `path` may be a folder that `vidjax data prepare`
+        wrote.
 
     Raises:
       UserError: the name, split or an option is unknown, an option is missing or has the wrong type, the
@@ -192,6 +194,8 @@ def load_source(name: str, split: str, target: type | None = None, **options: An
         if options[key] is _MISFIT:
             kind = _kind_text(kinds[key])
             raise UserError(f"option '{key}' of dataset {name} must be {kind}, not {value!r}")
+    if folder := prepared.find(options.get("path")):
+        return prepared.load(folder, name, split, target, options)
     if chooses and target is not None:
         options["target"] = target
     source = load(split, **options)
