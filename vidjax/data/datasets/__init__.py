@@ -157,6 +157,20 @@ def fingerprint(ids_and_targets: Iterable[tuple[str, Any]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def summary(name: str) -> str:
+    """Returns the first sentence of a dataset's documentation."""
+    text = importlib.import_module(_MODULES[name]).__doc__ or ""
+    return text.partition("\n")[0].rstrip(".")
+
+
+def option_names(name: str) -> dict[str, bool]:
+    """Returns the options of a dataset, and whether each is required."""
+    if name not in _MODULES:
+        raise unknown("dataset", name, _MODULES)
+    parameters = inspect.signature(importlib.import_module(_MODULES[name]).load).parameters
+    return {k: p.default is p.empty for k, p in parameters.items() if k not in ("split", "target")}
+
+
 def dataset_names() -> list[str]:
     """Returns the names that `load_source` accepts."""
     return sorted(_MODULES)

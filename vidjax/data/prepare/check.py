@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -55,7 +54,9 @@ class Problem:
     """What is wrong with a record.
 
     Attributes:
-      kind: "annotation", "missing", "corrupt", "short", "segment" or "duplicate".
+      kind: "annotation" (it cannot be used), "missing" or "corrupt" (the video), "short" (too few frames),
+        "segment" (times or boxes outside the video), "duplicate" (the same video as in another split) or
+        "copy" (the same video as in this split).
       id: of the record; empty for an annotation that is not a record.
       path: of its video, if it is a file.
       text: what is wrong.
@@ -155,7 +156,8 @@ def check(
             other, first = owners.setdefault(about.digest, (split, records[0]))
             if first is not records[0]:
                 text = f"the same content as {first.id} of split {other}"
-                problems[split].append(Problem("duplicate", records[0].id, _path(records[0]), text))
+                kind = "copy" if other == split else "duplicate"
+                problems[split].append(Problem(kind, records[0].id, _path(records[0]), text))
         progress(done, len(videos))
     return {
         split: Checked(len(source), source.fingerprint, classes(source), problems[split], facts[split])
@@ -214,7 +216,7 @@ def probe(records: Sequence[Record], least: int) -> tuple[Facts | None, list[Pro
     if path is not None and not epath.Path(path).exists():
         return None, [Problem("missing", r.id, path, f"no such file: {path}") for r in records]
     try:
-        with _open(records[0]) as video:
+        with open_video(records[0]) as video:
             first = video.frames(np.array([0]))
             video.frames(np.array([video.num_frames - 1]))
             seconds = float(video.times[-1] + 1 / video.fps)
@@ -244,7 +246,8 @@ def _record_problem(record: Record, video: Opened, seconds: float, least: int) -
     return None
 
 
-def _open(record: Record) -> Opened:
+def open_video(record: Record) -> Opened:
+    """Opens the video of a record. Raises `DecodeError` if it cannot be read."""
     return record.video.open() if isinstance(record.video, Opens) else Video(record.encoded())
 
 
@@ -307,9 +310,3 @@ def numbers(checked: Checked) -> dict[str, Any]:
         "per_class": spread(counts),
         "fingerprint": checked.fingerprint,
     }
-
-
-def duplicates(checked: Mapping[str, Checked]) -> list[Problem]:
-    """Returns the videos that are in several splits or twice in one."""
-    found = itertools.chain(*(split.problems for split in checked.values()))
-    return [problem for problem in found if problem.kind == "duplicate"]

@@ -3,14 +3,14 @@
 A prepared folder holds
 
   prepared.json                                what was prepared, and how; written last
-  NAME-SPLIT.array_record-00000-of-00017       tensorflow-datasets examples, one for each video, see `FEATURES`
+  NAME-SPLIT.array_record-00000-of-00017       an example for each video, see `features`
   frames-SPLIT.array_record-00000-of-00017     JPEG frames of the same shard, with storage "jpeg"
   records-SPLIT.array_record                   JSON for each record, which names its video
   bad_videos.jsonl                             the videos that could not be read
   dataset_info.json, features.json             so that `tfds.builder_from_directory` reads it too
 
-A folder on an object store is read from a copy in `$VIDJAX_CACHE/prepared`, to which each file is copied once,
-on first use.
+A folder on an object store is read from a copy in `$VIDJAX_CACHE/prepared`, to which each file is copied
+once, on first use.
 """
 
 import bisect

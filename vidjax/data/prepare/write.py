@@ -224,13 +224,9 @@ class _Shard:
     """Context manager that writes an array_record file, which appears once it is complete."""
 
     def __init__(self, path: epath.Path):
-        self._path = path
-        remote = files.is_remote(path)
-        self._part = Path(
-            tempfile.mkdtemp() if remote else path.parent,
-            f".{path.name}.{platform.node()}.{os.getpid()}.part",
-        )
-        self._remote = remote
+        self._path, self._remote = path, files.is_remote(path)
+        folder = tempfile.mkdtemp() if self._remote else path.parent
+        self._part = Path(folder, f".{path.name}.{platform.node()}.{os.getpid()}.part")
 
     def __enter__(self) -> "_Shard":
         self._writer = ArrayRecordWriter(os.fspath(self._part), "group_size:1")
