@@ -68,7 +68,10 @@ def rows(folder):
 )
 def test_video_that_ends_its_worker_is_replaced_like_a_corrupt_one(good, tmp_path, action, reason):
     expected = take(train_batches(broken(good, {4}, tmp_path), config(bad_limit=0.1), 4, seed=0), 10)
-    hostile, cfg = replaced(good, 4, Hostile(action)), config(bad_limit=0.1, workers=2, timeout=1.0)
+    hostile, cfg = (
+        replaced(good, 4, Hostile(action)),
+        config(bad_limit=0.1, workers=2, timeout=1.0, cache=False),
+    )
     batches = train_batches(hostile, cfg, 4, seed=0, report_dir=tmp_path)
     same(expected, take(batches, 10))
     assert rows(tmp_path) == [{"id": "v4", "path": None, "error": reason}]
@@ -78,7 +81,7 @@ def test_video_that_ends_its_worker_is_replaced_like_a_corrupt_one(good, tmp_pat
 def test_video_that_ends_its_worker_is_masked_in_evaluations(good, tmp_path, action, times):
     expected = join(list(eval_batches(broken(good, {4}, tmp_path), config(bad_limit=0.1), 4, 2, 1)))
     video = Hostile(action, str(tmp_path / "count"))
-    hostile, cfg = replaced(good, 4, video), config(bad_limit=0.1, workers=1, timeout=1.0)
+    hostile, cfg = replaced(good, 4, video), config(bad_limit=0.1, workers=1, timeout=1.0, cache=False)
     batches = eval_batches(hostile, cfg, 4, 2, 1, report_dir=tmp_path)
     result = join(list(batches))
     same(expected, result)
@@ -96,7 +99,7 @@ def test_video_that_is_late_once_is_read_again(good, tmp_path):
 
 
 def test_out_of_memory_names_the_video(good):
-    batches = train_batches(replaced(good, 4, Hostile("SIGKILL")), config(workers=1), 4, seed=0)
+    batches = train_batches(replaced(good, 4, Hostile("SIGKILL")), config(workers=1, cache=False), 4, seed=0)
     with pytest.raises(UserError, match=r"killed while it read v4 \(out of memory\?\): lower data.workers"):
         take(batches, 5)
 
@@ -109,7 +112,7 @@ def test_too_many_dead_workers_are_an_error(good, monkeypatch):
     with pytest.raises(
         UserError, match=r"a data worker died of SIGSEGV while it read v\d: set data.workers=0"
     ):
-        take(train_batches(hostile, config(workers=1, bad_limit=1.0), 4, seed=0), 1)
+        take(train_batches(hostile, config(workers=1, bad_limit=1.0, cache=False), 4, seed=0), 1)
 
 
 def test_slow_video_on_a_thread_is_named_in_a_warning(good, monkeypatch, caplog):

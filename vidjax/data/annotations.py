@@ -259,8 +259,7 @@ def _shared(a: str, b: str) -> int:
 def walk(root: epath.Path) -> Iterator[str]:
     """Yields the paths of the videos below a folder, relative to it, without hidden files and folders."""
     if files.is_remote(root):
-        paths = (p.relative_to(root).as_posix() for p in root.rglob("*"))
-        yield from sorted(p for p in paths if p.lower().endswith(_SUFFIXES))
+        yield from sorted(p.relative_to(root).as_posix() for p in _remote_videos(root))
         return
     seen = set()
     for parent, folders, names in os.walk(root, followlinks=True):
@@ -274,6 +273,16 @@ def walk(root: epath.Path) -> Iterator[str]:
         for name in sorted(names):
             if name.lower().endswith(_SUFFIXES) and not hidden(name):
                 yield name if below == "." else f"{below}/{name}"
+
+
+def _remote_videos(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if hidden(path.name):
+            continue
+        if path.name.lower().endswith(_SUFFIXES):  # a file, without a request to the store
+            yield path
+        elif path.is_dir():
+            yield from _remote_videos(path)
 
 
 def hidden(name: str) -> bool:
