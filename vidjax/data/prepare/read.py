@@ -177,6 +177,10 @@ class PreparedSource:
         return self._meta["directional"]
 
     @property
+    def mirror(self) -> tuple[int, ...] | None:
+        return self._meta["mirror"] and tuple(self._meta["mirror"])
+
+    @property
     def fingerprint(self) -> str:
         return self._meta["splits"][self.split]["fingerprint"]
 

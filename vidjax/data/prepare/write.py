@@ -285,6 +285,7 @@ def _meta(out: epath.Path, dataset: Dataset, source: Source) -> dict[str, Any]:
         "target": source.target.__name__ if source.target else None,
         "class_names": list(source.class_names),
         "directional": source.directional,
+        "mirror": source.mirror and list(source.mirror),
         "splits": {},
     }
     if source.target and source.target.__name__ not in targets.TARGETS:
