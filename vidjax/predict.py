@@ -306,14 +306,14 @@ class Predictor:
         for computed in engine.run(variables, rows):
             for row in np.flatnonzero(computed["mask"]):
                 item = waiting.pop(int(computed["index"][row]))
-                where = dict(start=item.start, end=item.end)
                 if item.error:
-                    yield Prediction(item.path, error=item.error, **where)
+                    yield Prediction(item.path, error=item.error, start=item.start, end=item.end)
                     continue
                 outputs = jax.tree.map(operator.itemgetter(row), computed["outputs"])
                 record = Record(item.path, None, item.path, item.start, item.end)
                 content = self.task.decode(outputs, record, Views.of(item.clips, self.views.crops))
-                yield Prediction(item.path, content, watchable(item.clips[0].inputs), **where)
+                frames = watchable(item.clips[0].inputs)
+                yield Prediction(item.path, content, frames, start=item.start, end=item.end)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,11 +357,12 @@ def per_second(windows: Iterable[Prediction]) -> Iterator[Prediction]:
             yield Prediction(path, content, start=float(second), end=min(second + 1.0, end))
 
     for window in windows:
-        if window.error or window.path != path or window.start <= start:  # another video
+        if window.error or window.start is None or window.end is None:
             yield from complete(math.inf)
-        if window.error:
             yield window
             continue
+        if window.path != path or window.start <= start:  # another video
+            yield from complete(math.inf)
         path, start, end = window.path, window.start, window.end
         yield from complete(start)
         for a, b, scores in _timeline(window):

@@ -8,7 +8,6 @@ from etils import epath
 
 from vidjax import files
 from vidjax.data.decode import DecodeError
-from vidjax.data.feature_file import StoredFeatures
 from vidjax.data.frame_folder import FrameFolder
 from vidjax.data.targets import Target
 from vidjax.errors import UserError
@@ -72,8 +71,6 @@ class Record:
         """
         if isinstance(self.video, FrameFolder):
             raise DecodeError(f"{self.id} is a folder of frames, not a video file")
-        if isinstance(self.video, StoredFeatures):
-            raise TypeError(f"{self.id} has cached features, not a video")
         if isinstance(self.video, Stored):
             return self.video.read()
         if isinstance(self.video, str) and files.is_remote(self.video):
@@ -81,4 +78,6 @@ class Record:
                 return epath.Path(self.video).read_bytes()
             except OSError as e:
                 raise DecodeError(f"{self.video}: {e.strerror or e}") from e
+        if not isinstance(self.video, str | bytes):
+            raise TypeError(f"{self.id} has cached features, not a video")
         return self.video

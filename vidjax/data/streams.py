@@ -130,7 +130,7 @@ STREAMS = {
     "audio_mask": Stream(
         lambda cfg, alone: (),
         np.bool_,
-        read=lambda record, times, cfg: np.bool_(has_audio(record.encoded(), cfg.audio.stream)),
+        read=lambda record, times, cfg: np.array(has_audio(record.encoded(), cfg.audio.stream)),
     ),
     "text": Stream(lambda cfg, alone: (cfg.text.length,), np.int32, read=_read_text),
     "features": Stream(

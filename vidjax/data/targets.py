@@ -209,7 +209,7 @@ TARGETS = {
         BoxesTarget,
     )
 }
-_PARTS = {SegmentsTarget: {"segments": Segment}, BoxesTarget: {"boxes": Box}}
+_PARTS: dict[type, dict[str, type]] = {SegmentsTarget: {"segments": Segment}, BoxesTarget: {"boxes": Box}}
 
 
 def problem(target: Target) -> str | None:
