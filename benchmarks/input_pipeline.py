@@ -1,11 +1,11 @@
 """Compares the loading of clips with other readers, on one core.
 
-    python benchmarks/input_pipeline.py [--videos FILE ...] [--clips 12] [--rounds 5] [--encode X264_PARAMS]
+    python benchmarks/input_pipeline.py [--videos FILE ...] [--clips 12] [--rounds 5] [--gop 8]
 
 A clip is loaded as for training: frames are decoded to RGB, cropped at random and resized to 224x224, and
 half of the clips are flipped. Two kinds of clips are loaded: `window` is 16 frames at stride 4 from a random
 start, and `segments` is one random frame from each of 16 equal parts of a video (TSN). Both are loaded from
-the files as they are (`raw`) and from copies that are encoded for fast random access (`prepared`).
+the files as they are (`raw`) and from copies as `vidjax data prepare` writes them (`prepared`).
 
 Without --videos, three videos are generated in the format in which Kinetics is usually stored: 340x256,
 H.264, 10 s at 30 fps. All readers load the same clips, with the same transforms, on one core and with one
@@ -25,7 +25,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -34,18 +33,14 @@ import numpy as np
 
 from vidjax.data import transforms
 from vidjax.data.decode import Video
+from vidjax.data.prepare.encode import Settings, encode
+from vidjax.data.record import Record
 
 Reader = Callable[[str, np.ndarray], np.ndarray]
 Clip = tuple[int, np.ndarray]  # number of the video, indices of the frames
 
 FRAMES, STRIDE, SIZE = 16, 4, 224
 NOISE = 5  # standard deviation of the noise in generated videos
-# A keyframe every 8 frames bounds what precedes a frame. B-frames that no frame refers to are decoded only if
-# they are requested. Without deblocking and arithmetic coding, decoding takes about half the time.
-PREPARED = (
-    "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1:weightp=0:weightb=0:"
-    "cabac=0:no-deblock=1:crf=23"
-)
 
 
 def write_video(path: str, seed: int, seconds: int = 10, fps: int = 30) -> None:
@@ -86,20 +81,9 @@ def _texture(rng: np.random.Generator, side: int) -> np.ndarray:
     return rng.integers(0, 256, (8, 3), np.uint8)[gray // 32]
 
 
-def prepare(path: str, to: str, params: str) -> None:
-    """Encodes a video with the parameters of x264, with a short side of at most 256 pixels."""
-    with av.open(path) as source, av.open(to, "w") as target:
-        stream, rate = None, source.streams.video[0].average_rate
-        for i, frame in enumerate(source.decode(video=0)):
-            if stream is None:
-                stream = target.add_stream("libx264", rate=rate, options={"x264-params": params})
-                scale = min(1, 256 / min(frame.height, frame.width))
-                stream.height, stream.width = (2 * round(scale * x / 2) for x in (frame.height, frame.width))
-                stream.pix_fmt = "yuv420p"
-            frame = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="AREA")
-            frame.pts, frame.time_base, frame.pict_type = i, Fraction(1 / rate), 0
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode())
+def prepare(path: str, to: str, settings: Settings) -> None:
+    """Encodes a video as `vidjax data prepare` does."""
+    Path(to).write_bytes(encode([Record(path, None, path)], settings).video)
 
 
 def read_vidjax(path: str, indices: np.ndarray) -> np.ndarray:
@@ -259,7 +243,9 @@ def main() -> None:
     parser.add_argument("--videos", nargs="+")
     parser.add_argument("--clips", type=int, default=12, help="clips per video")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--encode", default=PREPARED, help="parameters of x264 for the prepared copies")
+    text = "of the prepared copies, as in `vidjax data prepare`"
+    for name, default in (("--gop", 8), ("--crf", 23), ("--short-side", 256)):
+        parser.add_argument(name, type=int, default=default, help=text)
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -272,7 +258,7 @@ def main() -> None:
             write_video(path, seed)
         prepared = [str(Path(folder, f"prepared_{n}.mp4")) for n in range(len(raw))]
         for path, to in zip(raw, prepared):
-            prepare(path, to, args.encode)
+            prepare(path, to, Settings("video", args.short_side, args.gop, args.crf))
         report({"raw": raw, "prepared": prepared}, args)
 
 
@@ -283,7 +269,7 @@ def report(files: dict[str, list[str]], args: argparse.Namespace) -> None:
     print(f"{len(files['raw'])} videos, {args.clips} clips of each, {args.rounds} rounds, one core")
     print(
         f"prepared: {sizes['prepared'] / sizes['raw']:.2f} times the size,"
-        f" PSNR {10 * np.log10(255**2 / error):.1f} dB; {args.encode}"
+        f" PSNR {10 * np.log10(255**2 / error):.1f} dB, --gop {args.gop} --crf {args.crf}"
     )
     start = time.process_time()
     for path in files["raw"]:

@@ -170,7 +170,7 @@ def test_pixels_are_those_of_the_stored_video(prepared):
         np.testing.assert_array_equal(video.frames([9, 0, 4]), whole.frames([9, 0, 4]))
         assert video.index.packets is not None
         keys = whole.index.starts
-    assert len(keys) == 1  # 16 frames, one group of pictures
+    assert len(keys) == 2  # of 16 frames
 
 
 def test_a_shared_video_is_stored_once_and_a_segment_is_cut(prepared):

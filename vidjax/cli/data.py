@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--storage", choices=storage, default="video", help=text)
     for name, default, text in (
         ("--short-side", 320, "pixels that the short side is reduced to; 0 keeps the size"),
-        ("--gop", 16, "frames from one keyframe to the next"),
-        ("--crf", 20, "constant rate factor of H.264; lower is better and larger"),
+        ("--gop", 8, "frames from one keyframe to the next"),
+        ("--crf", 23, "constant rate factor of H.264; lower is better and larger"),
     ):
         prepare.add_argument(
             name, type=int, default=default, metavar="N", help=f"{text} (default: {default})"

@@ -32,6 +32,12 @@ _TOGETHER = 30.0  # seconds of sound held in memory
 _RATES = 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000  # Hz, which AAC has
 _FRAME = 1024  # samples of an AAC frame
 _JPEG_QUALITY = 95
+# Keyframes bound what precedes a frame. B-frames that no frame refers to are decoded only if they are
+# requested. Without deblocking and arithmetic coding, decoding takes about half the time.
+_FAST = (
+    "keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:ref=1:weightp=0:weightb=0:"
+    "cabac=0:no-deblock=1"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Settings:
 
     storage: str = "video"
     short_side: int = 320
-    gop: int = 16
-    crf: int = 20
+    gop: int = 8
+    crf: int = 23
     audio: bool = False
 
 
@@ -272,14 +278,10 @@ def _picture_stream(
     stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
     stream.thread_count = 1
     stream.codec_context.time_base = Fraction(1, video.base.denominator)
-    settings, size = video.settings, str(video.settings.gop)
     stream.options = {
         "preset": "fast",
-        "crf": str(settings.crf),
-        "g": size,
-        "keyint_min": size,
-        "sc_threshold": "0",
-        "bf": "0",
+        "crf": str(video.settings.crf),
+        "x264-params": _FAST.format(gop=video.settings.gop),
     }
     return stream
 
