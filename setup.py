@@ -48,7 +48,8 @@ setup(
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.15"],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "beam": ["apache-beam>=2.60"],
+        # requires protobuf<7, pyarrow<26, pillow<13 and python-dateutil<3, unlike requirements.txt
+        "beam": ["apache-beam>=2.77"],
         "convert": ["torch>=2.4"],  # reads .pth
         "tf": ["tensorflow>=2.16"],  # reads TensorFlow checkpoints
     },

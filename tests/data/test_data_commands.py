@@ -96,6 +96,19 @@ def test_prepared_folder_takes_the_place_of_the_source(folder, tmp_path, capsys)
     assert "test: 4 records" in capsys.readouterr().out
 
 
+def test_failures_of_an_object_store_are_one_line(monkeypatch, capsys):
+    class NoCredentialsError(Exception):
+        __module__ = "botocore.exceptions"
+
+    def fail(path):
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr("vidjax.data.prepare.read.find", fail)
+    assert data("check", "video_folder", "--source", "s3://bucket/videos") == 2
+    error = capsys.readouterr().err
+    assert "Unable to locate credentials" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -49,6 +49,13 @@ COMMANDS = (
     export,
     demo,
 )
+_STORES = {
+    "aiobotocore",
+    "aiohttp",
+    "botocore",
+    "gcsfs",
+    "google",
+}  # whose errors are those of s3:// and gs://
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from <malloc.h>
 
 
@@ -99,6 +106,9 @@ def _report(error: BaseException) -> int:
         error = UserError(f"{error.strerror}: {error.filename}; use another path, or change its permissions")
     if isinstance(error, ImportError) and "install" in str(error).lower():  # of gcsfs, for gs://
         error = UserError(str(error).partition("\n")[0])
+    if type(error).__module__.partition(".")[0] in _STORES:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        error = UserError(f"the object store failed ({reason}): check the bucket, credentials and network")
     cause = hosts.explain(error) if hosts else error
     if isinstance(cause, BrokenPipeError):  # `vidjax models | head`
         sys.stderr.close()
