@@ -5,6 +5,7 @@ monitor process 0. A process that fails publishes the reason before it exits. Th
 collective that can never complete, so a thread prints the reason and exits the process.
 """
 
+import atexit
 import json
 import os
 import re
@@ -99,6 +100,7 @@ def join(
     if jax.process_count() > 1:
         _watch = _Watch(timeout)
         interrupts.before_leaving.append(_watch.interrupted)
+        atexit.register(_watch.end)
 
 
 def explain(error: BaseException) -> BaseException:
@@ -188,7 +190,14 @@ class _Watch:
         self._suspicious = threading.Event()  # the main thread has an error and waits for its cause
         self._cause: HostLost | None = None
         self._found = threading.Event()
-        threading.Thread(target=self._run, name="hosts", daemon=True).start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hosts", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stops the thread: one that is in the client while Python shuts down would crash the process."""
+        self._ended.set()
+        self._thread.join(_SUSPECT)
 
     def cause(self) -> HostLost | None:
         """Returns why a collective failed, or None if all other processes are alive."""
@@ -212,7 +221,7 @@ class _Watch:
 
     def _run(self) -> None:
         beat = 0
-        while self._cause is None:
+        while self._cause is None and not self._ended.is_set():
             beat += 1
             now = time.monotonic()
             try:
@@ -221,7 +230,9 @@ class _Watch:
             except Exception:  # the service is down, and process 0 with it
                 self._cause = self._lost(0, now)
             if self._cause is None:
-                time.sleep(self._pause)
+                self._ended.wait(self._pause)
+        if self._ended.is_set():
+            return
         self._found.set()
         if self._suspicious.wait(3 * self._pause):
             return  # the main thread exits the process
