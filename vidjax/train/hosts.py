@@ -231,7 +231,7 @@ class _Watch:
                 self._cause = self._lost(0, now)
             if self._cause is None:
                 self._ended.wait(self._pause)
-        if self._ended.is_set():
+        if self._cause is None:  # the process ends
             return
         self._found.set()
         if self._suspicious.wait(3 * self._pause):
