@@ -27,8 +27,7 @@ from absl import logging
 from vidjax.data import sampling
 from vidjax.data.cache_folder import cache_dir
 from vidjax.data.decode import DecodeError, Video
-from vidjax.data.feature_file import StoredFeatures
-from vidjax.data.frame_folder import FrameFolder
+from vidjax.data.record import Opens
 from vidjax.errors import UserError
 
 _FORMAT = b"3"  # increment when the layout or the decoded frames change
@@ -83,9 +82,10 @@ def plan(source: Any, cfg: Any, grey: bool) -> CachePlan:
     videos = []
     for i in range(len(source)):
         video = source[i].video
-        if isinstance(video, FrameFolder | StoredFeatures):  # not decoded
-            continue
-        if isinstance(video, bytes) or getattr(video, "generated", False):
+        # Other videos read fast as they are, or are generated.
+        if not isinstance(video, str) and (
+            isinstance(video, bytes | Opens) or getattr(video, "generated", False)
+        ):
             return NO_CACHE
         videos.append(video)
     if not videos:
