@@ -73,8 +73,8 @@ def schema() -> ConfigDict:
                 grey=False,  # one gray channel instead of three
                 mean=None,  # per channel, for pixels in [0, 1]; None uses the mean of the model
                 std=None,  # per channel; None uses that of the model
-                workers=0,  # decoding processes; 0 decodes on threads of this process
-                threads=4,
+                workers=0,  # decoding processes of one thread each; 0 decodes on threads of this process
+                threads="auto",  # number of these threads; auto: one per core, see vidjax.data.cores
                 timeout=60.0,  # seconds to read a clip, after which its worker is stopped and it is replaced
                 cache="auto",  # auto | True | False: cache decoded frames on disk, in $VIDJAX_CACHE
                 cache_gb=4.0,  # auto: cache a split if its frames take at most this many GB
@@ -586,7 +586,7 @@ def _check(config: ConfigDict) -> None:
         if flat[key] is None:
             if default is not None:
                 raise UserError(f"config key '{key}' must be of type {type(default).__name__}, got None")
-        elif key in _RANGES:
+        elif key in _RANGES and not default == flat[key] == "auto":
             _check_range(key, flat[key], default)
         elif key in _CHOICES and str(flat[key]) not in _CHOICES[key]:
             raise unknown(f"value of {key}", str(flat[key]), _CHOICES[key])

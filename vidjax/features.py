@@ -27,7 +27,7 @@ from jax.extend.core import Var
 from vidjax import registry
 from vidjax.checkpoint_io import check_meta, load_variables
 from vidjax.config import ConfigDict, restore
-from vidjax.data import sampling, streams, transforms
+from vidjax.data import cores, sampling, streams, transforms
 from vidjax.data.clips import ClipReader, Opened, clock, span
 from vidjax.data.datasets import ListSource, Source, load_source
 from vidjax.data.decode import DecodeError
@@ -268,7 +268,7 @@ class _Windows:
         datasets = [_VideoWindows(self, i) for i in range(host, len(self.source), hosts)]
         if not datasets:
             return
-        threads = max(1, self.data.threads)
+        threads = cores.threads(self.data.threads)
         together = grain.experimental.InterleaveIterDataset(
             datasets, cycle_length=threads, num_make_iter_threads=1, iter_buffer_size=AHEAD
         )

@@ -83,7 +83,7 @@ def typed(what: str, value: Any, default: Any) -> Any:
         raise UserError(f"{what} is a value, not a section, got {value}")
     if default is None or value is None:
         return value
-    if default == "auto" and isinstance(value, bool):
+    if default == "auto" and isinstance(value, bool | int):
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**1000 else math.inf if value > 0 else -math.inf

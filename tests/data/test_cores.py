@@ -1,12 +1,20 @@
 """Tests of the number of threads that load data, and that they do not start threads of their own."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 
+import ml_collections
+import numpy as np
 import pytest
 
+from vidjax.config import schema
 from vidjax.data import cores
+from vidjax.data.datasets import load_source
+from vidjax.data.pipeline import train_batches
+from vidjax.data.workers import Workers
 
 
 @pytest.mark.parametrize(
@@ -67,3 +75,43 @@ def test_processes_with_the_same_affinity_share_their_cores():
     )
     assert other == cores.pool()
     assert (pinned == other) == (len(os.sched_getaffinity(0)) == 1)
+
+
+def multiply(i):
+    """Returns the CPU time of the process over that of this thread, and the number of OpenCV's threads."""
+    import cv2
+
+    import vidjax.data.transforms  # noqa: F401
+
+    a, process, thread = np.ones((700, 700), np.float32), time.process_time(), time.thread_time()
+    for _ in range(20):
+        a @ a
+    return (time.process_time() - process) / (time.thread_time() - thread), cv2.getNumThreads()
+
+
+def test_libraries_use_one_thread_in_a_worker():
+    with contextlib.closing(Workers(multiply, 0, 1, 1, 1)) as workers:
+        busy, opencv = next(workers)
+    assert busy < 1.2 and opencv == 1
+
+
+def test_setup_is_described(monkeypatch):
+    monkeypatch.setattr(cores, "usable", lambda: 8)
+    monkeypatch.setattr(cores, "_processes", 2)
+    source = load_source("synthetic_motion", "train", size=32, frames=8, train=24, val=1, test=1)
+
+    def setup(**changes):
+        cfg = ml_collections.ConfigDict(schema().data.to_dict() | dict(size=16, short_side=16) | changes)
+        return train_batches(source, cfg, 4, 0).setup
+
+    assert setup() == "data is loaded on 4 threads, 2 batches ahead (8 cores shared by 2 processes)"
+    assert setup(workers=4) == (
+        "data is loaded on 4 workers, 8 batches ahead (8 cores shared by 2 processes)"
+    )
+    assert setup(workers=5, prefetch=11) == (
+        "data is loaded on 5 workers, 20 batches ahead (8 cores shared by 2 processes); lower data.workers "
+        "to the number of cores"
+    )
+    assert setup(threads=1, prefetch=1).startswith("data is loaded on 1 thread, 1 batch ahead")
+    monkeypatch.setattr("vidjax.data.pipeline._host_bytes", lambda: 3 * 10**6)
+    assert "4 workers, 4 batches ahead" in setup(workers=4)

@@ -78,8 +78,11 @@ def finish(processes):
 
 
 def succeed(processes):
-    for code, _, err in finish(processes):
+    """Returns the stderr of the first process."""
+    results = finish(processes)
+    for code, _, err in results:
         assert code == 0, err
+    return results[0][-1]
 
 
 def train_line(place, workdir, *args, config="config.py"):
@@ -89,7 +92,8 @@ def train_line(place, workdir, *args, config="config.py"):
 def both(place, workdir, *args, **options):
     """Runs the same training on one host and on two."""
     succeed([start(place, *train_line(place, f"{workdir}_1", *args, **options))])
-    succeed(start_two(place, *train_line(place, f"{workdir}_2", *args, **options)))
+    err = succeed(start_two(place, *train_line(place, f"{workdir}_2", *args, **options)))
+    assert " shared by 2 processes)" in err
     return place / f"{workdir}_1", place / f"{workdir}_2"
 
 

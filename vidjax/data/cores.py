@@ -1,6 +1,6 @@
 """The CPU cores that this process may use to load data.
 
-`data.threads="auto"` is one thread for each of these cores, at most `MOST`. Loading threads use one core each:
+`data.threads="auto"` is one thread for each of these cores, at most `MOST`. A loading thread uses one core:
 OpenCV, ffmpeg and, in data workers, BLAS run in the thread that calls them.
 """
 

@@ -28,6 +28,7 @@ from absl import logging
 from etils import epath
 
 from vidjax import files
+from vidjax.data import cores
 from vidjax.data import streams as modalities
 from vidjax.data.cache_folder import cache_dir
 from vidjax.data.clips import Clip, ClipReader
@@ -163,15 +164,24 @@ def check_memory(what: str, clips: int, cfg: Any, streams: Sequence[str]) -> Non
     Raises:
       UserError: the clips alone take more than the host has.
     """
-    shapes = modalities.clip_shapes(cfg, streams)
-    size = clips * sum(math.prod(s) * modalities.stream(k).dtype().nbytes for k, s in shapes.items())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size, memory = clips * _clip_bytes(cfg, streams), _host_bytes()
     if size > memory:
+        shapes = modalities.clip_shapes(cfg, streams)
         text = ", ".join(f"{k} {'x'.join(map(str, s))}" for k, s in shapes.items())
         raise UserError(
             f"{clips:,} clips of {text} take {size / 2**30:,.1f} GiB at a time, and this host has "
             f"{memory / 2**30:,.1f} GiB: lower {what}"
         )
+
+
+def _clip_bytes(cfg: Any, streams: Sequence[str]) -> int:
+    shapes = modalities.clip_shapes(cfg, streams)
+    return sum(math.prod(s) * modalities.stream(k).dtype().nbytes for k, s in shapes.items())
+
+
+def _host_bytes() -> int:
+    """Returns the memory of this host."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -> Iterator[Batch]:
@@ -227,6 +237,11 @@ class BatchIterator(Iterator[Batch]):
 
     def close(self) -> None:
         self._iterator.close()
+
+    @property
+    def setup(self) -> str:
+        """Describes in one line on what the batches are loaded."""
+        return self._loader.setup
 
     @property
     def note(self) -> str | None:
@@ -333,15 +348,42 @@ class _Loader:
     def cfg(self) -> Any:
         return self.sample.reader.cfg
 
+    @property
+    def ahead(self) -> int:
+        """Number of batches that each worker, or the threads together, load in advance.
+
+        Workers load `data.prefetch` batches together, and one each, unless these would take more than a
+        quarter of the host's memory.
+        """
+        cfg, prefetch = self.cfg, max(1, self.cfg.prefetch)
+        if not cfg.workers:
+            return prefetch
+        local, size = self.batch_size // self.hosts, _clip_bytes(cfg, self.sample.reader.streams)
+        fitting = _host_bytes() // (4 * cores.processes() * cfg.workers * local * self.sample.clips * size)
+        return max(1, min(1 + -(-prefetch // cfg.workers), fitting))
+
+    @property
+    def setup(self) -> str:
+        """Describes in one line on what the batches are loaded."""
+        usable, processes, workers = cores.usable(), cores.processes(), self.cfg.workers
+        threads = cores.threads(self.cfg.threads)
+        if workers:
+            where = f"{workers} worker{'s' * (workers > 1)}, {_batches(workers * self.ahead)}"
+        else:
+            where = f"{threads} thread{'s' * (threads > 1)}, {_batches(self.ahead)}"
+        shared = f" shared by {processes} processes" if processes > 1 else ""
+        over = (workers or threads) * processes > usable
+        advice = f"; lower data.{'workers' if workers else 'threads'} to the number of cores" if over else ""
+        return f"data is loaded on {where} ({usable} core{'s' * (usable > 1)}{shared}){advice}"
+
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yields batches start..stop-1. Threads load single samples, worker processes whole batches."""
-        threads, prefetch = self.cfg.threads, max(1, self.cfg.prefetch)
         if self.cfg.workers:
-            return Workers(self._batch, start, stop, self.cfg.workers, prefetch, self.lost)
+            return Workers(self._batch, start, stop, self.cfg.workers, self.ahead, self.lost)
         import grain  # not at the top, because it imports JAX, which data workers do not need
 
-        local = self.batch_size // self.hosts
-        pool = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch * local))
+        local, threads = self.batch_size // self.hosts, cores.threads(self.cfg.threads)
+        pool = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, self.ahead * local))
         samples = grain.MapDataset.range(start * local, stop * local).map(self._row)
         return iter(samples.to_iter_dataset(pool).batch(local, batch_fn=_collate))
 
@@ -356,6 +398,10 @@ class _Loader:
     def _batch(self, batch: int) -> Batch:
         local = self.batch_size // self.hosts
         return _collate([self._row(i) for i in range(batch * local, (batch + 1) * local)])
+
+
+def _batches(count: int) -> str:
+    return f"{count} batch{'es' * (count > 1)} ahead"
 
 
 def _collate(samples: list[Batch]) -> Batch:
@@ -379,6 +425,11 @@ class _TrainSample:
     example: Example
     order: Order
     seed: int
+
+    @property
+    def clips(self) -> int:
+        """Number of clips per sample."""
+        return self.reader.cfg.repeats
 
     def __call__(self, g: int) -> Batch:
         total, cfg = len(self.source), self.reader.cfg
@@ -419,8 +470,13 @@ class _EvalSample:
     source: Source
     reader: ClipReader
     example: Example
-    clips: int
+    views: int
     crops: int
+
+    @property
+    def clips(self) -> int:
+        """Number of clips per sample."""
+        return self.views * self.crops
 
     def __call__(self, g: int) -> Batch:
         if g >= len(self.source):
@@ -428,7 +484,7 @@ class _EvalSample:
         record = self.source[g]
         try:
             with reading(g, _name(record), self.reader.cfg.timeout):
-                views = self.reader.views(record, self.clips, self.crops)
+                views = self.reader.views(record, self.views, self.crops)
                 targets = self.example(record, views[0], np.random.default_rng([_EVAL, g]), False)
         except DecodeError as e:
             return self._blank(g, [_bad(record, e)])
@@ -438,7 +494,7 @@ class _EvalSample:
         """Returns a row of zeros, for padding and corrupt videos."""
         if self._no_targets is None:
             return {"bad": bad}
-        views = [self.reader.blank()] * (self.clips * self.crops)
+        views = [self.reader.blank()] * self.clips
         return self._sample(index, views, self._no_targets, False, bad)
 
     @functools.cached_property

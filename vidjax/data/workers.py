@@ -30,6 +30,7 @@ import cloudpickle
 from absl import logging
 
 from vidjax import interrupts
+from vidjax.data import worker_process
 from vidjax.data.decode import DecodeError
 from vidjax.errors import UserError
 
@@ -192,7 +193,7 @@ class _Pool:
             os.ftruncate(file, _READING.size)
             memory = mmap.mmap(file, _READING.size)
             _READING.pack_into(memory, 0, -1, 0.0, b"")
-            process = spawn.Process(target=_work, args=(there,), name="data worker", daemon=True)
+            process = spawn.Process(target=worker_process.run, args=(there,), name="data worker", daemon=True)
             with _starting:
                 process.start()
             there.close()
@@ -260,7 +261,7 @@ def _watch() -> None:
                 logging.warning(text, name, timeout)
 
 
-def _work(connection: Connection) -> None:
+def work(connection: Connection) -> None:
     """Runs the main loop of a worker."""
     global _memory
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -25,6 +25,7 @@ from vidjax.convert import read_weights
 from vidjax.data import streams
 from vidjax.data.datasets import Source, load_source
 from vidjax.data.datasets.features import FeatureSource, check_origin
+from vidjax.data.order import order_of
 from vidjax.data.pipeline import BatchIterator, train_batches
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
@@ -161,7 +162,7 @@ def build(config: ConfigDict) -> Experiment:
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
     _check_bn_groups(config, model, mesh)
     check_patches(config.model.name, model, _shape(clip), "data.")
-    steps_per_epoch = len(train_source) * config.data.repeats / config.batch
+    steps_per_epoch = order_of(train_source).epoch * config.data.repeats / config.batch
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     schedule = create_schedule(config, steps, steps_per_epoch)
     frozen = _frozen(config, model, clip)

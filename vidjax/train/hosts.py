@@ -26,12 +26,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vidjax import interrupts
+from vidjax.data import cores
 from vidjax.errors import UserError
 
 LOST = 75  # exit code (EX_TEMPFAIL) if another process was lost; a launcher can restart the same command
 _NEVER = 7 * 24 * 3600  # seconds; JAX's own heartbeat timeout ends in a stack dump, so ours must come first
 _SUSPECT = 5.0  # seconds without a heartbeat after which a process is lost, once a collective has failed
-_ALIVE, _FAILED = "vidjax/alive", "vidjax/failed"
+_ALIVE, _FAILED, _CORES = "vidjax/alive", "vidjax/failed", "vidjax/cores"
 
 
 class HostLost(UserError):
@@ -101,6 +102,16 @@ def join(
         _watch = _Watch(timeout)
         interrupts.before_leaving.append(_watch.interrupted)
         atexit.register(_watch.end)
+        _share_cores(timeout)
+
+
+def _share_cores(timeout: float) -> None:
+    """Counts the processes of the run that have the same cores as this one."""
+    client, milliseconds = distributed.global_state.client, round(1000 * timeout)
+    client.key_value_set(f"{_CORES}/{jax.process_index()}", cores.pool())
+    client.wait_at_barrier(_CORES, milliseconds)
+    pools = [pool for _, pool in client.key_value_dir_get(_CORES)]
+    cores.share(pools.count(cores.pool()))
 
 
 def explain(error: BaseException) -> BaseException:

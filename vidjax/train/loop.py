@@ -77,6 +77,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
         progress = stack.enter_context(Progress(name, exp.steps, start, active=lead))
         progress.print(batch_text(exp))
         progress.print(exp.groups)
+        progress.print(batches.setup)
         if batches.note:
             progress.print(batches.note)
         if start:

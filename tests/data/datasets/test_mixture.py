@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from vidjax.config import schema
+from vidjax.config import resolve, schema
 from vidjax.data import pipeline, targets
 from vidjax.data.datasets import ListSource, load_source, mixture
 from vidjax.data.datasets.synthetic_motion import encode
@@ -16,6 +16,7 @@ from vidjax.data.order import order_of
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
 from vidjax.errors import UserError
+from vidjax.train.experiment import build
 
 MOTION = dict(name="synthetic_motion", size=32, frames=8, train=24, val=12, test=12)
 OTHER = dict(MOTION, seed=1, train=36)
@@ -259,6 +260,14 @@ def test_errors_name_the_option(fakes, options, message):
     fakes["a", "train"], fakes["t", "train"] = fake(3), fake(3, kind=targets.TextTarget)
     with pytest.raises(UserError, match=message):
         load_source("mixture", "train", **options)
+
+
+def test_steps_per_epoch_follow_the_epoch_of_the_mixture():
+    for options, steps in (({}, 15), ({"epoch": 40}, 10)):
+        data = dict(name="mixture", options=dict(parts=[MOTION, OTHER], **options), frames=4, size=16)
+        model = dict(name="slow_fusion_conv4", tiny=True)
+        exp = build(resolve(dict(batch=4, epochs=2.0, data=dict(data, short_side=16), model=model)))
+        assert exp.steps_per_epoch == steps and exp.steps == 2 * steps
 
 
 def test_unknown_option_of_a_part_is_an_error():
