@@ -18,7 +18,7 @@ from etils.epath import backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from vidjax.config import schema
+from vidjax.config import ConfigDict, schema
 from vidjax.data.audio import read_audio
 from vidjax.data.clips import ClipReader
 from vidjax.data.datasets import ListSource, load_source
@@ -116,10 +116,8 @@ def images(folder, tmp_path_factory):
 
 
 def cfg(**settings):
-    data = schema().data
-    data.cache = None
-    data.update(dict(frames=4, stride=2.0, size=32, short_side=40, crop="center") | settings)
-    return data
+    small = dict(cache=None, frames=4, stride=2.0, size=32, short_side=40, crop="center")
+    return ConfigDict(schema().data.to_dict() | small | settings)
 
 
 def psnr(a, b):
