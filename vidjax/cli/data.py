@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vidjax.cli.common import add_json_argument, reject_overrides, results_folder
+from vidjax.cli.common import add_config_argument, add_json_argument, reject_overrides, results_folder
 from vidjax.errors import UserError, unknown
 
 NAME = "data"
-HELP = "Prepare, check and show datasets."
+HELP = "Prepare, check and show datasets, and measure how fast they are loaded."
 
 _PROBLEMS = 20  # printed of each kind; --json prints all
 
@@ -85,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text += f" (default: {default})"
         show.add_argument(name, type=int, default=default, metavar="N", help=text)
 
+    bench = action("bench", _bench, "Measure how fast the training clips of a config are loaded.")
+    add_config_argument(bench, "config")
+    text = "seconds to measure (default: 20)"
+    bench.add_argument("--seconds", type=float, default=20.0, metavar="S", help=text)
+    add_json_argument(bench)
+
 
 def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="dataset, see `vidjax data list`")
@@ -108,7 +114,8 @@ def _add_workers_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    reject_overrides(args)
+    if args.action is not _bench:
+        reject_overrides(args)
     for name in ("short_side", "workers", "gop", "crf", "frames", "clips", "classes", "bad_limit"):
         least = 0 if name in ("short_side", "workers", "crf", "bad_limit") else 1
         value = getattr(args, name, None)
@@ -321,3 +328,26 @@ def _progress(text: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    if not 0 < args.seconds <= 3600:
+        raise UserError(f"--seconds must be from 0 to 3600, not {args.seconds:g}")
+    from vidjax import config as configs
+    from vidjax.data.bench import bench, page
+    from vidjax.data.datasets import load_source
+    from vidjax.tasks import task_class
+    from vidjax.train.experiment import create_parts
+
+    config = configs.load(args.config, args.overrides)
+    data = config.data
+    source = load_source(data.name, data.train_split, task_class(config.task.name).target, **data.options)
+    _, task = create_parts(config, source.class_names)
+    result = bench(source, data, config.batch, config.seed, args.seconds, **task.reading)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result), indent=1))
+        return 0
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(page(result))
+    return 0

@@ -14,6 +14,7 @@ from vidjax.data.frame_folder import Frames
 from vidjax.data.geometry import Geometry
 from vidjax.data.prepare.read import JpegFrames, PreparedVideo
 from vidjax.data.record import Opens, Record
+from vidjax.data.stages import stage
 from vidjax.data.targets import problem
 
 Opened = Video | CachedVideo | FeatureSequence | Frames | JpegFrames
@@ -99,9 +100,12 @@ class ClipReader:
         if wrong := problem(record.target):
             raise DecodeError(f"{record.id}: {wrong}")
         cached = self.cache.use and isinstance(record.video, PreparedVideo)
-        if isinstance(record.video, Opens) and not cached:
-            return record.video.open()
-        return self.cache.open(record.encoded(), self.grey)
+        with stage("open"):
+            if isinstance(record.video, Opens) and not cached:
+                return record.video.open()
+            with stage("read"):
+                source = record.encoded()
+            return self.cache.open(source, self.grey)
 
     def train(self, record: Record, rng: np.random.Generator, flip_ok: bool = True) -> list[Clip]:
         """Returns `cfg.repeats` separately augmented random clips of a video.
@@ -118,7 +122,8 @@ class ClipReader:
             count = cfg.repeats if cfg.repeats_apart else 1
             index = np.stack([self._random_frames(total, times, rng) for _ in range(count)])
             unique, index_in = np.unique(index, return_inverse=True)
-            frames = video.frames(first + unique, grey=self.grey)
+            with stage("decode"):
+                frames = video.frames(first + unique, grey=self.grey)
             at = video.times[first + index]
         index_in = index_in.reshape(index.shape)
         beside = [self.beside(record, times) for times in at]
@@ -129,7 +134,8 @@ class ClipReader:
             if "features" in self.streams:
                 moved, geometry = clip, None
             else:
-                moved, geometry = transforms.train_transform(clip, cfg, rng, flip_ok)
+                with stage("transform"):
+                    moved, geometry = transforms.train_transform(clip, cfg, rng, flip_ok)
             clips.append(self.clip(moved[inverse], at[n], geometry, beside[n]))
         return clips
 
@@ -143,7 +149,8 @@ class ClipReader:
         with self.open(record) as video:
             index = self.view_frames(video, record, clips)
             unique, index_in = np.unique(index, return_inverse=True)
-            frames = video.frames(unique, grey=self.grey)
+            with stage("decode"):
+                frames = video.frames(unique, grey=self.grey)
             at = video.times[index]
         views = []
         for each, times in zip(index_in.reshape(index.shape), at):
@@ -152,7 +159,8 @@ class ClipReader:
             if "features" in self.streams:
                 views += [self.clip(clip[inverse], times, None, beside)]
             else:
-                crops_of = transforms.test_views(clip, cfg, crops)
+                with stage("transform"):
+                    crops_of = transforms.test_views(clip, cfg, crops)
                 views += [self.clip(view[inverse], times, place, beside) for view, place in crops_of]
         return views
 

@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from vidjax.data import packet_index, sampling
 from vidjax.data.packet_decoder import PacketCollector, PacketDecoder
 from vidjax.data.packet_index import PacketIndex, Packets
+from vidjax.data.stages import stage
 
 ERRORS = (av.FFmpegError, OSError, ValueError)
 NEAR = 8  # frames; up to this distance ahead, decoding on is cheaper than seeking
@@ -295,8 +296,9 @@ class Video:
         """Returns bytes of the file."""
         if self._file is None:
             return self._source[offset : offset + size]
-        self._file.seek(offset)
-        return self._file.read(size)
+        with stage("read"):
+            self._file.seek(offset)
+            return self._file.read(size)
 
     def _read_index(self, size: int, probe: int) -> PacketIndex:
         """Finds the time of each frame and where decoding can start, from the packets or by decoding."""
@@ -419,7 +421,8 @@ class Video:
         """Converts a frame to uint8 [H, W, C], upright and of the stream's initial size."""
         kind = "gray" if grey else "rgb24"
         try:  # reuse the reformatter, whose setup takes longer than a conversion
-            converted = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1)
+            with stage("convert"):
+                converted = self._reformatter.reformat(frame, **self._stored, format=kind, threads=1)
         except ERRORS as error:
             raise DecodeError(f"{self.name}: cannot convert a frame ({reason(error)})") from error
         if frame.rotation != self._rotation:

@@ -28,6 +28,7 @@ from vidjax.data import sampling
 from vidjax.data.cache_folder import cache_dir
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.record import Opens
+from vidjax.data.stages import stage
 from vidjax.errors import UserError
 
 _FORMAT = b"3"  # increment when the layout or the decoded frames change
@@ -156,7 +157,8 @@ class CachedVideo:
         """
         path = cache_dir() / "frames" / f"{_digest(source, grey)}.frames"
         if not path.is_file():
-            _write(path, source, grey, optional)
+            with stage("fill cache"):
+                _write(path, source, grey, optional)
         # A custom header, because numpy parses its own with `ast`, which occasionally fails in threads.
         with path.open("rb") as file:
             self.fps, self.tolerance, *shape = np.fromfile(file, np.float64, 6).tolist()

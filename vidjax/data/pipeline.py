@@ -37,6 +37,7 @@ from vidjax.data.decode import DecodeError, name_of
 from vidjax.data.frame_cache import plan
 from vidjax.data.order import Order, order_of
 from vidjax.data.record import Record
+from vidjax.data.stages import Spent, measured, stage, total
 from vidjax.data.targets import mirrored
 from vidjax.data.workers import Workers, reading
 from vidjax.errors import UserError
@@ -65,6 +66,7 @@ def train_batches(
     report_dir: epath.PathLike | None = None,
     streams: Sequence[str] = ("rgb",),
     example: Example = no_targets,
+    measure: bool = False,
 ) -> "BatchIterator":
     """Iterates endlessly over shuffled, augmented batches; batch k starts at sample k * batch_size.
 
@@ -78,6 +80,7 @@ def train_batches(
       report_dir: folder of bad_videos.jsonl, which lists the corrupt videos; None only logs them.
       streams: the modalities of a clip.
       example: makes the targets of a clip, see `vidjax.tasks.Task.example`.
+      measure: whether to measure the stages of loading, see `BatchIterator.stages`.
 
     Returns:
       Iterator of dict(inputs, targets, index int64 [b]), where inputs and targets are dicts of arrays
@@ -96,7 +99,7 @@ def train_batches(
     reader = _reader(source, cfg, streams)
     check_memory("batch", batch_size // hosts, cfg, streams)
     sample = _TrainSample(source, reader, example, order_of(source), seed)
-    loader = _Loader(sample, batch_size // cfg.repeats, host, hosts)
+    loader = _Loader(sample, batch_size // cfg.repeats, host, hosts, measure)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
 
@@ -199,7 +202,8 @@ def prefetch_to_device(batches: Iterable[Batch], sharding: Any, size: int = 2) -
 
     ready: deque[Batch] = deque()
     for batch in batches:
-        ready.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch))
+        with stage("transfer"):
+            ready.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch))
         if len(ready) == size:
             yield ready.popleft()
     yield from ready
@@ -210,6 +214,7 @@ class BatchIterator(Iterator[Batch]):
 
     Attributes:
       cpu_seconds: CPU time spent on the batches returned so far, over all threads and processes.
+      stages: the time of each stage, if it is measured.
     """
 
     def __init__(self, loader: "_Loader", bad: "BadVideos", start: int, stop: int):
@@ -217,10 +222,12 @@ class BatchIterator(Iterator[Batch]):
         self._next, self._stop = start, stop
         self._iterator = loader.batches(start, stop)
         self.cpu_seconds = 0.0
+        self.stages: Spent = {}
 
     def __next__(self) -> Batch:
         batch = next(self._iterator)
         self.cpu_seconds += batch.pop("cpu")
+        self.stages = total([self.stages, batch.pop("stages")])
         self._bad.report(batch.pop("bad"))
         self._next += 1
         return batch
@@ -242,6 +249,11 @@ class BatchIterator(Iterator[Batch]):
     def setup(self) -> str:
         """Describes in one line on what the batches are loaded."""
         return self._loader.setup
+
+    @property
+    def cached(self) -> bool:
+        """Whether decoded frames are cached."""
+        return self._loader.sample.reader.cache.use
 
     @property
     def note(self) -> str | None:
@@ -331,6 +343,7 @@ class _Loader:
 
     Attributes:
       batch_size: of the global batch, in samples.
+      measure: whether to measure the stages of loading.
       lost: indices of the records that killed a worker process, and how.
     """
 
@@ -338,6 +351,7 @@ class _Loader:
     batch_size: int
     host: int
     hosts: int
+    measure: bool = False
     lost: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -392,8 +406,9 @@ class _Loader:
         local = self.batch_size // self.hosts
         batch, row = divmod(i, local)
         start = time.thread_time()
-        sample = self.sample(batch * self.batch_size + self.host * local + row)
-        return sample | {"cpu": time.thread_time() - start}
+        with measured(self.measure) as stages:
+            sample = self.sample(batch * self.batch_size + self.host * local + row)
+        return sample | {"cpu": time.thread_time() - start, "stages": stages}
 
     def _batch(self, batch: int) -> Batch:
         local = self.batch_size // self.hosts
@@ -406,9 +421,12 @@ def _batches(count: int) -> str:
 
 def _collate(samples: list[Batch]) -> Batch:
     about = {"bad": [row for s in samples for row in s["bad"]], "cpu": sum(s["cpu"] for s in samples)}
+    about["stages"] = total(s["stages"] for s in samples)
     if any("inputs" not in s for s in samples):  # no readable video: `BadVideos.report` will raise
         return about
-    return about | {k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k not in about}
+    with measured(bool(about["stages"])) as stages, stage("collate"):
+        arrays = {k: _join([s[k] for s in samples], np.concatenate) for k in samples[0] if k not in about}
+    return about | arrays | {"stages": total([about["stages"], stages])}
 
 
 def _join(trees: Sequence[Any], how: Callable = np.stack) -> Any:
@@ -441,18 +459,17 @@ class _TrainSample:
             try:
                 with reading(i, _name(record), cfg.timeout):
                     clips = self.reader.train(record, rng, self._flip_ok(record))
-                    targets = [self.example(self._seen(record, clip), clip, rng, True) for clip in clips]
+                    with stage("targets"):
+                        targets = [self.example(self._seen(record, c), c, rng, True) for c in clips]
             except DecodeError as e:
                 bad.append(_bad(record, e))
                 if len(bad) > _allowed(cfg.bad_limit, total):
                     break
                 continue
-            return {
-                "inputs": _join([clip.inputs for clip in clips]),
-                "targets": _join(targets),
-                "index": np.full(cfg.repeats, np.int64(i)),
-                "bad": bad,
-            }
+            with stage("collate"):
+                inputs, targets = _join([clip.inputs for clip in clips]), _join(targets)
+            index = np.full(cfg.repeats, np.int64(i))
+            return {"inputs": inputs, "targets": targets, "index": index, "bad": bad}
         return {"bad": bad}
 
     def _flip_ok(self, record: Record) -> bool:

@@ -33,6 +33,7 @@ from vidjax.data import sampling
 from vidjax.data.audio import NoTrack, has_audio, read_audio
 from vidjax.data.decode import DecodeError
 from vidjax.data.record import Record
+from vidjax.data.stages import stage
 from vidjax.data.targets import MomentsTarget, QuestionTarget
 from vidjax.errors import UserError, unknown
 from vidjax.flow import estimator, flow, quantise
@@ -199,7 +200,8 @@ def split(frames: np.ndarray, cfg: Any, streams: Sequence[str]) -> dict[str, np.
     """Converts the frames at `clip_moments` to the streams that are made from frames."""
     parts, start = {}, 0
     for name, moments in _moments(cfg, streams).items():
-        parts[name] = stream(name).convert(frames[start : start + len(moments)], cfg)
+        with stage(name):
+            parts[name] = stream(name).convert(frames[start : start + len(moments)], cfg)
         start += len(moments)
     return parts
 
@@ -216,8 +218,12 @@ def read(record: Record, times: np.ndarray, cfg: Any, streams: Sequence[str]) ->
     Raises:
       DecodeError: the record lacks one of them, or it cannot be decoded.
     """
-    reads = {name: stream(name).read for name in streams}
-    return {name: one(record, times, cfg) for name, one in reads.items() if one}
+    clip = {}
+    for name in streams:
+        if read := stream(name).read:
+            with stage(name):
+                clip[name] = read(record, times, cfg)
+    return clip
 
 
 def grey(cfg: Any, streams: Sequence[str]) -> bool:

@@ -36,6 +36,7 @@ from vidjax.data.cache_folder import cache_dir
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.packet_index import PacketIndex
 from vidjax.data.record import Record
+from vidjax.data.stages import stage
 from vidjax.errors import UserError, unknown
 
 META = "prepared.json"
@@ -241,7 +242,8 @@ class Folder:
 
     def _read(self, name: str, rows: list[int]) -> list[bytes]:
         try:
-            return self._reader(name).read(rows)
+            with stage("read"):
+                return self._reader(name).read(rows)
         except (RuntimeError, ValueError, IndexError, OSError) as e:
             reason = str(e).partition("\n")[0] or type(e).__name__
             raise DecodeError(f"{self._path / name}: cannot read record {rows[0]} ({reason})") from None
