@@ -514,7 +514,7 @@ def test_cached_frames_equal_decoded_frames(good, tmp_path, monkeypatch, grey):
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     decoded = next(train_batches(good, config(grey=grey), 8, seed=1))
     for _ in range(2):
-        kept = next(train_batches(good, config(grey=grey, cache=True), 8, seed=1))
+        kept = take(train_batches(good, config(grey=grey, cache=True), 8, seed=1), 1)
         np.testing.assert_array_equal(kept["inputs"]["rgb"], decoded["inputs"]["rgb"])
         # The second pass decodes nothing.
         monkeypatch.setattr("vidjax.data.frame_cache.Video", None)
@@ -549,7 +549,7 @@ def test_unwritable_cache_is_reported(good, tmp_path, monkeypatch):
     (tmp_path / "frames").write_text("in the way")
     monkeypatch.setenv("VIDJAX_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"cannot keep decoded frames in .*set data.cache"):
-        next(train_batches(good, config(cache=True), 8, seed=1))
+        take(train_batches(good, config(cache=True), 8, seed=1), 1)
 
 
 @pytest.fixture

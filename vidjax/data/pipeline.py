@@ -473,7 +473,8 @@ class _TrainSample:
         return {"bad": bad}
 
     def _flip_ok(self, record: Record) -> bool:
-        return self.source.mirror is not None or not (self.source.directional or record.directional)
+        source = self.source
+        return not record.directional and (source.mirror is not None or not source.directional)
 
     def _seen(self, record: Record, clip: Clip) -> Record:
         """Returns the record with the target of the clip, which may be mirrored."""

@@ -42,7 +42,7 @@ class Record:
         id: name that is unique in the dataset and stable between runs.
         start, end: the segment of the video in seconds; None is the start or end of the video.
         group: performer or source video, which must not be split between train and test; None if unknown.
-        directional: whether mirroring this video can change its class; see also `Source.directional`.
+        directional: whether this video must not be mirrored; see also `Source.directional`.
 
     Raises:
         UserError: start or end is not finite.

@@ -1,6 +1,7 @@
 """Tests of mixtures: shares, epochs, labels, mirroring, evaluation, and independence of hosts and workers."""
 
 import collections
+import dataclasses
 import functools
 
 import jax
@@ -170,6 +171,29 @@ def test_only_parts_with_directional_classes_are_not_mirrored(fakes):
     batch = next(batches)
     mirrored = batch["inputs"]["rgb"][:, 0, 0, 0, 0] > 128
     assert {*batch["index"][mirrored]} == {2}
+
+    fakes["a", "train"] = ListSource((record,), ("left", "right"), True, mirror=(1, 0))
+    source = load_source("mixture", "train", parts=[dict(name=n, weight=1) for n in "abc"])
+    batch = next(pipeline.train_batches(source, config(), 60, 0, example=label))
+    mirrored = batch["inputs"]["rgb"][:, 0, 0, 0, 0] > 128
+    assert {*batch["index"][mirrored]} == {0, 1, 2}
+    expected = np.where((batch["index"] < 2) & mirrored, 1, np.where(batch["index"] < 2, 0, 3))
+    np.testing.assert_array_equal(batch["targets"]["label"], expected)
+
+
+def test_mirrored_labels_are_those_of_the_parts(fakes):
+    def mirror(**parts):
+        for name, (classes, directional, mirror) in parts.items():
+            fakes[name, "train"] = dataclasses.replace(fake(4, classes, directional), mirror=mirror)
+        return load_source("mixture", "train", parts=[dict(name=name) for name in parts]).mirror
+
+    sides = (("left", "right"), True, (1, 0))
+    assert mirror(a=sides) == (1, 0)
+    assert mirror(a=(("up",), False, None), b=sides, c=(("right", "jump"), False, None)) == (0, 2, 1, 3)
+    assert mirror(a=sides, b=(("right", "up", "left"), True, (2, 1, 0))) == (1, 0, 2)
+    assert mirror(a=sides, b=(("right", "up"), True, (0, 1))) is None  # they disagree
+    assert mirror(a=sides, b=(("down",), True, None)) is None
+    assert mirror(a=(("up",), False, None)) is None
 
 
 def test_evaluation_reads_the_split_of_every_part_once(fakes):

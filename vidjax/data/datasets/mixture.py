@@ -129,7 +129,7 @@ class MixtureSource:
             record,
             id=f"{part.name}/{record.id}",
             target=relabeled(record.target, part.labels),
-            directional=part.directional or record.directional,
+            directional=record.directional or (part.directional and self.mirror is None),
         )
 
     @property
@@ -140,9 +140,19 @@ class MixtureSource:
     def directional(self) -> bool:
         return all(part.directional for part in self.parts)
 
-    @property
-    def mirror(self) -> None:
-        return None
+    @functools.cached_property
+    def mirror(self) -> tuple[int, ...] | None:
+        """As of the parts that know it; None if a directional part does not, or if two parts disagree."""
+        images: dict[str, str] = {}
+        for source in (part.source for part in self.parts):
+            if source.mirror is None and source.directional:
+                return None
+            for name, image in zip(source.class_names, source.mirror or ()):
+                if images.setdefault(name, source.class_names[image]) != source.class_names[image]:
+                    return None
+        if not images:
+            return None
+        return tuple(self.class_names.index(images.get(name, name)) for name in self.class_names)
 
     @property
     def fingerprint(self) -> str:
