@@ -73,7 +73,7 @@ def _now() -> tuple[float, float]:
 def _count() -> None:
     """Adds the time since the last call to the innermost stage."""
     now = _now()
-    if _local.names:
+    if _local.spent is not None and _local.names:
         cpu, wall = (b - a for a, b in zip(_local.mark, now))
         _add(_local.spent, _local.names[-1], cpu, wall)
     _local.mark = now

@@ -107,9 +107,9 @@ def join(
 
 def _share_cores(timeout: float) -> None:
     """Counts the processes of the run that have the same cores as this one."""
-    client, milliseconds = distributed.global_state.client, round(1000 * timeout)
+    client: Any = distributed.global_state.client
     client.key_value_set(f"{_CORES}/{jax.process_index()}", cores.pool())
-    client.wait_at_barrier(_CORES, milliseconds)
+    client.wait_at_barrier(_CORES, round(1000 * timeout))
     pools = [pool for _, pool in client.key_value_dir_get(_CORES)]
     cores.share(pools.count(cores.pool()))
 

@@ -263,7 +263,7 @@ def _check_targets(names: Sequence[str], sources: Sequence[Source]) -> None:
 
 def _shares(parts: Sequence[dict], sources: Sequence[Source]) -> list[int]:
     """Returns integers proportional to the weights of the parts."""
-    weights = [part.get("weight") for part in parts]
+    weights: list[Any] = [part.get("weight") for part in parts]
     if all(weight is None for weight in weights):
         return [len(source) for source in sources]
     for part, weight in zip(parts, weights):
