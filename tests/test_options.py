@@ -106,7 +106,7 @@ def test_an_invalid_default_is_reported():
 
 
 def test_typed_converts_to_the_default():
-    assert typed("x", 3, "auto") == "3" and typed("x", True, "auto") is True
+    assert typed("x", 3, "auto") == 3 and typed("x", True, "auto") is True and typed("x", 3, "text") == "3"
     assert typed("x", "none", 1) is None and typed("x", "none", "text") == "none"
     assert typed("x", [1], None) == [1] and typed("x", -(10**400), 1.0) == -math.inf
 
