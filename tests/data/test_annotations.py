@@ -38,12 +38,12 @@ def rows(tmp_path, content, **options):
         b"\xef\xbb\xbfname,label\r\na.mp4,dog\r\nb c.mp4,cat\r\n",  # UTF-8 from Excel
         "name;label\na.mp4;dog\nb c.mp4;cat\n",  # where the comma is the decimal sign
         "name\tlabel\ra.mp4\tdog\rb c.mp4\tcat".encode("utf-16"),  # "Unicode text" from Excel
-        'name, label ,\n"a.mp4", dog ,\n\n,,\n  "b c.mp4",cat,,\n',
+        'name, label ,\n"a.mp4", "dog",\n\n,,\n  "b c.mp4",cat,,\n',  # with spaces before quotes
     ],
 )
 def test_tables_of_spreadsheets(tmp_path, content):
     table = rows(tmp_path, content, columns=("name", "label"))
-    assert [(r["name"].strip('" '), r["label"]) for r in table] == [("a.mp4", "dog"), ("b c.mp4", "cat")]
+    assert [(r["name"], r["label"]) for r in table] == [("a.mp4", "dog"), ("b c.mp4", "cat")]
     assert table[0].where.endswith("list.csv, line 2")
 
 

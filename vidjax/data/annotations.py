@@ -88,7 +88,7 @@ class Row(Mapping[str, Any]):
 
     def label(self, column: str, count: int) -> int:
         """Returns a cell as a label. Raises `BadLine` if it is none of 0, 1, …, `count` - 1."""
-        if (cell := self[column]).isdecimal() and int(cell) < count:
+        if (cell := self.text(column)).isdecimal() and int(cell) < count:
             return int(cell)
         raise BadLine(f"{column} '{cell}' is not a label below {count}")
 
@@ -352,7 +352,9 @@ def read_table(
     if delimiter is None:
         first = content.lstrip().partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
     names: list[str] | None = None if header else list(columns)
     line = 1
     try:
@@ -390,24 +392,6 @@ def read_lines(file: epath.PathLike) -> Iterator[tuple[str, str]]:
             yield f"{file}, line {n}", line.strip()
 
 
-def read_items(file: epath.PathLike, keys: Sequence[str]) -> Iterator[Row]:
-    """Yields the objects of a JSON list, with numbers as text.
-
-    Reading a cell raises `BadLine` if the object lacks one of `keys`, or has neither text nor a number there.
-
-    Raises:
-      UserError: the file does not exist or is not a JSON list.
-    """
-    items = read_json(file)
-    if not isinstance(items, list):
-        raise UserError(f"{file} is not a JSON list")
-    for n, item in enumerate(items, 1):
-        cells = item if isinstance(item, dict) else {}
-        wrong = [k for k in keys if not isinstance(cells.get(k), str | int | float)]
-        text = {k: str(cells[k]) for k in keys if k not in wrong}
-        yield Row(f"{file}, item {n}", text, f"no '{wrong[0]}'" if wrong else "")
-
-
 def read_json(file: epath.PathLike) -> Any:
     """Reads a JSON file. Raises `UserError` with the line if it is malformed."""
     try:
@@ -417,7 +401,7 @@ def read_json(file: epath.PathLike) -> Any:
 
 
 def read_objects(file: epath.PathLike, key: str = "") -> Iterator[tuple[str, Row]]:
-    """Yields the objects of a JSON file, each with its name, or with its position if they are in a list.
+    """Yields the objects of a JSON file, each with its name; "item 1", … if they are in a list.
 
     Args:
       file: path of the file.
@@ -432,8 +416,10 @@ def read_objects(file: epath.PathLike, key: str = "") -> Iterator[tuple[str, Row
     if not isinstance(content, dict | list):
         what = f"has no list or object '{key}'" if key else "is not a list or object"
         raise UserError(f"{file} {what}")
-    for name, value in content.items() if isinstance(content, dict) else enumerate(content):
-        yield str(name), json_row(f"{file}, {name}", value)
+    if isinstance(content, list):
+        content = {f"item {i}": value for i, value in enumerate(content, 1)}
+    for name, value in content.items():
+        yield name, json_row(f"{file}, {name}", value)
 
 
 def json_row(where: str, value: Any) -> Row:

@@ -1,6 +1,6 @@
 """The order in which training uses the records of a source.
 
-Both are computed from the number of a sample alone, so every host and process can compute any part of it.
+An order maps the number of a sample to its record, so every host and process can compute any part of it.
 """
 
 import dataclasses

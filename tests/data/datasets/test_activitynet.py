@@ -80,7 +80,7 @@ def test_other_splits_and_what_is_wrong(root):
     assert [(r.id, r.target) for r in test.records] == [("--6bmFcYWIg", None)] and len(test.class_names) == 3
     assert [r.id for r in check("activitynet", "val", path=root, bad_limit=0.5)] == ["--1DO2V4K74"]
     refuses("activitynet", "val", "1 of 2 annotations .*, gone: no video v_gone or gone in", path=root)
-    refuses("activitynet", "training", "unknown split of ActivityNet 'training'", path=root)
+    refuses("activitynet", "training", "unknown split of activitynet 'training'", path=root)
     (root / "activity_net.v1-3.min.json").write_text('{"version": "1.3"}')
     refuses("activitynet", "val", "has no list or object 'database'", path=root)
 
@@ -107,5 +107,5 @@ def test_each_sentence_is_a_query(root):
 
 def test_malformed_captions(root):
     refuses("activitynet_captions", "val_1", "1 timestamps for 0 sentences", path=root)
-    refuses("activitynet_captions", "val_2", "val_2.json, 0: '1' is not an object", path=root)
-    refuses("activitynet_captions", "val", "unknown split of ActivityNet Captions 'val'", path=root)
+    refuses("activitynet_captions", "val_2", "val_2.json, item 1: '1' is not an object", path=root)
+    refuses("activitynet_captions", "val", "unknown split of activitynet_captions 'val'", path=root)

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_reported(root):
     assert len(source) == 3  # no frame 0905, which looks as if there were no people
     before = "line 1: timestamp 0902 is before the start of the video at 903 s"
     refuses("ava", "train", before, path=root, offset=903)
-    refuses("ava", "test", "unknown split of AVA 'test'", path=root)
+    refuses("ava", "test", "unknown split of ava 'test'", path=root)
     refuses("ava", "train", "unknown edition of AVA '2.0'", path=root, edition="2.0")
     refuses("ava", "train", "unknown number of classes of AVA '61'", path=root, classes=61)
     refuses("ava", "train", r"no annotation file ava_train_v2.1.csv", path=root, edition="2.1")
@@ -99,4 +99,4 @@ def test_clips_of_kinetics(root):
         ("other_2.5", "other_000000_000010.mp4", 1, BoxesTarget(2.5, ())),
         ("a_b-c_25", "a_b-c_000024_000034.mp4", 0, BoxesTarget(1, boxes[:1])),
     ]
-    refuses("ava_kinetics", "test", "unknown split of AVA-Kinetics 'test'", path=root)
+    refuses("ava_kinetics", "test", "unknown split of ava_kinetics 'test'", path=root)

@@ -65,6 +65,6 @@ def test_descriptions(root):
 
 def test_what_is_wrong_is_reported(root):
     refuses("charades", "test", "none is left: .*test.csv, line 2: no video GONE1 in", path=root)
-    refuses("charades", "val", "unknown split of Charades 'val'", path=root)
+    refuses("charades", "val", "unknown split of charades 'val'", path=root)
     (root / "Charades/Charades_v1_classes.txt").write_text("c002 Taking some clothes\n")
     refuses("charades", "train", "line 2: unknown class 'c000'", path=root)

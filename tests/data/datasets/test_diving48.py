@@ -29,6 +29,6 @@ def test_what_is_wrong_is_reported(tmp_path):
     wrong = "item 1: label '2' is not a label below 2; .*item 2: no video b.mp4 .*item 3: label 'x'"
     refuses("diving48", "test", wrong, path=tmp_path)
     refuses("diving48", "train", "no annotation file Diving48_V2_train.json", path=tmp_path)
-    refuses("diving48", "val", "unknown split of Diving48 'val'", path=tmp_path)
+    refuses("diving48", "val", "unknown split of diving48 'val'", path=tmp_path)
     write(tmp_path, {"Diving48_vocab.json": "[1]"})
     refuses("diving48", "test", "is not a list of the parts of each class", path=tmp_path)

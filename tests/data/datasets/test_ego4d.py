@@ -43,14 +43,14 @@ def test_queries_of_a_clip(nlq):
     ]
     shown = [p.partition("nlq_val.json, ")[2] or p for p in source.problems]
     assert [p.replace("language_queries", "queries") for p in shown] == [
-        "0, clips 0, annotations 0, queries 1: the segment from 1 to 1 s is not within the video of 3 s",
-        "0, clips 0, annotations 0, queries 2: query 'None' is not text",
-        "0, clips 0, annotations 1, queries 1: there is no 'query'",
-        f"0, clips 1, annotations 0, queries 0: no video gone in {nlq}",
-        "1: there is no 'clips'",
+        "item 1, clips 0, annotations 0, queries 1: the segment from 1 to 1 s is not within the video of 3 s",
+        "item 1, clips 0, annotations 0, queries 2: query 'None' is not text",
+        "item 1, clips 0, annotations 1, queries 1: there is no 'query'",
+        f"item 1, clips 1, annotations 0, queries 0: no video gone in {nlq}",
+        "item 2: there is no 'clips'",
     ]
     refuses("ego4d_nlq", "val", "5 of 6 annotations", path=nlq)
-    refuses("ego4d_nlq", "test", "unknown split of Ego4D NLQ 'test'", path=nlq)
+    refuses("ego4d_nlq", "test", "unknown split of ego4d_nlq 'test'", path=nlq)
 
 
 def question(uid):
@@ -70,7 +70,7 @@ def test_questions_with_answers(tmp_path):
         ("u1", QuestionTarget("Why u1?", "because 3", options)),
         ("u2", QuestionTarget("Why u2?", "because 0", options)),
     ]
-    assert source.problems[0].endswith("questions.json, 3: the answer 5 is not from 0 to 4")
-    refuses("egoschema", "test", "unknown split of EgoSchema 'test'", path=tmp_path)
+    assert source.problems[0].endswith("questions.json, item 4: the answer 5 is not from 0 to 4")
+    refuses("egoschema", "test", "unknown split of egoschema 'test'", path=tmp_path)
     (tmp_path / "subset_answers.json").write_text("[]")
     refuses("egoschema", "subset", "subset_answers.json is not an object", path=tmp_path)

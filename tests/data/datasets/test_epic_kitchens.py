@@ -66,6 +66,6 @@ def test_what_is_wrong_is_reported(tmp_path):
     )
     refuses("epic_kitchens", "val", wrong, path=tmp_path)
     refuses("epic_kitchens", "val", "unknown label of EPIC-Kitchens-100 'x'", path=tmp_path, label="x")
-    refuses("epic_kitchens", "test", "unknown split of EPIC-Kitchens-100 'test'", path=tmp_path)
+    refuses("epic_kitchens", "test", "unknown split of epic_kitchens 'test'", path=tmp_path)
     write(tmp_path, {"EPIC_100_verb_classes.csv": "id,key\n1,take\n"})
     refuses("epic_kitchens", "val", "does not have the classes 0, 1, 2", path=tmp_path)

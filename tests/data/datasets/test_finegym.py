@@ -59,6 +59,6 @@ def test_what_is_wrong_is_reported(tmp_path):
     refuses("finegym", "val", wrong, path=tmp_path)
     refuses("finegym", "val", "no annotation file gym288_categories.txt", path=tmp_path, classes=288)
     refuses("finegym", "val", "unknown number of classes of FineGym '100'", path=tmp_path, classes=100)
-    refuses("finegym", "test", "unknown split of FineGym 'test'", path=tmp_path)
+    refuses("finegym", "test", "unknown split of finegym 'test'", path=tmp_path)
     write(tmp_path, {"gym99_categories.txt": "Clabel: 0; set: 1; Glabel: 1; (VT) x\n"})
     refuses("finegym", "val", "has not 99 lines such as", path=tmp_path)

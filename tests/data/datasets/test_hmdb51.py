@@ -40,4 +40,4 @@ def test_what_is_wrong_is_reported(tmp_path):
     )
     refuses("hmdb51", "train", "no annotation file .*_test_split3.txt", path=tmp_path, fold=3)
     refuses("hmdb51", "train", "unknown fold of HMDB51 '0'", path=tmp_path, fold=0)
-    refuses("hmdb51", "val", "unknown split of HMDB51 'val'", path=tmp_path)
+    refuses("hmdb51", "val", "unknown split of hmdb51 'val'", path=tmp_path)

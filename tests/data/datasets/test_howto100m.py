@@ -61,7 +61,7 @@ def test_raw_captions(root):
 
 def test_what_is_wrong_is_reported(root):
     refuses("howto100m", "train", "4 of 6 annotations cannot be used", path=root)
-    refuses("howto100m", "val", "unknown split of HowTo100M 'val'", path=root)
+    refuses("howto100m", "val", "unknown split of howto100m 'val'", path=root)
     source = load_source("howto100m", "train", path=root, bad_limit=0.7)
     (root / "nVbIUDjzWY4.mp4").write_bytes(b"not a video")
     assert source[0].target == DenseTextTarget((*source[0].target.segments,), 10.0)

@@ -44,7 +44,7 @@ def test_what_is_wrong_is_reported(root):
     refuses("kinetics", "val", missing, path=root, classes=2)
     refuses("kinetics", "train", "unknown edition of Kinetics '500'", path=root, classes=500)
     refuses("kinetics", "train", "have 2 classes, not 600", path=root, classes=600)
-    refuses("kinetics", "dev", "unknown split of Kinetics 'dev'", path=root)
+    refuses("kinetics", "dev", "unknown split of kinetics 'dev'", path=root)
     no_list = r"no annotation file test.csv or .* expected train.csv, val.csv"
     refuses("kinetics", "test", no_list, path=root, classes=2)
 

@@ -26,7 +26,7 @@ def test_moments_of_a_split(tmp_path):
     val = check("moments_in_time", "val", path=tmp_path, bad_limit=0.5)
     assert [r.video for r in val.records] == [str(tmp_path / videos[2])]
     refuses("moments_in_time", "val", "line 2: unknown class 'jumping'", path=tmp_path)
-    refuses("moments_in_time", "test", "unknown split of Moments in Time 'test'", path=tmp_path)
+    refuses("moments_in_time", "test", "unknown split of moments_in_time 'test'", path=tmp_path)
     write(tmp_path, {"moments_categories.txt": "clapping,1\n"})
     refuses("moments_in_time", "val", "moments_categories.txt does not consist of lines", path=tmp_path)
 
@@ -46,4 +46,4 @@ def test_multi_moments_of_a_split(tmp_path):
     refuses(
         "multi_moments", "val", "line 1: '.*,3' is not a video and labels below 3; .*line 2", path=tmp_path
     )
-    refuses("multi_moments", "test", "unknown split of Multi-Moments", path=tmp_path)
+    refuses("multi_moments", "test", "unknown split of multi_moments 'test'", path=tmp_path)

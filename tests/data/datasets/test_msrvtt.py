@@ -85,4 +85,4 @@ def test_questions(tmp_path):
         ("video0_8", QuestionTarget("what is it on?", "tv")),
     ]
     assert [p.rpartition(": ")[2] for p in source.problems] == ["there is no 'question'", "a text is empty"]
-    refuses("msrvtt_qa", "validate", "unknown split of MSRVTT-QA 'validate'", path=tmp_path)
+    refuses("msrvtt_qa", "validate", "unknown split of msrvtt_qa 'validate'", path=tmp_path)

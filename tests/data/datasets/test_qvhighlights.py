@@ -39,7 +39,7 @@ def test_moments_of_a_query(tmp_path):
     ]
     refuses("qvhighlights", "val", "5 of 7 annotations", path=tmp_path)
     refuses("qvhighlights", "train", "no annotation file highlight_train_release.jsonl", path=tmp_path)
-    refuses("qvhighlights", "dev", "unknown split of QVHighlights 'dev'", path=tmp_path)
+    refuses("qvhighlights", "dev", "unknown split of qvhighlights 'dev'", path=tmp_path)
     write(tmp_path, {"highlight_test_with_gt.jsonl": row(1, [[0, 2]])})
     write(tmp_path, {"highlight_test_release.jsonl": '{"qid": 1, "query": "no moments"}'})
     assert [r.id for r in check("qvhighlights", "test", path=tmp_path)] == ["1"]

@@ -28,4 +28,4 @@ def test_what_is_wrong_is_reported(tmp_path):
     write(tmp_path, FILES)
     wrong = "line 1: '.*x 3' is not the address of a video and labels below 3; .* line 2: 'x 1' is not"
     refuses("sports1m", "test", wrong, path=tmp_path)
-    refuses("sports1m", "val", "unknown split of Sports-1M 'val'", path=tmp_path)
+    refuses("sports1m", "val", "unknown split of sports1m 'val'", path=tmp_path)

@@ -54,6 +54,6 @@ def test_wrong_annotations(root):
 def test_what_is_wrong_is_reported(root):
     (root / "videos/video_validation_0000051.mp4").write_bytes(b"no video")
     refuses("thumos14", "train", "line 1: .*0051.mp4 is not a readable video", path=root)
-    refuses("thumos14", "val", "unknown split of THUMOS14 'val'", path=root)
+    refuses("thumos14", "val", "unknown split of thumos14 'val'", path=root)
     (root / "TH14_Temporal_annotations_validation/annotation/Shotput_val.txt").unlink()
     refuses("thumos14", "train", "no annotation file Shotput_val.txt", path=root)

@@ -34,4 +34,4 @@ def test_what_is_wrong_is_reported(tmp_path):
     assert len(check("ucf101", "test", path=tmp_path, bad_limit=0.7)) == 1
     refuses("ucf101", "train", "no annotation file trainlist03.txt", path=tmp_path, fold=3)
     refuses("ucf101", "train", "unknown fold of UCF101 '4'", path=tmp_path, fold=4)
-    refuses("ucf101", "val", "unknown split of UCF101 'val'", path=tmp_path)
+    refuses("ucf101", "val", "unknown split of ucf101 'val'", path=tmp_path)

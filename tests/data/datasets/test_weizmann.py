@@ -28,7 +28,7 @@ def test_what_is_wrong_is_reported(tmp_path):
     write(tmp_path, {"daria_bend.avi": b"", "daria_fly.avi": b""})
     refuses("weizmann", "test", "daria_fly.avi: not called PERFORMER_CLASS", path=tmp_path)
     refuses("weizmann", "test", "unknown performer of Weizmann 'x'", path=tmp_path, performer="x")
-    refuses("weizmann", "val", "unknown split of Weizmann 'val'", path=tmp_path)
+    refuses("weizmann", "val", "unknown split of weizmann 'val'", path=tmp_path)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="VIDJAX_DATA holds no weizmann10")

@@ -210,6 +210,8 @@ def load_source(name: str, split: str, target: type | None = None, **options: An
             raise UserError(f"option '{key}' of dataset {name} must be {kind}, not {value!r}")
     if folder := prepared.find(options.get("path")):
         return prepared.load(folder, name, split, target, options)
+    if (about := card(name)) and split not in about.splits:
+        raise unknown(f"split of {name}", split, about.splits)
     if chooses and target is not None:
         options["target"] = target
     source = load(split, **options)

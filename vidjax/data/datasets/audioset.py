@@ -9,18 +9,14 @@ import os
 
 from vidjax.data.annotations import (
     Annotations,
-    BadLine,
     VideoFolder,
     index_of,
     locate,
-    number,
-    read_lines,
     read_table,
 )
 from vidjax.data.datasets import Card, ListSource
 from vidjax.data.record import Record
 from vidjax.data.targets import MultiLabelTarget
-from vidjax.errors import unknown
 
 CARD = Card(
     title="AudioSet (2017)",
@@ -55,22 +51,19 @@ def load(
     Raises:
       UserError: a list is missing, or too many videos are missing.
     """
-    if split not in CARD.splits:
-        raise unknown("split of AudioSet", split, CARD.splits)
     lists, videos, notes = annotations or path, VideoFolder(path), Annotations("AudioSet", bad_limit)
     file = locate(lists, "class_labels_indices.csv", layout=CARD.layout)
     classes = list(read_table(file, ("index", "mid", "display_name"), delimiter=","))
     labels = {row["mid"]: i for i, row in enumerate(classes)}
     records = []
     for part in ("balanced_train", "unbalanced_train") if split == "train" else (split,):
-        for where, line in read_lines(locate(lists, f"{part}_segments.csv", layout=CARD.layout)):
-            if line.startswith("#"):
+        table = locate(lists, f"{part}_segments.csv", layout=CARD.layout)
+        for row in read_table(table, ("id", "start", "end", "mids"), header=False, delimiter=","):
+            if row.cells["id"].startswith("#"):
                 continue
-            with notes.line(where):
-                if len(cells := line.split(",", 3)) < 4:
-                    raise BadLine(f"{len(cells)} cells, not 4")
-                id, mids = cells[0].strip(), cells[3].strip(' "').split(",")
-                start, end = (number(cell, "time", 0) for cell in cells[1:3])
+            with notes.line(row):
+                id, mids = row["id"], row["mids"].split(",")
+                start, end = row.number("start", 0), row.number("end", 0)
                 target = MultiLabelTarget(tuple(sorted({index_of(mid.strip(), labels) for mid in mids})))
                 if trimmed:
                     records.append(Record(videos.find(*_names(id, start, end)), target, id))

@@ -59,8 +59,6 @@ def load(
     Raises:
       UserError: a list is missing, or too many lines cannot be used.
     """
-    if split not in CARD.splits:
-        raise unknown("split of AVA", split, CARD.splits)
     if edition not in EDITIONS:
         raise unknown("edition of AVA", edition, EDITIONS)
     lists, videos, notes = annotations or path, VideoFolder(path), Annotations(f"AVA {edition}", bad_limit)

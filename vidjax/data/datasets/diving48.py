@@ -7,11 +7,11 @@ version 2 of the annotations. Diving48_V2_train.json and Diving48_V2_test.json a
 
 import os
 
-from vidjax.data.annotations import Annotations, VideoFolder, locate, read_items, read_json
+from vidjax.data.annotations import Annotations, VideoFolder, locate, read_json, read_objects
 from vidjax.data.datasets import Card, ListSource
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
-from vidjax.errors import UserError, unknown
+from vidjax.errors import UserError
 
 CARD = Card(
     title="Diving48 v2 (2020)",
@@ -39,8 +39,6 @@ def load(
     Raises:
       UserError: a list is missing or malformed, or more videos are missing than allowed.
     """
-    if split not in CARD.splits:
-        raise unknown("split of Diving48", split, CARD.splits)
     folder = annotations or path
     file = locate(folder, "Diving48_vocab.json", layout=CARD.layout)
     try:
@@ -49,8 +47,8 @@ def load(
         raise UserError(f"{file} is not a list of the parts of each class") from None
     videos, notes, records = VideoFolder(path), Annotations("Diving48", bad_limit), []
     file = locate(folder, f"Diving48_V2_{split}.json", layout=CARD.layout)
-    for row in read_items(file, ("vid_name", "label")):
+    for _, row in read_objects(file):
         with notes.line(row):
-            label = row.label("label", len(names))
-            records.append(Record(videos.find(f"{row['vid_name']}.mp4"), ClassTarget(label), row["vid_name"]))
+            label, id = row.label("label", len(names)), row.text("vid_name")
+            records.append(Record(videos.find(f"{id}.mp4"), ClassTarget(label), id))
     return notes.source(records, names)

@@ -23,7 +23,7 @@ CARD = Card(
 def load(
     split: str, path: str | os.PathLike, annotations: str | None = None, bad_limit: float = 0.0
 ) -> ListSource:
-    """Lists the videos of a split. They must not be mirrored, since left and right are classes.
+    """Lists the videos of a split. Mirroring exchanges the classes that are named with left and right.
 
     Args:
       split: "train" or "val"; the test labels are not published.

@@ -75,8 +75,6 @@ def load(
     Raises:
       UserError: a list is missing or of another edition, or too many videos are missing.
     """
-    if split not in CARD.splits:
-        raise unknown("split of Kinetics", split, CARD.splits)
     if classes not in (*EDITIONS, MERGED):
         raise unknown("edition of Kinetics", str(classes), map(str, (*EDITIONS, MERGED)))
     folder, same = annotations or path, _SAME if classes == MERGED else {}

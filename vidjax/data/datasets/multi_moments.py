@@ -11,7 +11,6 @@ from vidjax.data.datasets import Card, ListSource
 from vidjax.data.datasets.moments_in_time import FOLDERS, categories
 from vidjax.data.record import Record
 from vidjax.data.targets import MultiLabelTarget
-from vidjax.errors import unknown
 
 CARD = Card(
     title="Multi-Moments in Time (2019)",
@@ -38,8 +37,6 @@ def load(
     Raises:
       UserError: a list is missing or malformed, or more videos are missing than allowed.
     """
-    if split not in CARD.splits:
-        raise unknown("split of Multi-Moments in Time", split, CARD.splits)
     folder, part = annotations or path, FOLDERS[split]
     names = categories(locate(folder, "moments_categories.txt", layout=CARD.layout))
     file = locate(folder, f"{part}Set.csv", f"{part}Set.txt", layout=CARD.layout)

@@ -13,14 +13,14 @@ from vidjax.data.annotations import (
     VideoFolder,
     index_of,
     locate,
-    read_items,
     read_json,
+    read_objects,
     read_table,
 )
 from vidjax.data.datasets import Card, ListSource, mirror_by_name
 from vidjax.data.record import Record
 from vidjax.data.targets import ClassTarget
-from vidjax.errors import UserError, unknown
+from vidjax.errors import UserError
 
 CARD = Card(
     title="Something-Something v2 (2018)",
@@ -48,8 +48,6 @@ def load(
     Raises:
       UserError: a list is missing or malformed, or more videos are missing than allowed.
     """
-    if split not in CARD.splits:
-        raise unknown("split of Something-Something v2", split, CARD.splits)
 
     def file(name: str) -> os.PathLike:
         return locate(annotations or path, name, f"something-something-v2-{name}", layout=CARD.layout)
@@ -60,15 +58,15 @@ def load(
         raise UserError(
             f"{file('labels.json')} does not map classes to the numbers of their labels"
         ) from None
-    columns = ("id", "template")
     if split == "test":
-        rows = read_table(file("test-answers.csv"), columns, header=False, delimiter=";")
+        rows = read_table(file("test-answers.csv"), ("id", "template"), header=False, delimiter=";")
     else:
-        rows = read_items(file(f"{split.replace('val', 'validation')}.json"), columns)
+        rows = (row for _, row in read_objects(file(f"{split.replace('val', 'validation')}.json")))
     videos, notes, records = VideoFolder(path), Annotations("Something-Something v2", bad_limit), []
     for row in rows:
         with notes.line(row):
-            label = index_of(row["template"].replace("[", "").replace("]", ""), labels)
-            records.append(Record(videos.find(f"{row['id']}.webm"), ClassTarget(label), row["id"]))
+            label = index_of(row.text("template").replace("[", "").replace("]", ""), labels)
+            id = row.text("id")
+            records.append(Record(videos.find(f"{id}.webm"), ClassTarget(label), id))
     names = sorted(labels, key=labels.__getitem__)
     return notes.source(records, names, directional=True, mirror=mirror_by_name(names))

@@ -17,6 +17,7 @@ from vidjax.data.datasets import Source, card, load_source
 from vidjax.data.decode import DecodeError, Video
 from vidjax.data.frame_folder import FrameFolder
 from vidjax.data.prepare.encode import span_of
+from vidjax.data.prepare.read import PreparedFrames
 from vidjax.data.record import Opens, Record
 from vidjax.data.targets import problem
 from vidjax.data.workers import Workers
@@ -264,7 +265,7 @@ def _content(record: Record) -> tuple[int, bool, str]:
     names = [] if path is None or files.is_remote(path) else [path]
     if isinstance(record.video, FrameFolder):
         names = [os.path.join(path, name) for name in record.video.open().names]
-    elif isinstance(record.video, Opens):  # prepared
+    elif isinstance(record.video, PreparedFrames):
         with record.video.open() as video:
             digest.update(video.frames(np.arange(video.num_frames)).tobytes())
         return 0, False, digest.hexdigest()
