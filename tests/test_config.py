@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from vidjax.config import _RANGES, differences, flatten, load, parse_arg, resolve, restore, schema
+from vidjax.config import differences, flatten, load, parse_arg, resolve, restore
+from vidjax.config_schema import RANGES, schema
 from vidjax.data.clips import ClipReader
 from vidjax.data.datasets import card, load_source
 from vidjax.errors import UserError
@@ -255,14 +256,14 @@ def open_options():
 
 def test_every_number_of_the_schema_has_a_range():
     numbers = {k for k, v in flatten(schema()).items() if type(v) in (int, float)}
-    assert numbers <= _RANGES.keys() <= flatten(schema()).keys()
+    assert numbers <= RANGES.keys() <= flatten(schema()).keys()
     for key, (_, field) in open_options().items():
         assert field.metadata["range"] or type(field.default) not in (int, float), key
 
 
 def schema_options():
     """Returns {key: (closed range or None, whether None is accepted, base config)} of all keys."""
-    found = {k: (_RANGES.get(k), default is None, {}) for k, default in flatten(schema()).items()}
+    found = {k: (RANGES.get(k), default is None, {}) for k, default in flatten(schema()).items()}
     for key, (base, field) in open_options().items():
         found[key] = field.metadata["range"], field.metadata["optional"], base
     found |= {"task.name": (None, False, {}), "evals.val.type": (None, False, {})}

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 import vidjax
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import load_variables
-from vidjax.config import resolve, schema
+from vidjax.config import resolve
+from vidjax.config_schema import schema
 from vidjax.convert import convert_file
 from vidjax.convert.engine import export
 from vidjax.convert.load import ORIGINS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vidjax.cli import main
-from vidjax.config import schema
+from vidjax.config_schema import schema
 from vidjax.data import bench as bench_module
 from vidjax.data import cores, transforms
 from vidjax.data.bench import bench

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from vidjax.config import schema
+from vidjax.config_schema import schema
 from vidjax.data import cores
 from vidjax.data.datasets import load_source
 from vidjax.data.pipeline import train_batches

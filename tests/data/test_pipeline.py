@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vidjax.config import schema
+from vidjax.config_schema import schema
 from vidjax.data import pipeline
 from vidjax.data.clips import ClipReader, span
 from vidjax.data.datasets import ListSource, load_source, mirror_by_name

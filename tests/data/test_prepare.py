@@ -18,7 +18,7 @@ from etils.epath import backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from vidjax.config import ConfigDict, schema
+from vidjax.config_schema import ConfigDict, schema
 from vidjax.data.audio import read_audio
 from vidjax.data.clips import ClipReader
 from vidjax.data.datasets import ListSource, load_source

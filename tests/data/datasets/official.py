@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from vidjax.config import schema
+from vidjax.config_schema import schema
 from vidjax.data.clips import ClipReader
 from vidjax.data.datasets import card, load_source
 from vidjax.data.targets import problem, to_json

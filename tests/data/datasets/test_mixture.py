@@ -9,7 +9,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from vidjax.config import resolve, schema
+from vidjax.config import resolve
+from vidjax.config_schema import schema
 from vidjax.data import pipeline, targets
 from vidjax.data.datasets import ListSource, load_source, mixture
 from vidjax.data.datasets.synthetic_motion import encode

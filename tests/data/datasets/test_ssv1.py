@@ -7,7 +7,7 @@ import pytest
 from official import check, refuses, write
 from PIL import Image
 
-from vidjax.config import schema
+from vidjax.config_schema import schema
 from vidjax.data.clips import ClipReader
 from vidjax.data.decode import DecodeError
 from vidjax.data.frame_folder import FrameFolder
