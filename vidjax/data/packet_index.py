@@ -88,7 +88,7 @@ class PacketIndex:
         return (self.size, self.probe) == (size, probe(first))
 
     def to_bytes(self) -> bytes:
-        """Serializes the index, in about 3 bytes per frame."""
+        """Serializes the index, in about 4 bytes per frame."""
         ticks, times, coded, names = [], b"", b"", b""
         if self.pts is None or not np.array_equal(self.times, _times(self.pts, self.time_base)):
             times = self.times.astype("<f8").tobytes()
