@@ -4,11 +4,7 @@ Each mutant of a fixture is determined by its number, so `check(files, number)` 
 """
 
 import collections
-import contextlib
-import ctypes
-import gc
 import multiprocessing
-import os
 import pathlib
 import re
 
@@ -17,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.data import test_audio, test_decode
+from tests.slow.memory import resident
 from vidjax.data.audio import read_audio
 from vidjax.data.decode import DecodeError, Video
 
@@ -170,14 +167,6 @@ def check(files, number, folder):
 
 def one_line(error):
     return str(error).isprintable() and len(str(error)) < 500
-
-
-def resident():
-    """Returns the memory of this process in bytes, without what was freed but is kept by the allocator."""
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run(files, start, stop, folder, connection):
