@@ -82,9 +82,8 @@ def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str,
       UserError: the checkpoint does not exist or cannot be read.
     """
     folder = find_checkpoint(path, which)
+    meta = load_meta(folder)
     with reading(folder):
-        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
-        check_object(meta)
         reader = ocp.PyTreeCheckpointHandler()
         tree = reader.metadata(folder / "state").tree
         params = "ema" if tree.get("ema") else "params"
@@ -98,6 +97,18 @@ def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str,
             ),
         )
         return {"params": saved[params], **saved["model_state"]}, meta
+
+
+def load_meta(folder: epath.PathLike) -> dict[str, Any]:
+    """Reads the JSON metadata of a checkpoint: config, class names, fingerprint of the data, environment.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    with reading(epath.Path(folder)):
+        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(epath.Path(folder) / "meta")
+        check_object(meta)
+        return meta
 
 
 @contextlib.contextmanager

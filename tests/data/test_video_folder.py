@@ -68,6 +68,11 @@ def test_whole_groups_are_held_out(listed):
     assert {r.group for r in test} == {"p1", "p3"} and {r.group for r in train} == {"p0", "p2"}
     assert {r.id for r in train} | {r.id for r in test} == {r.id for r in load(listed)}
     assert train.fingerprint != test.fingerprint
+    options = {"csv": "clips.csv", "test_groups": ["p1"], "val_groups": ["p3"]}
+    held_out = {
+        split: {r.group for r in load(listed, split, **options)} for split in ("train", "val", "test")
+    }
+    assert held_out == {"train": {"p0", "p2"}, "val": {"p3"}, "test": {"p1"}}
 
 
 def test_fraction_is_stable_when_videos_are_added_or_removed(folder):
@@ -119,6 +124,7 @@ def test_invalid_folders_are_one_line_errors(tmp_path, folder):
         (empty, {}, "no class folders"),
         (folder, {"split": "train"}, "no split 'train': set test_groups or test_fraction"),
         (folder, {"test_groups": ["p1"]}, "needs a CSV with a column 'group'"),
+        (folder, {"val_groups": ["p1"]}, "needs a CSV with a column 'group'"),
         (folder, {"test_fraction": 20}, "between 0 and 1"),
     ]:
         with pytest.raises(UserError, match=message) as error:

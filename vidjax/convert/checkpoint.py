@@ -8,13 +8,12 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-import vidjax
 from vidjax.checkpoint_io import check_meta, load_variables, save_variables
 from vidjax.convert import formats
 from vidjax.convert.engine import export
 from vidjax.convert.load import Weights, load, rules_for
 from vidjax.convert.preprocessing import of_spec
-from vidjax.environment import git_commit
+from vidjax.environment import environment
 from vidjax.errors import UserError
 from vidjax.layers.stacking import unstack_blocks
 from vidjax.registry import spec
@@ -62,8 +61,7 @@ def convert_file(
             "licence": f"{published.licence} (as published: {published.weights})" if ours else "not known",
         },
         "notes": list(weights.notes),
-        "versions": {"vidjax": vidjax.__version__, "jax": jax.__version__},
-        "commit": git_commit(),
+        "environment": environment(),
     }
     save_variables(out, jax.device_get(variables), meta)
     return weights

@@ -12,12 +12,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-import vidjax
 from vidjax import files, interrupts
 from vidjax.checkpoint_io import check_meta
 from vidjax.config import differences, restore
 from vidjax.data.pipeline import prefetch_to_device
-from vidjax.environment import git_commit
+from vidjax.environment import environment
 from vidjax.errors import MemoryErrors, UserError
 from vidjax.tasks.base import Result
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
@@ -275,8 +274,7 @@ class _Run:
             "features": getattr(source, "origin", None),
             # The iterator is ahead because of prefetching; the next batch is that of the next step.
             "data": self.batches.get_state() | {"next_batch": step},
-            "versions": {"vidjax": vidjax.__version__, "jax": jax.__version__},
-            "commit": git_commit(),
+            "environment": environment(),
         }
 
 

@@ -47,6 +47,7 @@ def load(
     path: str | os.PathLike,
     csv: str | None = None,
     test_groups: Sequence[str] = (),
+    val_groups: Sequence[str] = (),
     test_fraction: float | None = None,
     seed: int = 0,
     directional: bool = False,
@@ -64,6 +65,7 @@ def load(
         other columns are ignored; see `annotations.read_table`. "{split}.csv" stands for one file per split.
         Labels and groups are stripped of whitespace and normalized to NFC.
       test_groups: groups held out as split "test"; the others are "train".
+      val_groups: groups held out as split "val", in addition to `test_groups`.
       test_fraction: fraction of the videos held out as "test", by a hash of their path: the split of a video
         does not depend on the other videos, and all its segments are in the same split.
       seed: seed of the held-out fraction.
@@ -82,11 +84,13 @@ def load(
     rows = [row for name in splits for row in splits[name]]
     notes.check(bool(rows))
     if "all" not in splits:
-        if test_groups or test_fraction is not None:
-            raise UserError(f"{root} defines its own splits: remove test_groups and test_fraction")
+        if test_groups or val_groups or test_fraction is not None:
+            raise UserError(
+                f"{root} defines its own splits: remove test_groups, val_groups and test_fraction"
+            )
         splits["all"] = rows
-    elif test_groups:
-        splits |= _by_group(root, rows, test_groups)
+    elif test_groups or val_groups:
+        splits |= _by_group(root, rows, test_groups, val_groups)
     elif test_fraction is not None:
         splits |= _by_hash(rows, test_fraction, seed)
     elif split in SPLITS:
@@ -274,17 +278,20 @@ def _shared_files(root: Path, first: set[str], second: set[str]) -> list[tuple[s
     return pairs
 
 
-def _by_group(root: Path, rows: list[_Row], test_groups: Sequence[str]) -> dict[str, list[_Row]]:
+def _by_group(
+    root: Path, rows: list[_Row], test_groups: Sequence[str], val_groups: Sequence[str]
+) -> dict[str, list[_Row]]:
     groups = {row.group for row in rows if row.group is not None}
     if not groups:
         raise UserError(f"{root}: test_groups needs a CSV with a column 'group'")
-    for group in test_groups:
+    for group in (*test_groups, *val_groups):
         if group not in groups:
             raise unknown(f"group in {root}", group, groups)
-    return {
-        "train": [row for row in rows if row.group not in test_groups],
-        "test": [row for row in rows if row.group in test_groups],
-    }
+    if both := set(test_groups) & set(val_groups):
+        raise UserError(f"group '{min(both)}' of {root} is in test_groups and in val_groups")
+    held_out = {"test": test_groups, "val": val_groups}
+    splits = {name: [row for row in rows if row.group in mine] for name, mine in held_out.items() if mine}
+    return splits | {"train": [row for row in rows if row.group not in {*test_groups, *val_groups}]}
 
 
 def _by_hash(rows: list[_Row], test_fraction: float, seed: int) -> dict[str, list[_Row]]:
