@@ -96,7 +96,7 @@ def test_every_config_has_valid_dataset_options(file, monkeypatch):
         ("task.name=[1]", "'task.name' must be of type str, got [1]"),
         ("evals.val.clip=3", "unknown config key 'evals.val.clip': did you mean evals.val.clips"),
         ("evals.val.clips=0", "'evals.val.clips' must be an integer from 1 to 1000, got 0"),
-        ("evals.val.videos=3", "unknown config key 'evals.val.videos'"),
+        ("evals.val.neighbors=3", "unknown config key 'evals.val.neighbors'"),
         ("evals.val.split=3", "'evals.val.split' must be of type str, got 3"),
         ("evals.val.type=metric", "unknown type of evaluation 'metric': did you mean metrics"),
         ("evals.val.type=none", "unknown type of evaluation 'none'"),

@@ -25,6 +25,7 @@ DATASETS = (
     "ImageNet",
     "Kinetics-400",
     "Kinetics-600",
+    "Kinetics-710",
     "Something-Something v2",
     "Sports-1M",
     "UCF101",

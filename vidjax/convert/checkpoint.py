@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from vidjax.convert import formats
 from vidjax.convert.engine import export
 from vidjax.convert.load import Weights, load, rules_for
 from vidjax.convert.preprocessing import of_spec
+from vidjax.convert.published import licence
 from vidjax.environment import environment
 from vidjax.errors import UserError
 from vidjax.layers.stacking import unstack_blocks
@@ -27,6 +28,8 @@ def convert_file(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     tiny: bool = False,
+    options: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Weights:
     """Converts a weight file to a checkpoint that `vidjax predict` and `init.path` can read.
 
@@ -34,6 +37,8 @@ def convert_file(
       source, name, origin, num_classes, tiny: see `load_pretrained`.
       out: folder of the checkpoint, which must not exist.
       class_names: one per class; defaults to those of `source` if it is a checkpoint, else "class 0", ...
+      options: model fields that differ from those of the source's other weights.
+      config: config of the checkpoint; None evaluates under the protocol of the published accuracy.
 
     Returns:
       The converted weights.
@@ -41,24 +46,23 @@ def convert_file(
     Raises:
       UserError: as in `load_pretrained`, or the number of names differs from the number of classes.
     """
-    model, variables, weights = load(name, source, num_classes, origin, tiny=tiny)
+    model, variables, weights = load(name, source, num_classes, origin, tiny=tiny, **(options or {}))
     if class_names is None:
         known = weights.meta.get("class_names", ())
         same = len(known) == model.num_classes and model.num_classes == weights.num_classes
         class_names = known if same else [f"class {i}" for i in range(model.num_classes)]
     if len(class_names) != model.num_classes:
         raise UserError(f"{len(class_names)} class names for {model.num_classes} classes")
-    published = spec(weights.owner)
-    ours = published.weights and published.weights.split(".")[0] in weights.origin.split(" or ")
+    found = formats.sha256(source)
     meta = {
-        "config": _config(name, tiny, weights),
+        "config": _config(name, tiny, weights) if config is None else dict(config),
         "class_names": list(class_names),
         "source": {
             "path": str(source),
-            "sha256": formats.sha256(source),
+            "sha256": found,
             "origin": weights.origin,
             "preprocessing": weights.preprocessing.source if weights.preprocessing else "",
-            "licence": f"{published.licence} (as published: {published.weights})" if ours else "not known",
+            "licence": licence(weights.origin, weights.owner, found) or "not known",
         },
         "notes": list(weights.notes),
         "environment": environment(),

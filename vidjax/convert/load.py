@@ -21,6 +21,7 @@ from vidjax.convert.inflate import adapt_channels, inflate
 from vidjax.convert.inflate_vit import FRESH, inflate_vit
 from vidjax.convert.origins import (
     c3d,
+    caffe2,
     image_trunks,
     inception,
     movinet,
@@ -56,6 +57,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "timm": timm.RULES | image_trunks.TIMM | vit.TIMM,
     "pytorchvideo": pytorchvideo_resnets.RULES | mvit.PYTORCHVIDEO | x3d_csn.PYTORCHVIDEO,
     "pyslowfast": pyslowfast.RULES | mvit.PYSLOWFAST,
+    "pyslowfast_caffe2": caffe2.RULES,
     "c3d_pytorch": c3d.RULES,
     "deepmind": inception.DEEPMIND,
     "deepmind_kinetics600": inception.DEEPMIND_600,

@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vidjax.data.clips import Views
-from vidjax.data.datasets import Source
+from vidjax.data.datasets import ListSource, Source
 from vidjax.data.geometry import Geometry
 from vidjax.data.pipeline import eval_batches
 from vidjax.data.record import Record
@@ -33,6 +33,7 @@ class MetricsEval(Eval):
       clips, crops: test views: temporal clips per video, and spatial crops per clip.
       size: side of a test crop in pixels; None uses `data.size`.
       frames: frames of a test clip; None uses `data.frames`.
+      videos: evaluates so many videos, at equal distances in the split; None evaluates all.
       cover: if set, seconds of video per clip; at most the time from the first to the last frame of a clip
         leaves no part of a video unseen. A video is divided into overlapping parts of `clips` clips, each
         part is a row of a batch, and the rows of a video are joined before it is scored. Shapes are thus
@@ -46,6 +47,7 @@ class MetricsEval(Eval):
     crops: int = option(1, 1, 100)
     size: int | None = option(None, 1, 2**13)
     frames: int | None = option(None, 1, 2**16)
+    videos: int | None = option(None, 1, 2**31)
     cover: float | None = option(None, 1e-3, 1e6)
 
     def data(self, config: ConfigDict) -> ConfigDict:
@@ -78,7 +80,7 @@ class MetricsEval(Eval):
             exp.check_clip(clip, f"evals.{name}.")
 
     def run(self, exp: Any, variables: Any, folder: epath.Path, step: int) -> Result:
-        source, task = exp.source(self.split), exp.task
+        source, task = self._part(exp.source(self.split)), exp.task
         engine = exp.engine("predict", functools.partial(task.predict, exp.model))
         rows, videos = parts(source, self.clips * self.cover) if self.cover else (source, range(len(source)))
         batches = eval_batches(
@@ -95,6 +97,13 @@ class MetricsEval(Eval):
         )
         predictions, records = collect(engine.run(variables, batches), task, source, self.clips, videos)
         return task.evaluate(predictions, records)
+
+    def _part(self, source: Source) -> Source:
+        """Returns the videos to evaluate."""
+        if self.videos is None or self.videos >= len(source):
+            return source
+        chosen = np.arange(self.videos) * len(source) // self.videos
+        return ListSource(tuple(source[int(i)] for i in chosen), source.class_names)
 
 
 def collect(

@@ -2,6 +2,7 @@
 
 from vidjax.convert.engine import chain, linear, reshape, rule, transpose
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import publish
 
 # PyTorch flattens [C, T, H, W] with T = 1, vidjax flattens [T, H, W, C].
 _FC6 = chain(
@@ -36,4 +37,13 @@ declare(
     crops=1,
     mean=(0.0, 0.0, 0.0),
     std=(1 / 255,) * 3,
+)
+
+publish(
+    "c3d_pytorch",
+    "c3d",
+    "http://imagelab.ing.unimore.it/files/c3d_pytorch/c3d.pickle",
+    "Sports-1M",
+    file="c3d.pth",
+    licence="MIT",
 )

@@ -2,6 +2,7 @@
 
 from vidjax.convert.engine import Rules, batch_norm, chain, linear, reshape, rule, transpose
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import publish
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _CONVS = (2, 2, 3, 3, 3)
@@ -82,3 +83,27 @@ declare(
     **_IMAGES,
 )
 declare("timm", TIMM, source="timm/models/mobilenetv3.py", unverified="all but the naming", **_IMAGES)
+
+_HUB = "https://download.pytorch.org/models/"
+for _name, _file, *_accuracy in (
+    ("vgg16", "vgg16-397923af", 71.592, 90.382),
+    ("vgg16_bn", "vgg16_bn-6c64b313", 73.360, 91.516),
+    ("mobilenet_v2", "mobilenet_v2-b0353104", 71.878, 90.286),
+):
+    publish(
+        "torchvision",
+        _name,
+        f"{_HUB}{_file}.pth",
+        "ImageNet",
+        *_accuracy,
+        licence="BSD-3-Clause",
+        source="torchvision model zoo, V1 weights",
+    )
+publish(
+    "timm",
+    "mobilenet_v2",
+    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+    "mobilenetv2_100_ra-b33bc2c4.pth",
+    "ImageNet",
+    licence="Apache-2.0",
+)

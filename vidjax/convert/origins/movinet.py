@@ -3,6 +3,7 @@
 from vidjax.convert.engine import CHANNELS_LAST, Rules, batch_norm, chain, per_array, rule
 from vidjax.convert.origins.x3d_csn import dense
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import publish
 from vidjax.models import spec
 from vidjax.models.conv3d.movinet import STRIDES
 
@@ -64,4 +65,27 @@ for _name, _side in zip((f"movinet_a{i}" for i in range(6)), (192, 192, 256, 288
         crops=1,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
+    )
+
+# Top-1 and top-5 of the TensorFlow weights on Kinetics-600.
+for _name, *_accuracy in (
+    ("A0", 72.28, 90.92),
+    ("A1", 76.69, 93.40),
+    ("A2", 78.62, 94.17),
+    ("A3", 81.79, 95.67),
+    ("A4", 83.48, 96.16),
+    ("A5", 84.27, 96.39),
+    ("A0_stream", 72.05, 90.63),
+    ("A1_stream", 76.45, 93.25),
+    ("A2_stream", 78.40, 94.05),
+):
+    publish(
+        "movinet_pytorch",
+        f"movinet_{_name.lower()}" + ("" if "_" in _name else "_base"),
+        f"https://github.com/Atze00/MoViNet-pytorch/blob/main/weights/model{_name}_statedict_v3?raw=true",
+        "Kinetics-600",
+        *_accuracy,
+        file=f"model{_name}_statedict_v3.pth",
+        licence="MIT, of weights under Apache-2.0",
+        source="TensorFlow Model Garden, before the conversion",
     )

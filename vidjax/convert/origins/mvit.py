@@ -4,6 +4,7 @@ import numpy as np
 
 from vidjax.convert.engine import CHANNELS_LAST, IDENTITY, Rules, Transform, chain, linear, per_array, rule
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import SSV2, drive, publish
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _BATCHED = per_array(lambda x: x[None], lambda x: x[0])
@@ -145,4 +146,61 @@ for _origin in ("torchvision", "pyslowfast"):
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         ssv2=_SSV2,
+    )
+
+_HUB = "https://download.pytorch.org/models/"
+_ZOO = dict(licence="BSD-3-Clause", source="torchvision model zoo, V1 weights")
+for _name, _file, *_accuracy in (
+    ("mvit_v1_b_16x4", "mvit_v1_b-dbeb1030", 78.477, 93.582),
+    ("mvit_v2_s_16x4", "mvit_v2_s-ae3be167", 80.757, 94.665),
+):
+    publish("torchvision", _name, f"{_HUB}{_file}.pth", "Kinetics-400", *_accuracy, **_ZOO)
+
+_AI = "https://dl.fbaipublicfiles.com/"
+_KINETICS_ZOO = dict(licence="Apache-2.0", source="pytorchvideo model zoo")
+for _name, _file, *_accuracy in (
+    ("mvit_v1_b_16x4", "MVIT_B_16x4", 78.85, 93.85),
+    ("mvit_v1_b_32x3", "MVIT_B_32x3_f294077834", 80.30, 94.69),
+):
+    _url = f"{_AI}pytorchvideo/model_zoo/kinetics/{_file}.pyth"
+    publish("pytorchvideo", _name, _url, "Kinetics-400", *_accuracy, **_KINETICS_ZOO)
+
+_V1_ZOO = dict(licence="Apache-2.0", source="PySlowFast, MODEL_ZOO.md")
+publish(
+    "pyslowfast",
+    "mvit_v1_b_16x4",
+    drive("194gJinVejq6A1FmySNKQ8vAN5-FOY-QL"),
+    "Kinetics-400",
+    78.4,
+    93.5,
+    file="MVIT_B_16x4_CONV.pyth",
+    **_V1_ZOO,
+)
+for _classes, *_accuracy in ((400, 80.4, 94.8), (600, 83.9, 96.5)):
+    publish(
+        "pyslowfast",
+        "mvit_v1_b_32x3",
+        f"{_AI}pyslowfast/model_zoo/mvit/k{_classes}.pyth",
+        f"Kinetics-{_classes}",
+        *_accuracy,
+        variant="" if _classes == 400 else "k600",
+        **_V1_ZOO,
+    )
+for _name, _file, *_accuracy in (
+    ("mvit_v2_s_16x4", "MViTv2_S_16x4_k400_f302660347", 81.0, 94.6),
+    ("mvit_v2_b_32x3", "MViTv2_B_32x3_k400_f304025456", 82.9, 95.7),
+    ("mvit_v2_l_40x3", "MViTv2_L_40x3_k400_f306903192", 86.1, 97.0),
+    ("mvit_v2_s_16x4", "MViTv2_S_16x4_ssv2_f308341823", 68.2, 91.4),
+    ("mvit_v2_b_32x3", "MViTv2_B_32x3_ssv2_f305803282", 70.5, 92.7),
+    ("mvit_v2_l_40x3", "MViTv2_L_40x3_ssv2_f309603968", 73.3, 94.1),
+):
+    publish(
+        "pyslowfast",
+        _name,
+        f"{_AI}pyslowfast/model_zoo/mvitv2/pysf_video_models/{_file}.pyth",
+        SSV2 if "ssv2" in _file else "Kinetics-400",
+        *_accuracy,
+        variant="ssv2" if "ssv2" in _file else "",
+        licence="Apache-2.0",
+        source="PySlowFast, projects/mvitv2/README.md",
     )

@@ -6,6 +6,7 @@ and the head. Within a stage, non-local layers are numbered together with the re
 
 from vidjax.convert.engine import Rules, batch_norm, linear
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import SSV2, publish
 from vidjax.models import create_model
 
 _NON_LOCAL = ("theta", "phi", "g", "out")
@@ -103,3 +104,47 @@ PYSLOWFAST = dict(
 for _origin, _single in (("pytorchvideo", {*RULES} - {*SLOWFAST}), ("pyslowfast", RESNETS)):
     declare(_origin, sorted(_single), short_side=256, size=256, **PYSLOWFAST)
     declare(_origin, SLOWFAST, short_side=256, size=256, options={"slow_frames": "linspace"}, **PYSLOWFAST)
+
+ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/"
+ZOO_FIELDS = dict(licence="Apache-2.0", source="pytorchvideo model zoo")
+for _name, _file, *_accuracy in (
+    ("c2d_r50_8x8", "C2D_8x8_R50", 71.46, 89.68),
+    ("i3d_r50_8x8", "I3D_8x8_R50", 73.27, 90.70),
+    ("slow_r50_8x8", "SLOW_8x8_R50", 74.58, 91.63),
+    ("slowfast_r50_4x16", "SLOWFAST_4x16_R50", 75.34, 91.89),
+    ("slowfast_r50_8x8", "SLOWFAST_8x8_R50", 76.94, 92.69),
+    ("slowfast_r101_8x8", "SLOWFAST_8x8_R101", 77.90, 93.27),
+    ("slowfast_r101_16x8", "SLOWFAST_16x8_R101_50_50", 78.70, 93.61),
+    ("r2plus1d_r50_16x4", "R2PLUS1D_16x4_R50", 76.01, 92.23),
+):
+    publish("pytorchvideo", _name, f"{ZOO}kinetics/{_file}.pyth", "Kinetics-400", *_accuracy, **ZOO_FIELDS)
+publish(
+    "pytorchvideo",
+    "slow_r50_8x8",
+    f"{ZOO}kinetics/SLOW_4x16_R50.pyth",
+    "Kinetics-400",
+    72.40,
+    90.18,
+    variant="4x16",
+    protocol=dict(frames=4, stride=16),
+    **ZOO_FIELDS,
+)
+for _name, _file, *_accuracy in (
+    ("slow_r50_8x8", "SLOW_8x8_R50", 60.04, 85.19),
+    ("slowfast_r50_8x8", "SLOWFAST_8x8_R50", 61.68, 86.92),
+):
+    publish(
+        "pytorchvideo",
+        _name,
+        f"{ZOO}ssv2/{_file}.pyth",
+        SSV2,
+        *_accuracy,
+        variant="ssv2",
+        protocol=dict(
+            source="PySlowFast, configs/SSv2/pytorchvideo/*.yaml",
+            unverified="the frames of a clip",
+            sampling="uniform",
+            clips=1,
+        ),
+        **ZOO_FIELDS,
+    )

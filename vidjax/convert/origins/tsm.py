@@ -6,6 +6,7 @@ The torchvision backbone is `base_model`, its shifted convolutions are wrapped a
 
 from vidjax.convert.engine import Rules, batch_norm, linear
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import SSV2, publish
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 _BLOCK, _OURS = "base_model.layer{stage}.{block}", "trunk/stage{stage}_block{block}"
@@ -70,3 +71,69 @@ _TSM = dict(
 )
 for _name in RULES:
     declare("tsm", _name, stride=4 if _name.endswith("16f") else 8, **_TSM)
+
+# Model, variant, file, dataset, top-1 and the views.
+_DENSE, _UNIFORM, _TWICE = {}, dict(sampling="uniform", size=None, clips=1, crops=1), {}
+for _name, _variant, _file, _dataset, _top1, _protocol in (
+    ("tsn_resnet50", "", "kinetics_RGB_resnet50_avg_segment5_e50", "Kinetics-400", 70.6, _DENSE),
+    ("tsn_resnet50", "uniform", "kinetics_RGB_resnet50_avg_segment5_e50", "Kinetics-400", 68.8, _UNIFORM),
+    (
+        "tsm_resnet50_8f",
+        "",
+        "kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e100_dense",
+        "Kinetics-400",
+        74.1,
+        _DENSE,
+    ),
+    (
+        "tsm_resnet50_8f",
+        "uniform",
+        "kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50",
+        "Kinetics-400",
+        71.2,
+        _UNIFORM,
+    ),
+    (
+        "tsm_resnet50_16f",
+        "uniform",
+        "kinetics_RGB_resnet50_shift8_blockres_avg_segment16_e50",
+        "Kinetics-400",
+        72.6,
+        _UNIFORM,
+    ),
+    (
+        "tsm_mobilenet_v2_8f",
+        "",
+        "kinetics_RGB_mobilenetv2_shift8_blockres_avg_segment8_e100_dense",
+        "Kinetics-400",
+        69.5,
+        _DENSE,
+    ),
+    (
+        "tsm_resnet50_8f",
+        "ssv2",
+        "somethingv2_RGB_resnet50_shift8_blockres_avg_segment8_e45",
+        SSV2,
+        61.2,
+        _TWICE,
+    ),
+    (
+        "tsm_resnet50_16f",
+        "ssv2",
+        "somethingv2_RGB_resnet50_shift8_blockres_avg_segment16_e45",
+        SSV2,
+        63.1,
+        _TWICE,
+    ),
+):
+    publish(
+        "tsm",
+        _name,
+        f"https://file.lzhu.me/projects/tsm/models/TSM_{_file}.pth",
+        _dataset,
+        _top1,
+        variant=_variant,
+        licence="MIT",
+        source="github.com/mit-han-lab/temporal-shift-module, README.md",
+        protocol=_protocol | ({"unverified": ""} if _dataset != SSV2 else {}),
+    )

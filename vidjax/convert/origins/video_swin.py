@@ -22,6 +22,7 @@ from vidjax.convert.engine import (
     rule,
 )
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import SSV2, publish
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 WINDOW, FRAMES = (8, 7, 7), 2
@@ -164,3 +165,57 @@ declare(
     resize="mmaction",
     **_IMAGENET,
 )
+
+_STORAGE = "https://github.com/SwinTransformer/storage/releases/download/"
+_HUB = "https://download.pytorch.org/models/"
+for _name, _variant, _file, *_accuracy in (
+    ("swin3d_t", "", "swin3d_t-7615ae03", 77.715, 93.519),
+    ("swin3d_s", "", "swin3d_s-da41c237", 79.521, 94.158),
+    ("swin3d_b", "in1k", "swin3d_b_1k-24f7c7c6", 79.427, 94.386),
+    ("swin3d_b", "in22k", "swin3d_b_22k-7c6ae6fa", 81.643, 95.574),
+):
+    publish(
+        "torchvision",
+        _name,
+        f"{_HUB}{_file}.pth",
+        "Kinetics-400",
+        *_accuracy,
+        variant=_variant,
+        licence="BSD-3-Clause",
+        source="torchvision model zoo, V1 weights",
+    )
+for _name, _variant, _file, _dataset, *_accuracy in (
+    ("swin3d_t", "", "tiny_patch244_window877_kinetics400_1k", "Kinetics-400", 78.8, 93.6),
+    ("swin3d_s", "", "small_patch244_window877_kinetics400_1k", "Kinetics-400", 80.6, 94.5),
+    ("swin3d_b", "in1k", "base_patch244_window877_kinetics400_1k", "Kinetics-400", 80.6, 94.6),
+    ("swin3d_b", "in22k", "base_patch244_window877_kinetics400_22k", "Kinetics-400", 82.7, 95.5),
+    ("swin3d_b", "k600", "base_patch244_window877_kinetics600_22k", "Kinetics-600", 84.0, 96.5),
+    ("swin3d_b", "ssv2", "base_patch244_window1677_sthv2", SSV2, 69.6, 92.7),
+):
+    publish(
+        "video_swin",
+        _name,
+        f"{_STORAGE}v1.0.4/swin_{_file}.pth",
+        _dataset,
+        *_accuracy,
+        variant=_variant,
+        licence="Apache-2.0",
+        source="github.com/SwinTransformer/Video-Swin-Transformer, README.md",
+        protocol=dict(options={"window": (16, 7, 7)}) if "1677" in _file else {},
+    )
+for _name, _file, *_accuracy in (
+    ("swin3d_t", "tiny_patch4_window7_224", 81.2, 95.5),
+    ("swin3d_s", "small_patch4_window7_224", 83.2, 96.2),
+    ("swin3d_b", "base_patch4_window7_224", 83.5, 96.5),
+    ("swin3d_l", "large_patch4_window7_224_22kto1k", 86.3, 97.9),
+):
+    publish(
+        "swin",
+        _name,
+        f"{_STORAGE}v1.0.0/swin_{_file}.pth",
+        "ImageNet",
+        *_accuracy,
+        licence="MIT",
+        source="github.com/microsoft/Swin-Transformer, README.md",
+        note="weights of an image model, to start from",
+    )

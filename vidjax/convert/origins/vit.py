@@ -10,6 +10,7 @@ import numpy as np
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear, rule
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import SSV2, drive, hub, publish
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD
 
 # Fuses q, k and v, each [D, D], to [3 D, D].
@@ -174,4 +175,92 @@ for _origin, _name in ((o, n) for o, rules in _ORIGINS.items() for n in rules):
         resize="opencv",
         **_IMAGENET,
         **_views,
+    )
+
+_HUB = "https://download.pytorch.org/models/"
+for _name, _file, *_accuracy in (
+    ("vit_b_16", "vit_b_16-c867db91", 81.072, 95.318),
+    ("vit_b_32", "vit_b_32-d86f8d99", 75.912, 92.466),
+    ("vit_l_16", "vit_l_16-852ce7e3", 79.662, 94.638),
+):
+    publish(
+        "torchvision",
+        _name,
+        f"{_HUB}{_file}.pth",
+        "ImageNet",
+        *_accuracy,
+        licence="BSD-3-Clause",
+        source="torchvision model zoo, V1 weights",
+    )
+for _name, _size in (
+    ("vit_s_16", "small_patch16"),
+    ("vit_b_16", "base_patch16"),
+    ("vit_b_32", "base_patch32"),
+    ("vit_l_16", "large_patch16"),
+):
+    _url = hub(f"timm/vit_{_size}_224.augreg_in21k_ft_in1k", "model.safetensors")
+    publish("timm", _name, _url, "ImageNet", licence="Apache-2.0")
+
+# Model, variant, dataset, key of the file on Google Drive, top-1 and top-5; then its name on the hub.
+for _name, _variant, _dataset, _key, _accuracy, _repository in (
+    ("videomae_s", "", "Kinetics-400", "1ygjLRm1kvs9mwGsP3lLxUExhRo6TWnrx", (79.0, 93.8), "small"),
+    ("videomae_b", "", "Kinetics-400", "1MzwteHH-1yuMnFb8vRBQDvngV1Zl-d3z", (81.5, 95.1), "base"),
+    ("videomae_b", "800e", "Kinetics-400", "18EEgdXY9347yK3Yb28O-GxFMbk41F6Ne", (80.0, 94.4), "base-short"),
+    ("videomae_l", "", "Kinetics-400", "1jX1CiqxSkCfc94y8FRW1YGHy-GNvHCuD", (85.2, 96.8), "large"),
+    ("videomae_h", "", "Kinetics-400", "104ouJZxSVPSAm0LwJXd6IzjdA_RGLqZi", (86.6, 97.1), "huge"),
+    ("videomae_s", "ssv2", SSV2, "1ajlMrT06jiiM-5YjNI2X_UFyzsuYbbtZ", (66.8, 90.3), "small"),
+    ("videomae_b", "ssv2", SSV2, "1dt_59tBIyzdZd5Ecr22lTtzs_64MOZkT", (70.8, 92.4), "base"),
+    ("videomae_b", "ssv2_800e", SSV2, "1xZCiaPF4w7lYmLt5o1D5tIZyDdLtJAvH", (69.6, 92.0), "base-short"),
+    ("videomae_b", "ucf101", "UCF101", "1MSyon6fPpKz7oqD6WDGPFK4k_Rbyb6fw", (91.3, 98.5), None),
+    ("videomae_s_pretrain", "", "Kinetics-400", "1nU-H1u3eJ-VuyCveU7v-WIOcAVxs5Hww", (), None),
+    ("videomae_b_pretrain", "", "Kinetics-400", "1tEhLyskjb755TJ65ptsrafUG2llSwQE1", (), "base"),
+    ("videomae_l_pretrain", "", "Kinetics-400", "1qLOXWb_MGEvaI7tvuAe94CV7S2HXRwT3", (), "large"),
+    ("videomae_h_pretrain", "", "Kinetics-400", "1AJQR1Rsi2N1pDn9tLyJ8DQrUREiBA1bO", (), None),
+):
+    _fields = dict(
+        variant=_variant,
+        licence="CC-BY-NC-4.0",
+        source="github.com/MCG-NJU/VideoMAE, MODEL_ZOO.md" if _accuracy else "",
+    )
+    _file = f"{_name}{'_' * bool(_variant)}{_variant}.pth"
+    publish("videomae", _name, drive(_key), _dataset, *_accuracy, file=_file, **_fields)
+    if _repository:
+        _tuned = "" if not _accuracy else "-finetuned-ssv2" if _dataset == SSV2 else "-finetuned-kinetics"
+        _url = hub(f"MCG-NJU/videomae-{_repository}{_tuned}")
+        publish("transformers_4", _name, _url, _dataset, *_accuracy, **_fields)
+
+# VideoMAE V2: the large model is linked after a request form, the small ones are distilled from it.
+_V2 = dict(licence="MIT", source="github.com/OpenGVLab/VideoMAEv2, model zoo")
+_FORM = "https://github.com/OpenGVLab/VideoMAEv2/blob/master/docs/MODEL_ZOO.md"
+for _variant, _dataset, _file, *_accuracy in (
+    ("", "Kinetics-400", "k710_it_k400_ft", 88.4, 98.0),
+    ("k400_direct", "Kinetics-400", "k400_ft", 87.2, 97.4),
+    ("k600", "Kinetics-600", "k710_it_k600_ft", 88.8, 98.2),
+    ("k710", "Kinetics-710", "k710_ft", 83.8, 96.4),
+    ("ssv2", SSV2, "ssv2_ft", 77.0, 95.9),
+    ("ucf101", "UCF101", "k710_it_ucf101_ft", 99.6, 100.0),
+):
+    _file = f"vit_g_hybrid_pt_1200e_{_file}.pth"
+    publish("videomae", "videomae_v2_g", _FORM, _dataset, *_accuracy, variant=_variant, file=_file, **_V2)
+for _name, _top1 in (("videomae_s", 77.6), ("videomae_b", 81.5)):
+    _url = hub("OpenGVLab/VideoMAE2", f"distill/vit_{_name[-1]}_k710_dl_from_giant.pth")
+    publish("videomae", _name, _url, "Kinetics-710", _top1, variant="v2_k710", **_V2)
+_V2_PRETRAINED = dict(file="vit_g_hybrid_pt_1200e.pth", licence="MIT")
+publish("videomae", "videomae_v2_g_pretrain", _FORM, "UnlabeledHybrid", **_V2_PRETRAINED)
+# InternVideo: ViT-B pretrained on the videos of V2.
+for _name, _variant, _dataset, _file, *_accuracy in (
+    ("videomae_v2_b_pretrain", "", "UnlabeledHybrid", "vit_b_hybrid_pt_800e"),
+    ("videomae_b", "hybrid", "Kinetics-400", "vit_b_hybrid_pt_800e_k400_ft", 81.52, 94.88),
+    ("videomae_b", "hybrid_k710", "Kinetics-710", "vit_b_hybrid_pt_800e_k710_ft", 79.33, 94.03),
+    ("videomae_b", "hybrid_ssv2", SSV2, "vit_b_hybrid_pt_800e_ssv2_ft", 71.22, 93.31),
+):
+    publish(
+        "videomae",
+        _name,
+        f"https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/internvideo/pretrain/videomae/{_file}.pth",
+        _dataset,
+        *_accuracy,
+        variant=_variant,
+        licence="Apache-2.0",
+        source="github.com/OpenGVLab/InternVideo, VideoMAE/README.md" if _accuracy else "",
     )

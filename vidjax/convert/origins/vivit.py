@@ -7,6 +7,7 @@ import numpy as np
 
 from vidjax.convert.engine import CHANNELS_LAST, Rules, Transform, chain, linear, rule
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import hub, publish
 
 # Fuse q, k and v along the first axis (the outputs in PyTorch) or the last.
 _ROWS = Transform(lambda xs: (np.concatenate(xs),), lambda xs: tuple(np.split(xs[0], 3)))
@@ -129,3 +130,24 @@ for _origin, _rules in (
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
+
+_BUCKET = "https://storage.googleapis.com/scenic-bucket/vivit/"
+_ZOO = dict(licence="Apache-2.0", source="scenic, projects/vivit/README.md")
+for _name, _variant, _dataset, _folder, _top1 in (
+    ("vivit_b_16x2", "", "Kinetics-400", "kinetics_400/vivit_base_16x2_unfactorized", 79.9),
+    ("vivit_b_16x2_fe", "", "Kinetics-400", "kinetics_400/vivit_base_16x2_fe", 78.4),
+    ("vivit_l_16x2_fe", "", "Kinetics-400", "kinetics_400/vivit_large_16x2_fe", 80.3),
+    ("vivit_l_16x2_fe", "k600", "Kinetics-600", "kinetics_600/vivit_large_16x2_fe", 81.6),
+):
+    _file = f"{_name}{'_' * bool(_variant)}{_variant}.msgpack"
+    _url = f"{_BUCKET}{_folder}/checkpoint"
+    publish("scenic", _name, _url, _dataset, _top1, variant=_variant, file=_file, **_ZOO)
+publish(
+    "transformers_4",
+    "vivit_b_16x2",
+    hub("google/vivit-b-16x2-kinetics400"),
+    "Kinetics-400",
+    79.9,
+    licence="MIT",
+    source="scenic, projects/vivit/README.md, before the conversion",
+)

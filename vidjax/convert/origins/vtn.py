@@ -7,6 +7,7 @@ import numpy as np
 from vidjax.convert.engine import CHANNELS_LAST, Dropped, Rules, Transform, chain, linear, rule
 from vidjax.convert.origins import vit
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import publish
 
 _KEYS = ("query", "key", "value")
 _LAYER = "temporal_encoder.encoder.layer.{i}"
@@ -73,4 +74,15 @@ declare(
     crops=1,
     mean=(0.45,) * 3,
     std=(0.225,) * 3,
+)
+
+publish(
+    "vtn",
+    "vtn_vit_b_16",
+    "https://researchpublic.blob.core.windows.net/vtn/VTN_VIT_B_KINETICS.pyth",
+    "Kinetics-400",
+    77.72,
+    93.24,
+    licence="Apache-2.0",
+    source="github.com/bomri/SlowFast, MODEL_ZOO.md",
 )

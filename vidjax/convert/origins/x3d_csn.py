@@ -4,8 +4,9 @@ PySlowFast's X3D is not supported: it has an additional norm in the shortcut of 
 """
 
 from vidjax.convert.engine import Rules, Transform, batch_norm, linear, per_array, rule
-from vidjax.convert.origins.pytorchvideo_resnets import PYSLOWFAST, bottleneck
+from vidjax.convert.origins.pytorchvideo_resnets import PYSLOWFAST, ZOO, ZOO_FIELDS, bottleneck
 from vidjax.convert.preprocessing import declare
+from vidjax.convert.published import publish
 from vidjax.registry import KINETICS_MEAN, KINETICS_STD
 
 NAMES_X3D = tuple(f"x3d_{size}" for size in ("xs", "s", "m", "l"))
@@ -95,3 +96,28 @@ declare(
     mean=KINETICS_MEAN,
     std=KINETICS_STD,
 )
+
+for _name, _file, *_accuracy in (
+    ("x3d_xs", "X3D_XS", 69.12, 88.63),
+    ("x3d_s", "X3D_S", 73.33, 91.27),
+    ("x3d_m", "X3D_M", 75.94, 92.72),
+    ("x3d_l", "X3D_L", 77.44, 93.31),
+    ("csn_ir_101", "CSN_32x2_R101", 77.00, 92.90),
+):
+    publish("pytorchvideo", _name, f"{ZOO}kinetics/{_file}.pyth", "Kinetics-400", *_accuracy, **ZOO_FIELDS)
+for _name, _file, *_accuracy in (
+    ("csn_ir_152", "irCSN_152_ft_kinetics_from_Sports1M_f101599884", 78.2, 93.0),
+    ("csn_ir_152", "irCSN_152_ft_kinetics_from_ig65m_f126851907", 82.6, 95.3),
+    ("csn_ip_152", "ipCSN_152_ft_kinetics_from_Sports1M_f111279053", 78.8, 93.5),
+    ("csn_ip_152", "ipCSN_152_ft_kinetics_from_ig65m_f133090949", 82.5, 95.3),
+):
+    publish(
+        "vmz",
+        _name,
+        f"https://github.com/bjuncek/VMZ/releases/download/test_models/{_file}.pth",
+        "Kinetics-400",
+        *_accuracy,
+        variant="ig65m" if "ig65m" in _file else "sports1m",
+        licence="Apache-2.0",
+        source="VMZ, c2/tutorials/model_zoo.md, before the conversion to PyTorch",
+    )
