@@ -68,8 +68,8 @@ class ModelSpec:
       params: parameter count of the reference at `num_classes`; None if not published.
       gmacs: 1e9 multiply-adds of one view at `input_shape`; None if not published.
       results: published accuracies.
-      weights, licence: where the weights of the model zoo are from, and their license; the files of all origins
-        are listed by `vidjax.convert.published`.
+      weights, licence: where the weights of the model zoo are from, and their license; the files of all
+        origins are listed by `vidjax.convert.published`.
       inflates: the image model with the same submodules whose weights can be inflated to initialize this one.
       task: "classify"; "pretrain" for a self-supervised model without logits; or "probe" for a classifier of
         another model's features.
