@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name}, split {split}:")
             print_metrics(result.metrics)
             about["evals"][name] = {"split": split, "metrics": dict(result.metrics)}
+    about["config"] = config.to_dict()
     if is_lead():
         files.write(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
         print(f"checkpoint: {chosen}\nresults: {out}")

@@ -180,7 +180,8 @@ class Classification(Augmenting, Task):
                 raise UserError(f"'{r.id}' has label {r.target.label}, outside the {len(names)} classes")
         logits = np.stack([p.logits.reshape(-1, len(names)) for p in predictions])
         labels = np.array([r.target.label for r in records], np.int64)
-        return ClassificationResult([r.id for r in records], labels, logits, names)
+        crops = predictions[0].logits.shape[1]
+        return ClassificationResult([r.id for r in records], labels, logits, names, crops)
 
     def load(self, folder: epath.PathLike) -> ClassificationResult:
         return ClassificationResult.load(epath.Path(folder) / "result.npz")

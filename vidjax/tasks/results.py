@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -25,14 +26,16 @@ class ClassificationResult:
     Attributes:
       ids: names of the N videos.
       labels: int [N], the true classes.
-      logits: float32 [N, V, K], one row per view.
+      logits: float32 [N, V, K], one row per view, the crops of the first clip first.
       class_names: K names.
+      crops: crops per clip, a divisor of V; None if unknown, as for files written by earlier versions.
     """
 
     ids: list[str]
     labels: np.ndarray
     logits: np.ndarray
     class_names: tuple[str, ...]
+    crops: int | None = None
 
     @functools.cached_property
     def log_probs(self) -> np.ndarray:
@@ -91,12 +94,14 @@ class ClassificationResult:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the result to an npz file, replacing an existing file atomically."""
         encoded = io.BytesIO()
+        layout: dict[str, Any] = {} if self.crops is None else {"crops": np.array(self.crops)}
         np.savez_compressed(
             encoded,
             ids=np.array(self.ids, str),
             labels=self.labels,
             logits=self.logits,
             class_names=np.array(self.class_names, str),
+            **layout,
         )
         files.write(path, encoded.getvalue())
 
@@ -105,7 +110,12 @@ class ClassificationResult:
         """Reads a file written by `save`. Raises `UserError` if it does not exist or has another format."""
         try:
             with epath.Path(path).open("rb") as file, np.load(file) as f:
-                return cls(f["ids"].tolist(), f["labels"], f["logits"], tuple(f["class_names"].tolist()))
+                crops = int(f["crops"]) if "crops" in f else None
+                if crops is not None and (crops < 1 or f["logits"].shape[1] % crops):
+                    raise ValueError(f"{f['logits'].shape[1]} views are not of {crops} crops per clip")
+                return cls(
+                    f["ids"].tolist(), f["labels"], f["logits"], tuple(f["class_names"].tolist()), crops
+                )
         except FileNotFoundError:
             raise UserError(f"no saved result at {path}: run the evaluation first") from None
         except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as e:
