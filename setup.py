@@ -34,6 +34,7 @@ setup(
         "av>=18",
         "opencv-python-headless>=4.10",
         "numpy>=2.0",
+        "scipy>=1.13",
         "absl-py>=2.1",
         "rich>=13",
         "matplotlib>=3.9",
