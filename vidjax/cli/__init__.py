@@ -27,6 +27,7 @@ from vidjax.cli import (
     probe,
     report,
     train,
+    views,
 )
 from vidjax.cli.common import check_empty, parse_overrides
 from vidjax.errors import DiskFull, MemoryErrors, UserError
@@ -36,6 +37,7 @@ COMMANDS = (
     train,
     evaluate,
     report,
+    views,
     fuse,
     predict,
     features,

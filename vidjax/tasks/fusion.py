@@ -4,6 +4,7 @@ Simonyan & Zisserman, arXiv:1406.2199, section 2: the softmax scores of the stre
 SVM is trained on the stacked, L2-normalized scores.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,7 +104,7 @@ def align(results: Sequence[ClassificationResult]) -> list[ClassificationResult]
         order = np.array([place[name] for name in first.ids])
         if (wrong := r.labels[order] != first.labels).any():
             raise UserError(f"{which} has another label than the first for {first.ids[int(wrong.argmax())]}")
-        out.append(ClassificationResult(first.ids, first.labels, r.logits[order], r.class_names))
+        out.append(dataclasses.replace(r, ids=first.ids, labels=first.labels, logits=r.logits[order]))
     return out
 
 
@@ -114,7 +115,7 @@ def _other_classes(which: str, a: ClassificationResult, b: ClassificationResult)
         if odd
         else "the order of the classes differs"
     )
-    return UserError(f"{which} cannot be fused with the others: {what}")
+    return UserError(f"{which} does not match the others: {what}")
 
 
 def _stacked(results: Sequence[ClassificationResult]) -> np.ndarray:
