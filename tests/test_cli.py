@@ -266,6 +266,7 @@ def test_a_result_states_its_checkpoint_and_split(finished, capsys):
     assert about["checkpoint"].endswith("checkpoints/1 (best of its run on the split 'train')")
     assert {name: e["split"] for name, e in about["evals"].items()} == {"val": "test", "fit": "train"}
     assert "val, split test:\n" in out and "fit, split train:\n" in out
+    assert about["config"]["evals"]["fit"]["clips"] == 2
     trained = {r["split"]: r for r in read_metrics(finished)}
     for name, e in about["evals"].items():
         assert e["metrics"]["video_top1"] == trained[name]["video_top1"]
