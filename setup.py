@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["vidjax", "vidjax.*"]), *CONFIGS],
     package_dir=CONFIGS,
-    package_data={"vidjax": ["reports/*.html.jinja", "models/index.json"]},
+    package_data={"vidjax": ["reports/*.html.jinja", "models/index.json", "analysis/evidence.json"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
