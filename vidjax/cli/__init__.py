@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 
 from vidjax import interrupts
 from vidjax.cli import (
+    audit,
     config,
     configs,
     convert,
@@ -44,6 +45,7 @@ COMMANDS = (
     features,
     probe,
     data,
+    audit,
     configs,
     config,
     models,

@@ -98,7 +98,7 @@ def train_batches(
     check_mirror(source)
     reader = _reader(source, cfg, streams)
     check_memory("batch", batch_size // hosts, cfg, streams)
-    sample = _TrainSample(source, reader, example, order_of(source), seed)
+    sample = TrainSample(source, reader, example, order_of(source), seed)
     loader = _Loader(sample, batch_size // cfg.repeats, host, hosts, measure)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
@@ -141,7 +141,7 @@ def eval_batches(
     Raises:
       UserError: as in `train_batches`.
     """
-    sample = _EvalSample(source, _reader(source, cfg, streams), example, clips, crops)
+    sample = EvalSample(source, _reader(source, cfg, streams), example, clips, crops)
     check_memory("the batch, clips or crops of the eval", batch_size // hosts * clips * crops, cfg, streams)
     loader = _Loader(sample, batch_size, host, hosts)
     bad = BadVideos(videos or len(source), cfg.bad_limit, report_dir)
@@ -347,7 +347,7 @@ class _Loader:
       lost: indices of the records that killed a worker process, and how.
     """
 
-    sample: "_TrainSample | _EvalSample"
+    sample: "TrainSample | EvalSample"
     batch_size: int
     host: int
     hosts: int
@@ -437,7 +437,9 @@ def _join(trees: Sequence[Any], how: Callable = np.stack) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class _TrainSample:
+class TrainSample:
+    """Loads sample g of a run, see the module docstring; what it returns is collated to `train_batches`."""
+
     source: Source
     reader: ClipReader
     example: Example
@@ -484,7 +486,9 @@ class _TrainSample:
 
 
 @dataclasses.dataclass(frozen=True)
-class _EvalSample:
+class EvalSample:
+    """Loads the views of record g; what it returns is collated to `eval_batches`."""
+
     source: Source
     reader: ClipReader
     example: Example
