@@ -15,6 +15,7 @@ from vidjax.analysis.pick import FEW_VIDEOS, Request, candidates, page, pick, ra
 from vidjax.cli import main
 from vidjax.cli import pick as command
 from vidjax.config import load
+from vidjax.convert.published import CHECKPOINTS
 from vidjax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -53,24 +54,28 @@ def test_the_evidence_has_the_costs_of_the_registered_inputs():
 
 def test_the_evidence_has_the_costs_of_larger_test_crops_and_of_frames():
     entries = json.loads(evidence.PATH.read_text("utf-8"))
-    (figure,) = entries["c2d_r50_8x8"]["figures"]
+    figure = entries["c2d_r50_8x8"]["figures"][0]
     assert figure["shape"] == [8, 256, 256, 3] and vidjax.spec("c2d_r50_8x8").input_shape == (8, 224, 224, 3)
     assert evidence.view_gmacs("c2d_r50_8x8", figure["shape"], figure["options"]) == figure["gmacs"]
     entry = entries["cnn_gru_resnet18"]
     assert evidence.step_gmacs("cnn_gru_resnet18", entry["stream_options"]) == entry["step_gmacs"]
 
 
-def test_published_accuracies_are_those_of_the_registry_and_of_the_configs(shipped):
+def test_published_accuracies_are_those_of_the_registry_the_configs_and_the_checkpoints(shipped):
     for name in CLASSIFIERS:
         mine = [c for c in candidates() if c.spec.name == name and c.figure]
         stated = {(r.dataset, r.top1) for r in vidjax.spec(name).results}
         stated |= {(r["dataset"], r["top1"]) for r in shipped if r["model"] == name}
+        stated |= {(c.dataset, c.top1) for c in CHECKPOINTS.values() if c.model == name}
         assert {(c.figure["dataset"], c.figure["top1"]) for c in mine} <= stated
         assert len(mine) >= len(vidjax.spec(name).results)
-    assert {c.spec.name for c in candidates() if c.figure and c.figure["dataset"] == SSV2} >= {
-        "videomae_b",
-        "tsm_resnet50_8f",
-    }
+        for c in mine:
+            if checkpoint := CHECKPOINTS.get(c.figure["checkpoint"]):
+                assert checkpoint.model == name and checkpoint.dataset == c.figure["dataset"]
+                assert abs(checkpoint.top1 - c.figure["top1"]) <= evidence.ROUNDED
+                assert c.weights == (f"{checkpoint.name}, {checkpoint.url}", checkpoint.licence)
+    on_ssv2 = {c.spec.name for c in candidates() if c.figure and c.figure["dataset"] == SSV2}
+    assert on_ssv2 >= {"tsm_resnet50_8f", "vivit_l_16x2_fe", "slowfast_r50_8x8"}  # one of each source
 
 
 def test_streaming_returns_only_models_that_run_frame_by_frame():
@@ -125,9 +130,9 @@ def test_accuracies_of_different_datasets_are_not_interleaved(cue):
 
 
 def test_few_videos_rank_models_with_weights_first():
-    levels = [weights_level(c.spec) for c in ranked(Request(cue="appearance", videos=500))]
+    levels = [weights_level(c) for c in ranked(Request(cue="appearance", videos=500))]
     assert levels == sorted(levels) and set(levels) == {0, 1, 2}
-    many = [weights_level(c.spec) for c in ranked(Request(cue="appearance", videos=FEW_VIDEOS))]
+    many = [weights_level(c) for c in ranked(Request(cue="appearance", videos=FEW_VIDEOS))]
     assert many != sorted(many)
     result = pick(Request(cue="appearance", videos=500, top=200))
     assert all(x["weights"] for x in result["candidates"][:10])
@@ -155,11 +160,12 @@ def test_every_config_loads_and_names_the_model(shipped):
 
 
 def test_motion_starts_from_recipes_that_do_not_mirror():
-    top = pick(Request(cue="motion"))["candidates"][0]
-    assert top["config"].startswith("ssv2/") and not load(top["config"]).data.flip
-    x = row(pick(Request(cue="motion", videos=500, top=200)), "videomae_b")
-    assert x["config"] == "ssv2/videomae_b_finetune"
+    result = pick(Request(cue="motion", videos=500, top=200))
+    x = row(result, "videomae_b")
+    assert x["config"] == "ssv2/videomae_b_finetune" and not load(x["config"]).data.flip
     assert "(videomae_b_pretrain with ssv2/videomae_b_pretrain)" in " ".join(x["reasons"])
+    for x in result["candidates"]:
+        assert ("data.flip=False" in " ".join(x["reasons"])) != x["config"].startswith("ssv2/")
 
 
 @pytest.mark.parametrize(

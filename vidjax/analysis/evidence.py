@@ -1,7 +1,8 @@
 """Generates `evidence.json`: published accuracies with the counted cost of their view protocols, and configs.
 
-Published accuracies are those of the registry and those that the shipped configs expect. Tracing every model
-takes minutes, so the counts are stored and reused; delete the file to count everything again.
+Published accuracies are those of the registry, those that the shipped configs expect, and those of published
+checkpoints. Tracing every model takes minutes, so the counts are stored and reused; delete the file to count
+everything again.
 """
 
 import json
@@ -9,11 +10,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import vidjax.convert.load  # registers the published checkpoints
 import vidjax.models  # noqa: F401  registers them
 from vidjax.analysis import graph
 from vidjax.analysis.macs import function_cost, jaxpr_cost
 from vidjax.analysis.params import abstract_variables, count_params
 from vidjax.config import load, shipped_names
+from vidjax.convert.published import CHECKPOINTS, Checkpoint
 from vidjax.registry import InputShape, ModelSpec, create_model, dummy_input, fields, list_models, spec
 
 PATH = pathlib.Path(__file__).with_name("evidence.json")
@@ -82,8 +85,14 @@ ARGUMENTS = {
     ),
 }
 ROUNDED = 0.2  # percent; within it, two sources state the same result
-# Frames of a test view, by the source of the result, where they differ from the registered input.
-FRAMES = {"s3d": 128}
+# Frames of a test view of the registered results, where they differ from the registered input: those of
+# torchvision's S3D, and of whole videos for I3D (vidjax/convert/origins/inception.py).
+FRAMES = {
+    "s3d": 128,
+    **dict.fromkeys(("i3d_inception_rgb", "i3d_inception_flow", "i3d_inception_two_stream"), 250),
+}
+# Options of models that change the cost.
+COSTLY = ("frames", "size", "window", "stage1_pool")
 
 
 def is_classifier(s: ModelSpec) -> bool:
@@ -129,7 +138,7 @@ def shipped_rows() -> list[dict[str, Any]]:
                     "views": f"{val.clips}x{val.crops}" if val else "",
                     "frames": (val and val.frames) or config.data.frames,
                     "size": (val and val.size) or config.data.size,
-                    "options": {k: v for k, v in config.model.options.items() if k in ("frames", "size")},
+                    "options": {k: v for k, v in config.model.options.items() if k in COSTLY},
                 }
             )
     return rows
@@ -150,9 +159,11 @@ def figures(s: ModelSpec, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         gap = lambda row, top1=result.top1: abs(row["top1"] - top1)  # noqa: E731
         same = [row for row in rest if row["dataset"] == result.dataset and gap(row) <= ROUNDED]
         row = min(same, key=gap, default=None)
-        shape, options = s.input_shape, {}
-        if not isinstance(shape, Mapping):
-            shape = (FRAMES.get(s.name, shape[0]), *shape[1:])
+        frames, shape, options = FRAMES.get(s.name), s.input_shape, {}
+        if isinstance(shape, Mapping):
+            shape = {k: (frames or v[0], *v[1:]) for k, v in shape.items()}
+        else:
+            shape = (frames or shape[0], *shape[1:])
             if row and row["views"] == result.views:
                 shape, options = (shape[0], row["size"], row["size"], shape[-1]), row["options"]
         rest = [row for row in rest if row not in same]
@@ -161,7 +172,37 @@ def figures(s: ModelSpec, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         shape = (row["frames"], row["size"], row["size"], s.input_shape[-1])
         keys = ("dataset", "top1", "views", "source", "config", "options")
         found.append({"top5": None, **{key: row[key] for key in keys}, "shape": shape})
-    return found
+    for c in checkpoints(s):
+        gap = lambda f, top1=c.top1: abs(f["top1"] - top1)  # noqa: E731
+        same = [f for f in found if f["dataset"] == c.dataset and c.top1 is not None and gap(f) <= ROUNDED]
+        if same:
+            min(same, key=gap).setdefault("checkpoint", c.name)
+        elif c.top1 is not None and not c.note:
+            found.append(checkpoint_figure(s, c))
+    return [{"checkpoint": None, **f} for f in found]
+
+
+def checkpoints(s: ModelSpec) -> list[Checkpoint]:
+    """Returns the published checkpoints of a model."""
+    return [c for c in CHECKPOINTS.values() if c.model == s.name]
+
+
+def checkpoint_figure(s: ModelSpec, c: Checkpoint) -> dict[str, Any]:
+    """Returns the published accuracy of a checkpoint, as `figures`."""
+    sections = c.preprocessing.sections(s)
+    data, val = sections["data"], sections["evals"]["val"]
+    size = val.get("size") or data["size"]
+    return {
+        "dataset": c.dataset,
+        "top1": c.top1,
+        "top5": c.top5,
+        "views": c.views(s),
+        "source": f"{c.source}, {c.name}",
+        "config": None,
+        "options": {k: v for k, v in sections["model"]["options"].items() if k in COSTLY},
+        "shape": (data["frames"], size, size, s.input_shape[-1]),
+        "checkpoint": c.name,
+    }
 
 
 def view_gmacs(name: str, shape: InputShape, options: Mapping[str, Any]) -> float:
@@ -209,6 +250,7 @@ def entry(s: ModelSpec, rows: list[dict[str, Any]], stored: Mapping[str, Any] | 
     return {
         "figures": [{**f, "gmacs": gmacs(f["shape"], f["options"])} for f in found],
         "configs": [row["config"] for row in mine],
+        "checkpoints": {c.name: {"url": c.url, "licence": c.licence} for c in checkpoints(s)},
         "pretraining_configs": [row["config"] for row in rows if row["model"] == pretraining(s)],
         "stream_options": options,
         "params": params,

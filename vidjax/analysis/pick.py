@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -109,17 +108,27 @@ class Candidate:
         return self.figure["shape"] if self.figure else self.spec.input_shape
 
     @property
-    def views(self) -> int | None:
-        """Number of views per video: 1 without a published protocol, None if it is a whole video."""
-        numbers = re.fullmatch(r"(\d+)x(\d+)", self.figure["views"] if self.figure else "1x1")
-        return int(numbers[1]) * int(numbers[2]) if numbers else None
+    def views(self) -> int:
+        """Number of views per video; 1 if a view is the whole video, and without a published protocol."""
+        if not self.figure or self.figure["views"] == "whole video":
+            return 1
+        return math.prod(map(int, self.figure["views"].split("x")))
 
     def gmacs(self, unit: str) -> float | None:
-        """Returns the cost of a "video", "view" or "frame"; None if it is not known."""
+        """Returns the cost of a "video", "view" or "frame"; None for a frame if the model does not stream."""
         if unit == "frame":
             return self.entry["step_gmacs"]
-        views = self.views if unit == "video" else 1
-        return self.view_gmacs * views if views else None
+        return self.view_gmacs * (self.views if unit == "video" else 1)
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """Source and license of pretrained weights: those of the published accuracy if they are listed, else
+        any; empty if there are none."""
+        checkpoints = self.entry["checkpoints"]
+        name = (self.figure and self.figure["checkpoint"]) or next(iter(checkpoints), None)
+        if not name:
+            return self.spec.weights, self.spec.licence
+        return f"{name}, {checkpoints[name]['url']}", checkpoints[name]["licence"]
 
     def dataset(self, request: Request) -> str | None:
         """Returns the dataset of the published accuracy; None if that is not of the form that streams."""
@@ -127,12 +136,13 @@ class Candidate:
         return None if other_form or not self.figure else self.figure["dataset"]
 
 
-def weights_level(s: ModelSpec) -> int:
+def weights_level(c: Candidate) -> int:
     """Returns 0 for a model with pretrained weights, 1 for one that can start from image weights or be
     pretrained by masking, and 2 for others."""
-    if any("(trunk)" not in source for source in filter(None, s.weights.split("; "))):
+    sources = filter(None, c.spec.weights.split("; "))
+    if c.entry["checkpoints"] or any("(trunk)" not in source for source in sources):
         return 0
-    return 1 if backbone(s) or pretraining(s) else 2
+    return 1 if backbone(c.spec) or pretraining(c.spec) else 2
 
 
 def backbone(s: ModelSpec) -> ModelSpec | None:
@@ -170,12 +180,14 @@ def _modality(c: Candidate) -> str:
 
 def _cost_ratio(c: Candidate, r: Request) -> float:
     cost = c.gmacs(r.unit)
-    return math.inf if cost is None or r.gmacs is None else cost / r.gmacs
+    return math.inf if cost is None or not r.gmacs else cost / r.gmacs
 
 
 def _cost_fact(c: Candidate, r: Request) -> str:
     cost = c.gmacs(r.unit)
-    return f"needs {cost:.4g} GMACs per {r.unit}" if cost is not None else f"has no known cost per {r.unit}"
+    return (
+        f"needs {_number(cost)} GMACs per {r.unit}" if cost is not None else f"has no known cost per {r.unit}"
+    )
 
 
 FILTERS = (
@@ -245,7 +257,7 @@ def _cost_key(c: Candidate, r: Request) -> tuple[float, str]:
 ORDERS = (
     Order(
         applies=lambda r: r.few,
-        key=lambda c, r: weights_level(c.spec),
+        key=lambda c, r: weights_level(c),
         rule=lambda r: (
             "pretrained weights of the model, then image weights or masked pretraining, then none "
             f"({r.videos:,} labeled videos are fewer than {FEW_VIDEOS:,})"
@@ -355,7 +367,7 @@ def _first_elsewhere(
 
 def _row(c: Candidate, r: Request, milliseconds: float | None) -> dict[str, Any]:
     """Describes a candidate, ready for JSON."""
-    s, config = c.spec, starting_config(c, r)
+    s, config, (weights, licence) = c.spec, starting_config(c, r), c.weights
     published = None
     if c.figure:
         published = {key: c.figure[key] for key in ("dataset", "top1", "top5", "views", "source")}
@@ -371,8 +383,8 @@ def _row(c: Candidate, r: Request, milliseconds: float | None) -> dict[str, Any]
         "gmacs": c.gmacs(r.unit),
         "latency_ms": milliseconds,
         "params": c.entry["params"],
-        "weights": s.weights,
-        "licence": s.licence,
+        "weights": weights,
+        "licence": licence,
         "config": config,
         "options": (c.entry["stream_options"] or {}) if r.streaming else {},
         "reasons": list(_reasons(c, r, config)),
@@ -397,7 +409,7 @@ def _folder_key(config: str, r: Request) -> int:
 
 
 def _reasons(c: Candidate, r: Request, config: str) -> Iterator[str]:
-    s, figure = c.spec, c.figure
+    s, figure, licence = c.spec, c.figure, c.weights[1]
     if r.cue == "motion":
         yield f"Its output depends on the order of frames: {s.temporal}."
     else:
@@ -410,18 +422,20 @@ def _reasons(c: Candidate, r: Request, config: str) -> Iterator[str]:
         yield f"An accuracy on {figure['dataset']} is not comparable with one on {r.reference}."
     if r.few:
         yield from _weights_reasons(c, r)
-    if "NC" in s.licence:
-        yield f"The license of its weights, {s.licence}, excludes commercial use."
+    if "NC" in licence:
+        yield f"The license of its weights, {licence}, excludes commercial use."
     if r.gmacs is not None:
-        yield f"{c.gmacs(r.unit):.4g} GMACs per {r.unit} are within the budget of {r.gmacs:g}."
+        yield f"{_number(c.gmacs(r.unit))} GMACs per {r.unit} are within the budget of {r.gmacs:g}."
     if r.streaming:
         yield "It runs frame by frame, with a state of constant size."
+    if r.cue == "motion" and not config.startswith("ssv2/"):
+        yield "Set data.flip=False in its config if mirroring changes your classes."
     if config.startswith(FALLBACK):
         yield "No recipe for it is included at full size; the config trains its tiny preset."
 
 
 def _weights_reasons(c: Candidate, r: Request) -> Iterator[str]:
-    level, trunk, masked = weights_level(c.spec), backbone(c.spec), pretraining(c.spec)
+    level, trunk, masked = weights_level(c), backbone(c.spec), pretraining(c.spec)
     if level == 0:
         yield "Fine-tune its pretrained weights on your labeled videos."
     elif trunk:
@@ -465,9 +479,8 @@ def _within_latency(
     """
     limit = r.latency or math.inf
     rate = SAVING * latency.matmul_gmacs_per_second() / 1e3  # GMACs per millisecond
-    counted = [c for c in fitting if c.gmacs(r.unit) is not None]
-    least = {c.spec.name: (c.gmacs(r.unit) or 0.0) / rate for c in counted}  # milliseconds
-    possible = [c for c in counted if least[c.spec.name] <= limit]
+    least = {c.spec.name: (c.gmacs(r.unit) or 0.0) / rate for c in fitting}  # milliseconds
+    possible = [c for c in fitting if least[c.spec.name] <= limit]
     found: list[Candidate] = []
     timed: dict[str, float] = {}
     for c in possible[:MEASURED]:
@@ -485,8 +498,8 @@ def _within_latency(
         )
     note = (
         f"{len(timed)} of {len(fitting)} models were timed, in the order of rank. "
-        f"{len(fitting) - len(possible)} were excluded before, because their GMACs are unknown or take "
-        f"longer than {limit:g} ms at {SAVING} times the throughput of a matrix product on this machine."
+        f"{len(fitting) - len(possible)} were excluded before, because their GMACs would take longer than "
+        f"{limit:g} ms at {SAVING} times the throughput of a matrix product on this machine."
     )
     return found, timed, note
 
@@ -495,8 +508,6 @@ def _milliseconds(c: Candidate, r: Request, log: Callable[[str], None]) -> float
     """Returns the measured milliseconds per `r.unit`; for a video, those of one view times their number."""
     options = c.figure["options"] if c.figure else {}
     views = c.views if r.unit == "video" else 1
-    if views is None:
-        raise UserError(f"{c.spec.name} is tested on whole videos: time one view with --per view")
     log(f"timing {c.spec.name}")
     if r.streaming:
         seconds = latency.step_seconds(c.spec.name, c.spec.input_shape, c.entry["stream_options"])
@@ -517,10 +528,14 @@ def page(result: dict[str, Any]) -> str:
     if result["elsewhere"]:
         lines += ["", "First of the models with accuracies on other datasets, which are not comparable:"]
     for x in result["elsewhere"]:
-        cost = f"; {x['gmacs']:.4g} GMACs per {result['unit']}" if x["gmacs"] is not None else ""
-        lines.append(f"   {x['model']}: published {_accuracy(x['published'])}{cost}")
+        cost = f"{_number(x['gmacs'])} GMACs per {result['unit']}"
+        lines.append(f"   {x['model']}: published {_accuracy(x['published'])}; {cost}")
     lines += ["", *result["notes"]] if result["notes"] else []
     return "\n".join(lines)
+
+
+def _number(x: float | None) -> str:
+    return "unknown" if x is None else f"{x:,.0f}" if x >= 1000 else f"{x:.4g}"
 
 
 def _accuracy(published: dict[str, Any]) -> str:
@@ -534,13 +549,13 @@ def _fields(x: dict[str, Any], unit: str) -> Iterator[tuple[str, str]]:
     published = x["published"]
     yield "published", _accuracy(published) if published else "no accuracy"
     if unit == "frame":
-        cost = f"{x['gmacs']:.4g} GMACs per frame"
+        cost = f"{_number(x['gmacs'])} GMACs per frame"
     else:
-        cost = f"{x['gmacs_per_view']:.4g} GMACs per view of {x['view']}"
+        cost = f"{_number(x['gmacs_per_view'])} GMACs per view of {x['view']}"
         if published and unit == "video":
-            cost += f" x {x['views']} = {x['gmacs']:.4g} per video" if x["views"] else ", unknown per video"
+            cost += f" x {x['views']} = {_number(x['gmacs'])} per video"
     yield "counted", f"{cost}; {x['params']:,} parameters"
     if x["latency_ms"] is not None:
-        yield "measured", f"{x['latency_ms']:.4g} ms per {unit} on this machine, batch 1, float32"
+        yield "measured", f"{_number(x['latency_ms'])} ms per {unit} on this machine, batch 1, float32"
     yield "weights", f"{x['weights']} ({x['licence']})" if x["weights"] else "none known"
     yield "config", x["config"] + "".join(f" --config.model.options.{k}={v}" for k, v in x["options"].items())
