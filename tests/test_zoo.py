@@ -6,7 +6,9 @@ import pathlib
 import pytest
 
 import vidjax
+import vidjax.convert.load  # registers the published checkpoints
 from vidjax.analysis.zoo import END, GROUPS, PAGE, START, group_models, row
+from vidjax.convert.published import CHECKPOINTS
 from vidjax.registry import DATASETS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,6 +22,7 @@ def test_every_family_is_in_one_section():
 
 def test_dataset_names_are_spelled_one_way():
     used = {r.dataset for name in vidjax.list_models() for r in vidjax.spec(name).results}
+    used |= {c.dataset for c in CHECKPOINTS.values() if c.top1 is not None}
     assert used == set(DATASETS)
 
 
