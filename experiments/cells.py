@@ -24,7 +24,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from vidjax.checkpoint_io import find_checkpoint, load_meta
-from vidjax.config import load, restore
+from vidjax.config import ConfigDict, load, restore
 from vidjax.data.datasets import load_source
 from vidjax.errors import UserError
 from vidjax.tasks import fusion, task_class
@@ -115,7 +115,7 @@ class Train(Cell):
     def resolved(self, lab: "Lab", extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the config with its overrides as a dict."""
         config, overrides = lab.scaled(self.config, {**self.overrides, **(extra or {})})
-        return load(str(ROOT / config), as_text(overrides)).to_dict()
+        return resolve(config, *as_text(overrides)).to_dict()
 
     def run(self, lab: "Lab") -> list[Outcome]:
         seeds = self.seeds or lab.seeds
@@ -276,7 +276,7 @@ class Lab:
         if self.scale != "smoke":
             return config, dict(overrides)
         path, _, arg = config.partition(":")
-        if load(str(ROOT / config)).data.name.startswith("synthetic_"):
+        if resolve(config).data.name.startswith("synthetic_"):
             return config, dict(overrides) if own else {**overrides, **SMOKE}
         kept = {k: v for k, v in overrides.items() if not k.startswith(("data.", "model.", "evals."))}
         return f"{path}:{arg},smoke" if arg else f"{path}:smoke", kept
@@ -336,6 +336,12 @@ class Lab:
         for pool in (self._cells, self._jobs):
             if pool:
                 pool.shutdown(cancel_futures=True)
+
+
+@functools.cache
+def resolve(config: str, *overrides: str) -> ConfigDict:
+    """Returns a config below the repository with overrides; read-only, since calls share it."""
+    return load(str(ROOT / config), overrides)
 
 
 def as_text(overrides: Mapping[str, Any]) -> list[str]:

@@ -1,15 +1,12 @@
-"""Compares space-time attention schemes: accuracy, cost, and growth with the length of the clip.
+"""Space-time attention schemes: accuracy, cost, and growth with the length of the clip.
 
-  VIDJAX_DATA=/data python experiments/attention_schemes/run.py            # everything
-  python experiments/attention_schemes/run.py --costs                     # no training: costs, growth, counts
+  python experiments/attention_schemes/run.py --scale cpu
+  python experiments/attention_schemes/run.py --scale cpu --extras     # counts and growth, without training
 
-Small transformers of one width and depth are trained under one budget on the embedded motions and on
-Weizmann. Costs and their growth from 8 to 96 frames are counted at the papers' size (Base, 224x224) and timed
-on small models. Writes results.csv, growth.csv, the plots beside this file, and the tables into README.md.
-Finished runs under --workdir are not repeated.
+Small transformers of one width and depth on the embedded motions. Costs and their growth from 8 to 96 frames
+are counted at the papers' size (Base, 224x224) and timed on small models.
 """
 
-import argparse
 import functools
 import pathlib
 import statistics
@@ -23,13 +20,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 import jax
 
 import vidjax
-from experiments.common import direction_accuracy, into_readme, machine, markdown, publish, save, train
+from experiments.cells import Train
+from experiments.small import MOTION, motion, options
+from experiments.table import Column, Extra, Row, Table, main, markdown, top1
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.memory import activation_bytes
 from vidjax.analysis.params import count_params
 
-HERE = pathlib.Path(__file__).parent
 FRAMES = (8, 16, 32, 64, 96)
 VIT = dict(width=48, depth=3, heads=4, mlp_width=192)
 # label: model
@@ -48,6 +46,20 @@ SCHEMES = {
     "pooled (MViT)": "mvit_v1_b_16x4",
     "pooled, relative (MViTv2)": "mvit_v2_s_16x4",
     "shifted windows (Video Swin)": "swin3d_t",
+}
+
+FULL = {  # model: its config
+    **{f"vivit_b_16x2{k}": f"vivit.py:model=vivit_b_16x2{k}" for k in ("", "_fe", "_fsa", "_fdp")},
+    "timesformer_b_8x32": "timesformer.py",
+    **{
+        f"timesformer_b_8x32_{k}": f"timesformer.py:variant={k}"
+        for k in ("space", "joint", "local_global", "axial")
+    },
+    "videomae_b": "videomae_b_finetune.py",
+    "vtn_vit_b_16": "vtn.py",
+    "mvit_v1_b_16x4": "mvit_v1.py",
+    "mvit_v2_s_16x4": "mvit_v2.py",
+    "swin3d_t": "swin3d.py",
 }
 
 
@@ -191,62 +203,63 @@ def plot_growth(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     print(f"written: {path}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/attention_schemes"))
-    parser.add_argument("--costs", action="store_true", help="do not train")
-    parser.add_argument("--data", nargs="+", choices=("motion", "weizmann"), help="only train on this")
-    args = parser.parse_args()
+def cell(name: str) -> Train:
+    """Returns the cell of a scheme's small model on the embedded motions."""
+    return motion(name, options(**small(name, 8, 32)))
 
-    rows = []
-    for label, name in SCHEMES.items():
-        row: dict[str, Any] = {"scheme": label}
-        for data, folder, size in (("motion", "synthetic_motion", 32), ("weizmann", "weizmann", 48)):
-            if args.costs or (args.data and data not in args.data):
-                continue
-            config = f"configs/{folder}/any_model.py:model={name}"
-            fields = {f"model.options.{k}": v for k, v in small(name, 8, size).items()}
-            run = train(args.workdir / f"{data}_{name}", config, fields | {"optimizer.lr": 1e-3})
-            row[f"{data.capitalize()} top-1"] = run.top1
-            if data == "motion":
-                row["Motion direction"] = direction_accuracy(run.result)
-        if not args.data:
-            here, paper = cost(name, 8, 32, False), cost(name, 8, 224, True)
-            row |= {
-                "small: parameters": here["parameters"],
-                "MMACs": round(here["macs"] / 1e6, 1),
-                "kept KiB": round(here["kept"] / 2**10),
-                "step of 16, ms": round(step_ms(name, 8, 32, 16), 1),
-                "paper's, 8 frames: GMACs": round(paper["macs"] / 1e9, 1),
-                "kept MiB": round(paper["kept"] / 2**20),
-            }
-        rows.append(row)
-    if args.data or args.costs:
-        print(markdown(rows))
-    if args.data:
-        return
-    grown = grow()
-    save(grown, HERE / "growth.csv")
-    plot_growth(grown, HERE / "growth.png")
-    counts = pairs()
-    share = share_of_attention()
-    text = (
-        f"{markdown(counts)}\n\nIn the Base model at 16x224x224 the comparisons are {share:.0%} of all MACs; "
-        f"the rest are projections and MLPs, whose cost per token is the same in every scheme. So 8 times "
-        f"fewer comparisons make the model {1 / (1 - share + share / 8):.2f} times cheaper, not 8 times."
+
+def facts(name: str) -> dict[str, Any]:
+    """Returns the counted costs of the small model and of the paper's."""
+    here, paper = cost(name, 8, 32, False), cost(name, 8, 224, True)
+    return {
+        "small: parameters": here["parameters"],
+        "MMACs": round(here["macs"] / 1e6, 1),
+        "paper's, 8 frames: GMACs": round(paper["macs"] / 1e9, 1),
+        "saved for the backward pass, MiB": round(paper["kept"] / 2**20),
+    }
+
+
+def count() -> dict[str, Any]:
+    return {"rows": pairs(), "share": share_of_attention()}
+
+
+def counts_text(counts: dict[str, Any]) -> str:
+    share = counts["share"]
+    gain = 1 / (1 - share + share / 8)
+    return (
+        f"{markdown(counts['rows'])}\n\nIn the Base model at 16x224x224 the comparisons are {share:.0%} of "
+        "all MACs; the rest are projections and MLPs, whose cost per token is the same in every scheme. So 8 "
+        f"times fewer comparisons make the model {gain:.2f} times cheaper, not 8 times."
     )
-    into_readme(HERE / "README.md", "counts", text)
-    ends = [
-        {"scheme": label} | {f"{c}, 96 over 8": last[c] / first[c] for c in list(first)[2:]}
-        for label in SCHEMES
-        for first, *_, last in [[r for r in grown if r["scheme"] == label]]
-    ]
-    text = f"{markdown(ends)}\n\n*Measured here*, {machine()}.\n\n![growth with frames](growth.png)"
-    into_readme(HERE / "README.md", "growth", text)
-    if args.costs:
-        return
-    publish(HERE, rows, {"Motion top-1": 1 / 12, "Motion direction": 0.5, "Weizmann top-1": 0.1})
 
+
+def growth_text(rows: Sequence[dict[str, Any]]) -> str:
+    ends = [
+        {"scheme": label} | {f"{c}, 96 over 8": round(last[c] / first[c], 1) for c in list(first)[2:]}
+        for label in SCHEMES
+        for first, *_, last in [[r for r in rows if r["scheme"] == label]]
+    ]
+    return f"{markdown(ends)}\n\n*Measured here* (time) and counted.\n\n![growth with frames](growth.png)"
+
+
+TABLE = Table(
+    pathlib.Path(__file__).parent,
+    [
+        Row(
+            label,
+            {"motion": cell(name)},
+            {"kinetics400": Train(f"configs/kinetics400/{FULL[name]}", tuned=False)},
+            functools.partial(facts, name),
+        )
+        for label, name in SCHEMES.items()
+    ],
+    columns=MOTION,
+    full=(Column("Kinetics-400 top-1", "kinetics400", top1),),
+    smoke=("divided (TimeSformer)", "shifted windows (Video Swin)"),
+    first="scheme",
+    quoted=("joint (TimeSformer)", "divided (TimeSformer)", "1: joint (ViViT)", "pooled (MViT)"),
+    extras=(Extra("counts", count, counts_text), Extra("growth", grow, growth_text, plot_growth)),
+)
 
 if __name__ == "__main__":
-    main()
+    main(TABLE)

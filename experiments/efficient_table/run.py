@@ -1,8 +1,8 @@
 """Accuracy and cost of the 3D CNN era: published figures beside costs counted here.
 
-  python experiments/efficient_table/run.py
+  python experiments/efficient_table/run.py --scale cpu
 
-Writes results.csv and results.png beside this file, and the table into README.md. Nothing is trained.
+Nothing is trained: accuracies are published, parameters and costs are counted here.
 """
 
 import math
@@ -12,12 +12,11 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 import vidjax
-from experiments.common import into_readme, markdown, save
+from experiments.table import Extra, Table, main, markdown
 from vidjax.analysis import graph
 from vidjax.analysis.macs import jaxpr_cost
 from vidjax.analysis.params import count_params
 
-HERE = pathlib.Path(__file__).parent
 FAMILIES = {
     "C3D": ["c3d"],
     "I3D": ["i3d_inception_rgb", "i3d_r50_8x8", "i3d_nln_r50_8x8"],
@@ -33,7 +32,8 @@ FAMILIES = {
 }
 
 
-def main() -> None:
+def measure() -> list[dict]:
+    """Returns a row for each model."""
     rows = []
     for family, names in FAMILIES.items():
         for name in names:
@@ -56,17 +56,15 @@ def main() -> None:
                     "source": best.source if best else None,
                 }
             )
-    save(rows, HERE / "results.csv")
-    into_readme(HERE / "README.md", "results", markdown([{k: _plain(v) for k, v in r.items()} for r in rows]))
-    plot(rows)
+    return rows
 
 
-def _plain(value):
-    return f"{value:g}" if isinstance(value, float) else value
+def text(rows: list[dict]) -> str:
+    return f"{markdown(rows)}\n\n![published accuracy over counted cost](published.png)"
 
 
-def plot(rows: list[dict]) -> None:
-    """Published top-1 over counted cost of one view, a line joins models of one recipe."""
+def draw(rows: list[dict], path: pathlib.Path) -> None:
+    """Draws published top-1 over the counted cost of one view; a line joins models of one recipe."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -93,9 +91,11 @@ def plot(rows: list[dict]) -> None:
     )
     axes.legend(fontsize=8, ncols=2, loc="lower left")
     axes.grid(alpha=0.3)
-    figure.savefig(HERE / "results.png", dpi=130)
+    figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
+TABLE = Table(pathlib.Path(__file__).parent, extras=(Extra("published", measure, text, draw),))
+
 if __name__ == "__main__":
-    main()
+    main(TABLE)

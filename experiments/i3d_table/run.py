@@ -1,23 +1,22 @@
-"""Repeats table 2 of the I3D paper at CPU scale, with inflated and random initialization.
+"""Table 2 of the I3D paper: CNN+LSTM, 3D networks and two streams on one backbone.
 
-  VIDJAX_DATA=/data python experiments/i3d_table/run.py
+  VIDJAX_DATA=/data python experiments/i3d_table/run.py --scale cpu
 
-After table 2 of arXiv:1705.07750: frames averaged, CNN+LSTM, 3D from scratch, two streams, and I3D with its
-streams, on one narrow Inception-v1. The inflated row starts from that network trained on Weizmann's single
-frames, where the paper's starts from ImageNet. Writes results.csv and results.png beside this file, and the
-table into README.md. Finished runs under --workdir are not repeated.
+Carreira & Zisserman, arXiv:1705.07750. At scale cpu the backbone is a narrow Inception-v1 everywhere, where
+the paper compares different ones, and nothing starts from ImageNet.
 """
 
-import argparse
 import pathlib
 import sys
-from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from experiments.common import direction_accuracy, publish, slug, train
+from typing import Any
 
-HERE = pathlib.Path(__file__).parent
+from experiments.cells import Fuse, Train
+from experiments.small import MOTION, WEIZMANN, motion, options, weizmann
+from experiments.table import Column, Row, Table, main, top1
+
 INCEPTION = {  # a quarter of the width, a block in each stage
     "stem_width": 16,
     "stages": (
@@ -27,55 +26,53 @@ INCEPTION = {  # a quarter of the width, a block in each stage
         ((32, 16, 32, 16, 32, 32),),
     ),
 }
-TRUNK = {
-    "model.options.trunk": "inception_v1_same",
-    "model.options.trunk_options": {"tiny": True, **INCEPTION},
-}
-I3D = {f"model.options.{k}": v for k, v in INCEPTION.items()}
-C3D = {  # its tiny preset, without normalization, is too narrow to learn
-    "optimizer.lr": 1e-3,
-    "model.options.widths": (12, 24, 32),
-    "model.options.hidden": 128,
-}
+TRUNK = options(trunk="inception_v1_same", trunk_options={"tiny": True, **INCEPTION})
+I3D = options(**INCEPTION)
+C3D = options(widths=(12, 24, 32), hidden=128)  # the tiny preset is too narrow to learn
 FLOW = {"data.grey": True}
-BOTH = {"data.flow.frames": 8}
-STACK = {"model.options.flow_frames": 8}
-# label: model, what it needs besides the common budget
-ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "single frame": ("single_frame_resnet18", TRUNK),
-    "frames averaged": ("late_fusion_resnet18", TRUNK),
-    "CNN + LSTM": ("cnn_lstm_resnet18", TRUNK),
-    "3D from scratch (C3D)": ("c3d", C3D),
-    "two-stream, flow": ("two_stream_resnet18_temporal", TRUNK | FLOW | STACK),
-    "two-stream, both": ("two_stream_resnet18", TRUNK | BOTH | STACK | {"data.frames": 1}),
-    "I3D, RGB, scratch": ("i3d_inception_rgb", I3D),
-    "I3D, RGB, inflated": ("i3d_inception_rgb", I3D),
-    "I3D, flow, scratch": ("i3d_inception_flow", I3D | FLOW),
-    "I3D, both, scratch": ("i3d_inception_two_stream", I3D | BOTH),
-}
-COLUMNS = ("motion top-1", "motion direction", "Weizmann top-1")
+STACK = {"data.flow.frames": 8} | options(flow_frames=8)
+PUBLISHED = "published, Kinetics-400 test"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/i3d_table"))
-    args = parser.parse_args()
-    image = args.workdir.resolve() / f"weizmann_{slug('single frame')}"  # the first row: it trains before
-    rows = []
-    for label, (model, needs) in ROWS.items():
-        row: dict[str, Any] = {"model": label}
-        for data in ("weizmann", "motion"):
-            folder = "weizmann" if data == "weizmann" else "synthetic_motion"
-            start = {"init.path": str(image)} if "inflated" in label else {}
-            config = f"configs/{folder}/any_model.py:model={model}"
-            run = train(args.workdir / f"{data}_{slug(label)}", config, needs | start)
-            if data == "motion":
-                row |= {"motion top-1": run.top1, "motion direction": direction_accuracy(run.result)}
-            else:
-                row |= {"Weizmann top-1": run.top1}
-        rows.append({"model": label} | {c: row[c] for c in COLUMNS})
-    publish(HERE, rows, dict(zip(COLUMNS, (1 / 12, 0.5, 0.1))))
+def row(label: str, model: str, overrides: dict[str, Any], published: float | None, full: str = "") -> Row:
+    cpu = {"motion": motion(model, overrides), "weizmann": weizmann(model, overrides)}
+    at_full = {"kinetics400": Train(f"configs/kinetics400/{full}.py", tuned=False)} if full else {}
+    return Row(label, cpu, at_full, {PUBLISHED: published})
 
+
+def both(label: str, first: Row, second: Row, published: float) -> Row:
+    """Returns the row of two streams, trained apart, whose scores are averaged."""
+    cpu = {name: Fuse((first.cpu[name], second.cpu[name])) for name in first.cpu}
+    full = {name: Fuse((first.full[name], second.full[name])) for name in first.full}
+    return Row(label, cpu, full, {PUBLISHED: published})
+
+
+def rows() -> list[Row]:
+    spatial = row("two-stream, RGB", "two_stream_resnet18_spatial", TRUNK, 62.2)
+    temporal = row("two-stream, flow", "two_stream_resnet18_temporal", TRUNK | FLOW | STACK, 52.4)
+    rgb = row("I3D, RGB", "i3d_inception_rgb", I3D, 71.1, "i3d_inception_rgb")
+    flow = row("I3D, flow", "i3d_inception_flow", I3D | FLOW, 63.4, "i3d_inception_flow")
+    return [
+        row("frames averaged", "late_fusion_resnet18", TRUNK, None),
+        row("CNN + LSTM", "cnn_lstm_resnet18", TRUNK, 63.3),
+        row("3D CNN (C3D)", "c3d", C3D, 56.1),
+        spatial,
+        temporal,
+        both("two-stream, both", spatial, temporal, 65.6),
+        rgb,
+        flow,
+        both("I3D, both", rgb, flow, 74.2),
+    ]
+
+
+TABLE = Table(
+    pathlib.Path(__file__).parent,
+    rows(),
+    columns=MOTION + WEIZMANN,
+    full=(Column("Kinetics-400 top-1", "kinetics400", top1),),
+    smoke=("CNN + LSTM", "I3D, both"),
+    quoted=("frames averaged", "CNN + LSTM", "3D CNN (C3D)", "two-stream, both", "I3D, both"),
+)
 
 if __name__ == "__main__":
-    main()
+    main(TABLE)

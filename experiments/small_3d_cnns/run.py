@@ -1,73 +1,57 @@
-"""Trains a small network of every 3D CNN family on the embedded motions under one budget.
+"""A small network of every family of 3D CNNs.
 
-  python experiments/small_3d_cnns/run.py
-  python experiments/small_3d_cnns/run.py --models 'csn_*'
+  python experiments/small_3d_cnns/run.py --scale cpu
 
-Writes results.csv and results.png beside this file, and the table into README.md. Finished runs
-under --workdir are not repeated.
+Tiny presets, wider where those are too narrow to learn. Scale full trains the papers' networks.
 """
 
-import argparse
-import fnmatch
 import pathlib
 import sys
-from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-import vidjax
-from experiments.common import direction_accuracy, markdown, publish, train
-from experiments.i3d_table.run import C3D, I3D
-from vidjax.analysis import graph
-from vidjax.analysis.macs import jaxpr_cost
-from vidjax.analysis.params import count_params
+from typing import Any
 
-HERE = pathlib.Path(__file__).parent
-CLIP = (8, 32, 32, 3)
-# model: what it needs besides the common budget
-MODELS: dict[str, dict[str, Any]] = {
-    "c3d": C3D,
-    "i3d_inception_rgb": I3D,
-    "s3d": I3D,
-    "r3d_18": {},
-    "r2plus1d_18": {},
-    "c2d_r50_8x8": {},
-    "i3d_r50_8x8": {},
-    "i3d_nln_r50_8x8": {},
-    "slow_r50_8x8": {},
-    "slowfast_r50_4x16": {},
-    "csn_ir_50": {"model.options.width": 16},
-    "x3d_s": {"model.options.widths": (16, 32), "model.options.bottleneck": 2.25},
-    "movinet_a0_base": {},
-    "movinet_a0_stream": {},
+import vidjax
+from experiments.cells import Train
+from experiments.i3d_table.run import INCEPTION
+from experiments.small import MOTION, counted, motion, options
+from experiments.table import Column, Row, Table, main, top1
+
+# model: fields of the small network, config of the paper's
+MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "c3d": (dict(widths=(12, 24, 32), hidden=128), "sports1m/c3d_scratch.py"),
+    "i3d_inception_rgb": (INCEPTION, "kinetics400/i3d_inception_rgb.py"),
+    "s3d": (INCEPTION, "kinetics400/s3d.py"),
+    "r3d_18": ({}, "kinetics400/r2plus1d_18.py:model=r3d_18"),
+    "r2plus1d_18": ({}, "kinetics400/r2plus1d_18.py"),
+    "c2d_r50_8x8": ({}, "kinetics400/c2d_r50.py"),
+    "i3d_r50_8x8": ({}, "kinetics400/i3d_r50.py"),
+    "i3d_nln_r50_8x8": ({}, "kinetics400/i3d_nln_r50.py"),
+    "slow_r50_8x8": ({}, "kinetics400/slow_r50.py"),
+    "slowfast_r50_4x16": ({}, "kinetics400/slowfast.py"),
+    "csn_ir_50": (dict(width=16), "kinetics400/csn.py:model=ir_50"),
+    "x3d_s": (dict(widths=(16, 32), bottleneck=2.25), "kinetics400/x3d.py:model=s"),
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="*", help="a pattern")
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/small_3d_cnns"))
-    args = parser.parse_args()
-    names = fnmatch.filter(MODELS, args.models)
-    rows = []
-    for name in names:
-        run = train(args.workdir / name, f"configs/synthetic_motion/any_model.py:model={name}", MODELS[name])
-        options = {k.removeprefix("model.options."): v for k, v in MODELS[name].items() if "options" in k}
-        traced = graph.trace(vidjax.create_model(name, 12, tiny=True, **options), CLIP)
-        rows.append(
-            {
-                "model": name,
-                "motion top-1": run.top1,
-                "motion direction": direction_accuracy(run.result),
-                "parameters": count_params(traced.variables["params"]),
-                "MMACs": round(jaxpr_cost(traced.jaxpr).macs / 1e6, 1),
-            }
-        )
-    if len(names) < len(MODELS):
-        print(markdown(rows))
-        return
-    publish(HERE, rows, {"motion top-1": 1 / 12, "motion direction": 0.5})
+def row(model: str, fields: dict[str, Any], config: str) -> Row:
+    def facts() -> dict[str, Any]:
+        best = next((r for r in vidjax.spec(model).results if r.dataset == "Kinetics-400"), None)
+        return {"published, Kinetics-400": best and best.top1} | counted(model, **fields)
 
+    full = {"full": Train(f"configs/{config}", tuned=False)}
+    return Row(model, {"motion": motion(model, options(**fields))}, full, facts)
+
+
+TABLE = Table(
+    pathlib.Path(__file__).parent,
+    [row(model, *each) for model, each in MODELS.items()],
+    columns=MOTION,
+    full=(Column("top-1 on the config's dataset", "full", top1),),
+    smoke=("csn_ir_50", "x3d_s"),
+    quoted=("c2d_r50_8x8", "r3d_18", "csn_ir_50", "slowfast_r50_4x16", "x3d_s"),
+)
 
 if __name__ == "__main__":
-    main()
+    main(TABLE)

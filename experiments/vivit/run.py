@@ -1,0 +1,42 @@
+"""The four models of ViViT: full attention, factorized encoder, factorized attention, factorized heads.
+
+  python experiments/vivit/run.py --scale cpu
+
+Arnab et al., arXiv:2103.15691, Table 2. The cells are those of experiments/attention_schemes.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+from experiments.attention_schemes.run import cell, facts
+from experiments.cells import Train
+from experiments.small import MOTION
+from experiments.table import Column, Row, Table, main, top1
+
+MODELS = {
+    "1: full attention": ("vivit_b_16x2", 80.0),
+    "2: factorized encoder": ("vivit_b_16x2_fe", 78.8),
+    "3: factorized self-attention": ("vivit_b_16x2_fsa", 77.4),
+    "4: factorized dot product": ("vivit_b_16x2_fdp", 76.3),
+}
+
+TABLE = Table(
+    pathlib.Path(__file__).parent,
+    [
+        Row(
+            label,
+            {"motion": cell(model)},
+            {"kinetics400": Train(f"configs/kinetics400/vivit.py:model={model}", tuned=False)},
+            lambda model=model, top1=top1: {"published, Kinetics-400": top1} | facts(model),
+        )
+        for label, (model, top1) in MODELS.items()
+    ],
+    columns=MOTION,
+    full=(Column("Kinetics-400 top-1", "kinetics400", top1),),
+    quoted=list(MODELS),
+)
+
+if __name__ == "__main__":
+    main(TABLE)
