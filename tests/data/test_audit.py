@@ -73,6 +73,7 @@ def kinds(findings):
         (dict(target_fps=12.5, stride=1.0, crop="multi_scale"), (4, 3)),
         (dict(target_fps=25.0, stride=3.0), (1, 1)),
         (dict(sampling="segments", crop="center", color_jitter=0.4), (2, 3)),
+        (dict(sampling="segments", frames=3), (1, 1)),
         (dict(sampling="uniform", auto_augment="rand-m7-n4-mstd0.5-inc1"), (1, 1)),
         (dict(sampling="hierarchical", repeats=2), (2, 1)),
         (dict(grey=True, repeats=2, repeats_apart=True), (1, 3)),
@@ -220,6 +221,13 @@ def test_resize_that_changes_the_aspect(sound, monkeypatch):
     monkeypatch.setattr(transforms, "random_resized_crop", squeezed)
     (finding,) = (f for f in check(sound) if f.part == "train")
     assert finding.check == "aspect" and "1.4 times narrower" in finding.message
+
+
+def test_random_crops_of_wide_frames_that_are_mostly_wide_are_noted():
+    found = check(source(size=(40, 80)), config(scale=(0.7, 0.9)))
+    (finding,) = (f for f in found if f.part == "train")
+    assert (finding.check, finding.severity) == ("aspect", "note")
+    assert "narrower than their videos on average" in finding.message
 
 
 def test_pixels_that_are_not_square(sound, monkeypatch):

@@ -47,25 +47,31 @@ def content(seen: Observed) -> Iterator[Finding]:
 def aspect(seen: Observed) -> Iterator[Finding]:
     """Resizes that change the aspect, and videos whose pixels are not square."""
     part = seen.part.name
-    logs = []
+    logs: dict[str, list[float]] = {}  # of each video
     stretched: dict[str, tuple[float, Seen]] = {}  # the most stretched clip of each video
     for clip in seen.clips:
         if clip.geometry is None or any(clip.geometry.shear):
             continue
         down, across = clip.geometry.scale
-        logs.append(float(np.log(abs(across / down))))
-        if abs(logs[-1]) > max(np.log1p(_ASPECT), abs(stretched.get(clip.id, (0.0,))[0])):
-            stretched[clip.id] = logs[-1], clip
+        value = float(np.log(abs(across / down)))
+        logs.setdefault(clip.id, []).append(value)
+        if abs(value) > max(np.log1p(_ASPECT), abs(stretched.get(clip.id, (0.0,))[0])):
+            stretched[clip.id] = value, clip
     ordered = sorted(stretched.values(), key=lambda row: -abs(row[0]))
     shown = tuple(Shown.of(clip, f"width x {np.exp(value):.3g}") for value, clip in ordered)
     if part == "train":
         # Random crops stretch both ways, and what remains on average is a fault.
-        mean = float(np.mean(logs)) if logs else 0.0
-        error = float(np.std(logs)) / np.sqrt(len(logs)) if logs else 0.0
+        values = [x for each in logs.values() for x in each] or [0.0]
+        mean, error = float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
         if abs(mean) > max(4 * error, 2 * np.log1p(_ASPECT)):
             message = f"training clips are {_how(mean)} than their videos on average"
-            change = "crop boxes of the aspect of the output, or center data.ratio on 1"
-            yield Finding("aspect", "warning", part, message, change, shown)
+            if np.mean([np.ptp(each) for each in logs.values()]) > np.log1p(_ASPECT):
+                # Of the random boxes of a wide frame, those that fit are mostly wide.
+                change = "lower the upper end of data.scale, or narrow data.ratio"
+                yield Finding("aspect", "note", part, message, change, shown)
+            else:
+                change = "crop boxes of the aspect of the output"
+                yield Finding("aspect", "warning", part, message, change, shown)
     elif ordered:
         message = (
             f"test views of {videos_text(stretched, seen)} are up to {_how(ordered[0][0])} than the video"
