@@ -224,7 +224,7 @@ def test_resize_that_changes_the_aspect(sound, monkeypatch):
 
 
 def test_random_crops_of_wide_frames_that_are_mostly_wide_are_noted():
-    found = check(source(size=(40, 80)), config(scale=(0.7, 0.9)))
+    found = check(source(size=(40, 80)), config(scale=(0.5, 0.65)))
     (finding,) = (f for f in found if f.part == "train")
     assert (finding.check, finding.severity) == ("aspect", "note")
     assert "narrower than their videos on average" in finding.message
