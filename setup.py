@@ -47,6 +47,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.15"],
+        "notebooks": ["nbclient>=0.10", "ipykernel>=6.29"],  # executes notebooks/ and stores the outputs
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         # requires protobuf<7, pyarrow<26, pillow<13 and python-dateutil<3, unlike requirements.txt
