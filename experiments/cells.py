@@ -179,11 +179,10 @@ class Evaluate(Cell):
 
     def run(self, lab: "Lab") -> list[Outcome]:
         def evaluate(trained: Outcome) -> Outcome:
-            _, overrides = lab.scaled(self.of.config, self.overrides, own=True)
-            folder = lab.folder("eval", [trained.folder.name, overrides])
+            folder = lab.folder("eval", [trained.folder.name, self.overrides])
             words = ["eval", f"--checkpoint={trained.folder}", f"--out={folder}"]
-            lab.command(folder, [*words, *(f"--config.{text}" for text in as_text(overrides))])
-            about = provenance(trained.folder, trained.seed, overrides)
+            lab.command(folder, [*words, *(f"--config.{text}" for text in as_text(self.overrides))])
+            about = provenance(trained.folder, trained.seed, self.overrides)
             return Outcome(folder, trained.seed, about | run_facts(folder))
 
         return lab.gather([functools.partial(evaluate, o) for o in lab.solve(self.of).result()])
@@ -269,15 +268,13 @@ class Lab:
         futures = [self._jobs.submit(c) if self._jobs else _done(c) for c in calls]
         return [f.result() for f in futures]
 
-    def scaled(
-        self, config: str, overrides: Mapping[str, Any], own: bool = False
-    ) -> tuple[str, dict[str, Any]]:
-        """Returns a config and its overrides at this scale; `own`: those of an evaluation."""
+    def scaled(self, config: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Returns the config and the overrides of a training run at this scale."""
         if self.scale != "smoke":
             return config, dict(overrides)
         path, _, arg = config.partition(":")
         if resolve(config).data.name.startswith("synthetic_"):
-            return config, dict(overrides) if own else {**overrides, **SMOKE}
+            return config, {**overrides, **SMOKE}
         kept = {k: v for k, v in overrides.items() if not k.startswith(("data.", "model.", "evals."))}
         return f"{path}:{arg},smoke" if arg else f"{path}:smoke", kept
 

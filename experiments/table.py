@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from experiments.cells import ROOT, Cell, Lab, Outcome
 from vidjax.errors import UserError
+from vidjax.metrics.uncertainty import mean_over_runs
 
 SCALES = ("smoke", "cpu", "full")
 
@@ -87,8 +87,7 @@ class Table:
       rows: in order.
       columns: of scale cpu, and of smoke.
       full: columns of scale full.
-      smoke: labels of the rows that scale smoke runs; the first and the last where not given. It runs their
-        first cell.
+      smoke: labels of the rows whose first cell scale smoke runs; the first row where not given.
       first: title of the column of labels.
       quoted: labels of the rows whose first column docs/results.md quotes.
       extras: further sections of the README, which scale cpu measures.
@@ -111,7 +110,7 @@ class Table:
         """Returns the columns of a scale, and its rows that match a pattern."""
         rows = [r for r in self.rows if fnmatch.fnmatch(r.label, pattern)]
         if scale == "smoke":
-            rows = [r for r in rows if r.label in self.smoke] if self.smoke else rows[:1] + rows[1:][-1:]
+            rows = [r for r in rows if r.label in self.smoke] if self.smoke else rows[:1]
         return rows, self.full if scale == "full" else self.columns
 
     def cells(self, row: Row, scale: str) -> Mapping[str, Cell]:
@@ -164,11 +163,12 @@ def measure(table: Table, lab: Lab, pattern: str = "*") -> dict[str, Any]:
     }
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """Returns half the width of the t interval of the mean, None for a single value."""
+def half_width(values: Sequence[float]) -> float | None:
+    """Returns half the width of the 95 % t interval of the mean over runs, None for a single one."""
     if len(values) < 2:
         return None
-    return float(scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values))
+    over = mean_over_runs(np.array(values))
+    return float(over.high - over.mean)
 
 
 def values_of(row: Mapping[str, Any], column: Mapping[str, Any]) -> list[float]:
@@ -181,7 +181,7 @@ def text_of(values: Sequence[float], percent: bool) -> str:
     if not values:
         return "–"
     scale, digits = (100, 1) if percent else (1, 3)
-    half = interval(values)
+    half = half_width(values)
     mean = f"{scale * np.mean(values):.{digits}f}"
     return mean if half is None else f"{mean} ± {scale * half:.{digits}f}"
 
@@ -291,7 +291,7 @@ def plot(results: Mapping[str, Any], path: pathlib.Path) -> None:
         scale = 100 if column["percent"] else 1
         for y, row in enumerate(rows):
             if values := [scale * v for v in values_of(row, column)]:
-                half = interval(values)
+                half = half_width(values)
                 panel.errorbar(np.mean(values), y, xerr=half, fmt="o", color=f"C{i}", ms=5, capsize=3)
                 panel.plot(values, [y] * len(values), "|", color="black", ms=7, alpha=0.6)
         if column["chance"] is not None:

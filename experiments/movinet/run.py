@@ -49,6 +49,7 @@ TABLE = Table(
     ),
     columns=MOTION,
     full=(Column("Kinetics-600 top-1", "kinetics600", top1),),
+    smoke=("stream, frame by frame",),
     quoted=("base", "stream, whole clips"),
 )
 

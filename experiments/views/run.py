@@ -15,6 +15,7 @@ import dataclasses
 from experiments.cells import Cell, Evaluate, Lab, Outcome, Train
 from experiments.small import weizmann
 from experiments.table import Column, Row, Table, main, top1
+from vidjax.metrics.views import protocol_views
 from vidjax.tasks.results import ClassificationResult
 
 CLIPS, CROPS = 10, 3
@@ -26,8 +27,7 @@ class Part(Cell):
 
     Attributes:
       of: the evaluation.
-      clips: evenly spaced ones are kept.
-      crops: 1 keeps the center crop.
+      clips, crops: evenly spaced ones are kept, or the middle one.
     """
 
     of: Cell
@@ -45,10 +45,7 @@ class Part(Cell):
 
     def part(self, lab: Lab, whole: Outcome) -> Outcome:
         result = whole.result
-        clips = [(2 * i + 1) * CLIPS // (2 * self.clips) for i in range(self.clips)]
-        crops = range(CROPS) if self.crops > 1 else (CROPS // 2,)
-        n = result.logits.shape[1] // (CLIPS * CROPS)  # 1, and 0 at scale smoke
-        kept = [clip * CROPS + crop for clip in clips for crop in crops] if n else [0]
+        kept = protocol_views(self.clips, self.crops, CLIPS, CROPS)
         folder = lab.folder("views", [whole.folder.name, self.clips, self.crops])
         folder.mkdir(parents=True, exist_ok=True)
         part = ClassificationResult(result.ids, result.labels, result.logits[:, kept], result.class_names)

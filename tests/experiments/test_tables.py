@@ -13,7 +13,7 @@ from experiments.table import (
     Column,
     Row,
     Table,
-    interval,
+    half_width,
     into_readme,
     main,
     markdown,
@@ -74,10 +74,10 @@ def test_every_table_runs_at_scale_smoke(name, tmp_path):
             assert outcome["data"]["train"]["videos"] and outcome["environment"]["commit"]
 
 
-def test_interval_is_that_of_student():
+def test_intervals_are_those_of_student():
     # Mean 2, standard deviation 1, n = 3: t(0.975, 2) / sqrt(3) = 4.3027 / 1.7321.
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx(2.4841, abs=1e-4)
-    assert interval([1.0]) is None
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(2.4841, abs=1e-4)
+    assert half_width([1.0]) is None
     assert text_of([0.5, 0.5, 0.5], percent=True) == "50.0 ± 0.0"
     assert text_of([], percent=True) == "–" and text_of([0.25], percent=False) == "0.250"
 
