@@ -3,10 +3,12 @@
 The reference is a full decode of the file, in the decoder's order.
 """
 
+import gc
 import itertools
 import os
 import pathlib
 import wave
+import weakref
 from fractions import Fraction
 
 import av
@@ -150,7 +152,7 @@ def test_every_requested_frame_is_exact(tmp_path, name):
         np.testing.assert_array_equal(numbers(video.frames(range(COUNT))), np.arange(COUNT))
         assert_exact(video, expected)
         if video.index.packets and name != "intra_refresh.mp4":  # which has keyframes that are none
-            assert video._readers[0] == video._bare_frames  # no slower one was needed
+            assert video._readers[0] is Video._bare_frames  # no slower one was needed
         with Video(path, indexed=False) as playing:
             np.testing.assert_allclose([t for t, _ in playing.play()], video.times, atol=2e-3)
 
@@ -297,13 +299,28 @@ def test_frames_that_are_not_references_are_skipped(tmp_path, codec, option, par
         assert video.index.packets.skips is skips
         place = {pts: n for n, pts in enumerate(video.index.packets.pts.tolist())}
         pts = video.index.pts[[4, 8, 12]].tolist()
-        decoder = PacketDecoder(video.index.packets, video._read)
-        decoded = [frame.pts for frame in decoder.frames(0, max(place[x] for x in pts) + 1, pts)]
+        decoder = PacketDecoder(video.index.packets)
+        decoded = [frame.pts for frame in decoder.frames(video._read, 0, max(place[x] for x in pts) + 1, pts)]
         assert set(pts) <= set(decoded)
         assert (len(decoded) <= 5) is skips
         for step in (2, 3, 4, 5):
             indices = np.arange(1, COUNT, step)
             np.testing.assert_array_equal(video.frames(indices, grey=True), expected[indices])
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "b_frames.ts", "no_times.h264"])  # the three readers
+def test_decoders_are_freed_at_once(tmp_path, name):
+    """A reference cycle would keep decoders and frames until a garbage collection."""
+    path = write(tmp_path / name, **KINDS[name])
+    gc.disable()
+    try:
+        with Video(path) as video:
+            video.frames([3, 9])
+        left = weakref.ref(video)
+        del video
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def count_decoded(monkeypatch):

@@ -2,14 +2,12 @@
 
 import contextlib
 import ctypes
-import gc
 import os
 import pathlib
 
 
 def resident() -> int:
     """Returns the memory of this process in bytes, without what was freed but is kept by the allocator."""
-    gc.collect()
     with contextlib.suppress(AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
     return _pages(os.getpid())

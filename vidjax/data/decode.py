@@ -155,7 +155,7 @@ class Video:
         wanted = np.unique(indices)
         for tried, read in enumerate(self._readers):
             try:
-                clip = self._collect(read(wanted), indices, grey)
+                clip = self._collect(read(self, wanted), indices, grey)
             except (*ERRORS, _Lost):
                 continue
             del self._readers[:tried]  # they failed where a slower one did not
@@ -167,7 +167,7 @@ class Video:
         wanted, done = np.asarray(indices, np.int64), 0
         for read in self._readers:
             try:
-                for _, frame in read(wanted[done:]):
+                for _, frame in read(self, wanted[done:]):
                     yield self._image(frame, False)
                     done += 1
                 return
@@ -284,11 +284,12 @@ class Video:
         self.times, self._pts, self._starts, self.fps = index.times, index.pts, index.starts, index.fps
         self.num_frames = len(self.times)
         self.duration = float(self.times[-1] + 1 / self.fps)
-        self._readers = [self._count_frames]  # the fastest first
+        # The fastest first. Bound methods would be reference cycles, and decoders be freed late.
+        self._readers = [Video._count_frames]
         if index.pts is not None:
-            self._readers.insert(0, self._seek_frames)
+            self._readers.insert(0, Video._seek_frames)
         if (packets := index.packets) is not None:
-            self._readers.insert(0, self._bare_frames)
+            self._readers.insert(0, Video._bare_frames)
             self._stored = {"width": packets.width, "height": packets.height}
             self._size = packets.height, packets.width
 
@@ -349,7 +350,7 @@ class Video:
         end = int(np.flatnonzero(packets.pts == pts)[0]) + 1
         try:
             frames = [next(self._decode(None))]
-            frames += [f for f in PacketDecoder(packets, self._read).frames(0, end, {pts}) if f.pts == pts]
+            frames += [f for f in PacketDecoder(packets).frames(self._read, 0, end, {pts}) if f.pts == pts]
         except (*ERRORS, StopIteration):
             return False
         upright = all(_orientation(frame) == (1, 1, False) for frame in frames)
@@ -440,7 +441,7 @@ class Video:
         """
         packets = self.index.packets
         if self._decoder is None:
-            self._decoder = PacketDecoder(packets, self._read)
+            self._decoder = PacketDecoder(packets)
         order = np.argsort(packets.pts)
         group = np.searchsorted(self._starts, self._pts[wanted], "right") - 1
         for run in np.split(wanted, np.flatnonzero(np.diff(group)) + 1):
@@ -448,7 +449,7 @@ class Video:
             needed = order[np.searchsorted(packets.pts, [start, *self._pts[run]], sorter=order)]
             left = dict(zip(self._pts[run].tolist(), run.tolist()))
             shown = bool(self._pts[np.searchsorted(self._pts, start)] == start)
-            for frame in self._decoder.frames(needed[0], needed.max() + 1, left.keys()):
+            for frame in self._decoder.frames(self._read, needed[0], needed.max() + 1, left.keys()):
                 if shown:  # the first frame must be the keyframe, unless that one is hidden
                     if frame.pts < start:
                         continue

@@ -18,9 +18,8 @@ Read = Callable[[int, int], bytes]  # (offset, size) -> bytes of the file
 class PacketDecoder:
     """Decodes ranges of packets."""
 
-    def __init__(self, packets: Packets, read: Read):
+    def __init__(self, packets: Packets):
         self._packets = packets
-        self._read = read
         self._context = av.CodecContext.create(packets.codec, "r")
         self._context.extradata = packets.extradata or None
         self._context.codec_tag = packets.tag
@@ -28,8 +27,8 @@ class PacketDecoder:
         for name, value in zip(("color_range", "color_primaries", "color_trc", "colorspace"), packets.color):
             setattr(self._context, name, value)
 
-    def frames(self, first: int, end: int, wanted: Collection[int]) -> Iterator[VideoFrame]:
-        """Yields the frames of the packets [first, end), in display order.
+    def frames(self, read: Read, first: int, end: int, wanted: Collection[int]) -> Iterator[VideoFrame]:
+        """Yields the frames of the packets [first, end) that `read` returns, in display order.
 
         Frames that are neither references nor at a pts in `wanted` may be missing.
 
@@ -41,7 +40,7 @@ class PacketDecoder:
         context.reorder_depth = packets.reorder  # a flush forgets what streams do not declare
         places = (x[first:end].tolist() for x in (packets.offsets, packets.sizes, packets.pts))
         for offset, size, pts in zip(*places):
-            data = self._read(offset, size)
+            data = read(offset, size)
             if len(data) < size:
                 raise ValueError("the file is shorter than its index")
             packet = av.Packet(size)  # with the padding that decoders require
