@@ -17,7 +17,7 @@ HEADER = (
 )
 # A section of the page: its `ModelSpec.family` values.
 GROUPS = {
-    "Image models": ("cnn_m", "vgg", "inception", "resnet", "mobilenet", "vit"),
+    "Image models": ("cnn_m", "vgg", "inception", "resnet", "mobilenet", "efficientnet_lite", "vit"),
     "Frame-level and two-stream models": ("karpathy", "fusion", "two_stream", "tsn", "tsm"),
     "Recurrent models": ("cnn_rnn", "recurrent_conv"),
     "3D CNNs": (

@@ -12,6 +12,7 @@ from vidjax.checkpoint_io import check_meta, load_variables, save_variables
 from vidjax.convert import formats
 from vidjax.convert.engine import export
 from vidjax.convert.load import Weights, load, rules_for
+from vidjax.convert.packages import locate
 from vidjax.convert.preprocessing import of_spec
 from vidjax.convert.published import licence
 from vidjax.environment import environment
@@ -46,6 +47,7 @@ def convert_file(
     Raises:
       UserError: as in `load_pretrained`, or the number of names differs from the number of classes.
     """
+    source = locate(source)
     model, variables, weights = load(name, source, num_classes, origin, tiny=tiny, **(options or {}))
     if class_names is None:
         known = weights.meta.get("class_names", ())

@@ -22,6 +22,7 @@ from vidjax.convert.inflate_vit import FRESH, inflate_vit
 from vidjax.convert.origins import (
     c3d,
     caffe2,
+    efficientnet_lite,
     image_trunks,
     inception,
     movinet,
@@ -38,6 +39,7 @@ from vidjax.convert.origins import (
     vtn,
     x3d_csn,
 )
+from vidjax.convert.packages import locate
 from vidjax.convert.preprocessing import Preprocessing, preprocessing
 from vidjax.errors import UserError, unknown
 from vidjax.layers.stacking import unstack_blocks
@@ -73,6 +75,7 @@ ORIGINS: dict[str, Mapping[str, Rules]] = {
     "vmz": x3d_csn.VMZ,
     "movinet_pytorch": movinet.RULES,
     "vtn": vtn.AUTHORS,
+    "efficientnet_lite_pytorch": efficientnet_lite.RULES,
 }
 _OURS = re.compile(r"(params|batch_stats)/")
 HEAD = r"^params/(\w+/)?head/"  # one per stream in two-stream models
@@ -156,8 +159,8 @@ def read_weights(
 
     Args:
       name: the registered model.
-      source: a file (see `formats.read`), a vidjax checkpoint folder, or a mapping of the source's names to
-        numpy arrays or PyTorch tensors.
+      source: a file (see `formats.read`), a vidjax checkpoint folder, the name of a model whose weights are a
+        package (see `packages`), or a mapping of the source's names to numpy arrays or PyTorch tensors.
       origin: the naming scheme; detected from the names if None.
       inflation: how image kernels are inflated, "average" or "centre", see `inflate_kernel`. If None,
         "average" for convolutions and "centre" for tubelet embeddings.
@@ -170,6 +173,7 @@ def read_weights(
     if isinstance(source, Mapping):
         what, arrays, meta = "the mapping", formats.state_dict(source, "the mapping"), {}
     else:
+        source = locate(source)
         what = str(source)
         arrays, meta = formats.read(source)
     if origin is not None and origin not in (*ORIGINS, "vidjax"):
@@ -309,8 +313,9 @@ def load_pretrained(
 
     Args:
       name: a registered name. Models with an image backbone also accept the weights of the backbone.
-      source: a file (.safetensors, .pth, .npz, ...), a checkpoint folder, or a mapping of the source's names
-        to numpy arrays or PyTorch tensors.
+      source: a file (.safetensors, .pth, .npz, ...), a checkpoint folder, the name of a model whose weights
+        are an installed package (`packages.PACKAGES`), or a mapping of the source's names to numpy arrays or
+        PyTorch tensors.
       num_classes: number of classes; defaults to that of the source. If they differ, the head is newly
         initialized from a fixed seed, with a warning.
       origin: the project whose parameter names are used, e.g. "timm"; detected from the names if None.

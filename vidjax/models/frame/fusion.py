@@ -1,8 +1,8 @@
 """Temporal fusion on modern backbones: single frame, late, early and slow fusion.
 
 Paper: Karpathy et al., "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014,
-Figure 1, here on ResNets (arXiv:1512.03385) in place of the paper's AlexNet, and for slow
-fusion a plain network of 3D convolutions with BatchNorm.
+Figure 1, here on ResNets (arXiv:1512.03385) and EfficientNet-Lite0 in place of the paper's AlexNet, and for
+slow fusion a plain network of 3D convolutions with BatchNorm.
 Input: video [B, T, H, W, C].
 
   single frame  one frame of the clip; independent of motion.
@@ -22,6 +22,7 @@ from vidjax.layers.conv import Conv
 from vidjax.layers.norm import BatchNorm
 from vidjax.layers.pool import max_over
 from vidjax.models.frame.frame_model import FrameModel, Output
+from vidjax.models.image import efficientnet_lite
 from vidjax.registry import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -216,8 +217,17 @@ _VARIANTS = {
     ),
 }
 
-for _trunk in ("resnet18", "resnet50"):
-    for _name, _preset in _VARIANTS.items():
+_TRUNKS = {
+    "resnet18": dict(variants=tuple(_VARIANTS), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "resnet50": dict(variants=tuple(_VARIANTS), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "efficientnet_lite0": dict(
+        variants=("single_frame_{}", "late_fusion_{}"), mean=efficientnet_lite.MEAN, std=efficientnet_lite.STD
+    ),
+}
+
+for _trunk, _own in _TRUNKS.items():
+    for _name in _own["variants"]:
+        _preset = _VARIANTS[_name]
         register_model(
             ModelSpec(
                 name=_name.format(_trunk),
@@ -229,8 +239,8 @@ for _trunk in ("resnet18", "resnet50"):
                 tiny_input_shape=(4, 32, 32, 3),
                 temporal=_preset["temporal"],
                 order_aware=_preset["order_aware"],
-                mean=IMAGENET_MEAN,
-                std=IMAGENET_STD,
+                mean=_own["mean"],
+                std=_own["std"],
                 **_KARPATHY,
             )
         )

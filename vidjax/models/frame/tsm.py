@@ -5,7 +5,7 @@ arXiv:1811.08383, sections 3 and 4, Tables 1 to 3. Input: video [B, T, H, W, C].
 A TSN (tsn.py) in which the first 1/8 of the channels that enter a residual block come from the next frame and
 the second 1/8 from the one before: without additional parameters or multiply-adds. In a trunk whose third
 stage has 23 blocks or more every second block shifts, as in the authors' implementation but not stated in the
-paper. In MobileNetV2 the blocks that have a shortcut shift.
+paper. In MobileNetV2 and EfficientNet-Lite the blocks that have a shortcut shift.
 The online form shifts 1/8 from the past only, so that it can run frame by frame with `init_state` and `step`.
 """
 
@@ -19,6 +19,7 @@ from vidjax.errors import UserError, unknown
 from vidjax.layers.temporal_shift import temporal_shift
 from vidjax.models.frame.frame_model import Output
 from vidjax.models.frame.tsn import TSN
+from vidjax.models.image import efficientnet_lite
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model, spec
 
 State = dict[str, Any]
@@ -101,10 +102,9 @@ _COMMON = dict(
     arxiv="1811.08383",
     temporal="shifted channels in the residual blocks; average of per-frame class scores",
     order_aware=True,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    weights="torchvision (trunk); tsm",
-    licence="BSD-3-Clause; MIT",
+)
+_AUTHORS = dict(
+    mean=IMAGENET_MEAN, std=IMAGENET_STD, weights="torchvision (trunk); tsm", licence="BSD-3-Clause; MIT"
 )
 _ZOO = "authors' model zoo"
 # Backbone and frames; parameters, GMACs and results (dataset, top-1, views) as published.
@@ -146,5 +146,20 @@ for _name, _preset in PRESETS.items():
             gmacs=_preset["gmacs"],
             results=tuple(Result(d, top1, None, views, _ZOO) for d, top1, views in _preset["results"]),
             **_COMMON,
+            **_AUTHORS,
         )
     )
+
+register_model(
+    ModelSpec(
+        name="tsm_efficientnet_lite0_8f",
+        preset=dict(trunk="efficientnet_lite0"),
+        tiny=dict(trunk_options=dict(tiny=True), n_div=2),
+        input_shape=(8, 224, 224, 3),
+        tiny_input_shape=(4, 32, 32, 3),
+        stride=8,
+        mean=efficientnet_lite.MEAN,
+        std=efficientnet_lite.STD,
+        **_COMMON,
+    )
+)

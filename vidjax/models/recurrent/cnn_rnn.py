@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from vidjax.errors import UserError, unknown
 from vidjax.layers.recurrent import GRU, LSTM
 from vidjax.models.frame.frame_model import FrameModel, Output
+from vidjax.models.image import efficientnet_lite
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, register_model
 
 READOUTS = ("last", "mean", "every")
@@ -195,6 +196,16 @@ _VARIANTS = {
         temporal="LSTM on frame features",
         paper=_LRCN,
     ),
+    "cnn_lstm_efficientnet_lite0": dict(
+        module=CNNLSTM,
+        fields=dict(trunk="efficientnet_lite0"),
+        frames=16,
+        stride=2,
+        temporal="LSTM on frame features",
+        paper=_LRCN,
+        mean=efficientnet_lite.MEAN,
+        std=efficientnet_lite.STD,
+    ),
     "cnn_gru_resnet18": dict(
         module=CNNGRU,
         fields=dict(trunk="resnet18"),
@@ -228,8 +239,8 @@ for _name, _preset in _VARIANTS.items():
             num_classes=101,
             temporal=_preset["temporal"],
             order_aware=True,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=_preset.get("mean", IMAGENET_MEAN),
+            std=_preset.get("std", IMAGENET_STD),
             **_preset["paper"],
         )
     )
