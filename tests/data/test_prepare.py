@@ -309,6 +309,8 @@ def assert_same(a, b):
         )
         one, other = (read.open_folder(r.video.folder).example("all", r.video.number) for r in (one, other))
         assert one == other
+    for file in b.glob("*.array_record*"):
+        assert (epath.Path(a) / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_workers_write_the_same_records_as_one_process(folder, prepared, tmp_path):
@@ -322,6 +324,33 @@ def test_beam_writes_the_same_records(folder, prepared, tmp_path):
     source = load_source("video_folder", "all", **options(folder))
     write.prepare_split(tmp_path / "out", dataset, "all", source, write.beam("DirectRunner", ()))
     assert_same(tmp_path / "out", prepared)
+
+
+def test_shards_that_workers_wrote_elsewhere_are_missed(folder, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setattr(write, "_write_shard_of", lambda shard, out, split: shard)
+    dataset = write.Dataset("video_folder", options(folder), Settings())
+    source = load_source("video_folder", "all", **options(folder))
+    with pytest.raises(
+        UserError, match=r"without 8 of 8 shards in .*/out: use a folder that all workers share"
+    ):
+        write.prepare_split(tmp_path / "out", dataset, "all", source, write.beam("DirectRunner", ()))
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("<RPC:\n\tstatus = UNAVAILABLE\n>", "<RPC: status = UNAVAILABLE >"),
+        (
+            "Traceback:\n  File 'x'\nOSError: full [while running 'Write']\n",
+            "OSError: full [while running 'Write']",
+        ),
+        ("An error\n: java.X\nKeyError: 1\n\tat a.B(C.java:9)\n\t... 1 more\n", "KeyError: 1"),
+        ("", "ValueError"),
+    ],
+)
+def test_the_error_of_a_runner_is_one_line(text, line):
+    assert write._reason(ValueError(text)) == line
 
 
 def test_beam_is_an_extra(monkeypatch):
@@ -419,3 +448,59 @@ def test_reads_and_writes_object_stores(folder, prepared, bucket, tmp_path):
         read._open_folder.cache_clear()
     copied = [str(path) for path in (tmp_path / "cache" / "prepared").rglob("*.array_record*")]
     assert len([c for c in copied if not c.endswith(".lock")]) == 9
+
+
+@pytest.fixture
+def s3(tmp_path, monkeypatch):
+    """Returns the client of an emulated S3, which has the bucket "videos"."""
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
+    moto = pytest.importorskip("moto.server", reason="needs moto[server]")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    for key, value in dict(
+        AWS_ENDPOINT_URL=address,
+        AWS_ACCESS_KEY_ID="x",
+        AWS_SECRET_ACCESS_KEY="x",
+        AWS_DEFAULT_REGION="us-east-1",
+        VIDJAX_CACHE=str(tmp_path / "cache"),
+    ).items():
+        monkeypatch.setenv(key, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    client = s3fs.S3FileSystem(skip_instance_cache=True)  # vidjax shares neither it nor its listings
+    client.makedirs("videos", exist_ok=True)
+    yield client
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_an_interrupted_preparation_on_s3_continues(folder, prepared, s3):
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    def written():
+        s3.invalidate_cache()
+        return {name: about["LastModified"] for name, about in s3.find("videos/out", detail=True).items()}
+
+    s3.put(str(folder), "videos/raw", recursive=True)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("s3://videos/raw", "s3://videos/out", progress=stop, short_side=0)
+    shards = {name: when for name, when in written().items() if "array_record" in name}
+    assert len(shards) == 3
+    time.sleep(1.1)  # times are in whole seconds
+    prepare("s3://videos/raw", "s3://videos/out", short_side=0)
+    after = written()
+    assert shards == {name: after[name] for name in shards}
+    assert not any("progress" in name for name in after)
+    assert_same("s3://videos/out", prepared)
+
+
+def test_a_missing_bucket_is_not_created(folder, s3):
+    with pytest.raises(
+        UserError, match=r"cannot write to s3://typo/out \(The specified bucket does not exist"
+    ):
+        prepare(folder, "s3://typo/out")
+    assert s3.ls("") == ["videos"]

@@ -18,6 +18,7 @@ import json
 import os
 import pickle
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from vidjax.errors import UserError
 _VIDEOS = 128  # in a shard, about 50 MB of Kinetics at 320 pixels
 _SHARDS = 64  # at least, of a split that has as many videos, to occupy the workers
 _PROGRESS = "progress"
+_ERROR = re.compile(r"[\w.]+(Error|Exception): \S")  # the last line of a Python traceback
 _BEAM = (
     'the option --runner needs Apache Beam: install "apache-beam>=2.77" (vidjax[beam]) in an environment '
     "without the exact pins of requirements.txt, since Beam requires protobuf<7, pyarrow<26, pillow<13 and "
@@ -161,15 +163,28 @@ def beam(runner: str, options: Sequence[str]) -> Runner:
             return
         try:
             with apache_beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:
+                # Create distributes the shards over the workers.
                 numbers = pipeline | "Shards" >> apache_beam.Create(list(shards))
-                apart = numbers | "Distribute" >> apache_beam.Reshuffle()
-                _ = apart | "Write" >> apache_beam.Map(_write_shard_of, out, split)
-        except (ValueError, RuntimeError, ImportError) as e:
-            text = str(e).strip().splitlines() or [type(e).__name__]
-            raise UserError(f"the Beam runner {runner} failed: {text[-1]}") from e
+                _ = numbers | "Write" >> apache_beam.Map(_write_shard_of, out, split)
+        except Exception as e:  # runners have exceptions of their own
+            raise UserError(f"the Beam runner {runner} failed: {_reason(e)}") from e
+        place = epath.Path(out) / _PROGRESS / split
+        missing = sum(not _report_file(place, shard).exists() for shard in shards)
+        if missing:
+            raise UserError(
+                f"the Beam runner {runner} ended without {missing} of {len(shards)} shards in {out}: use "
+                "a folder that all workers share, such as one on an object store"
+            )
         yield from shards
 
     return run
+
+
+def _reason(error: Exception) -> str:
+    """Returns the line of a message that names the error, which traces of Python or Java may surround."""
+    text = str(error) or type(error).__name__
+    named = [line for line in text.splitlines() if _ERROR.match(line)]
+    return named[-1] if named else " ".join(text.split())
 
 
 def _write_shard_of(shard: int, out: str, split: str) -> int:
@@ -215,9 +230,9 @@ def _serialize(example: Mapping[str, Any]) -> bytes:
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = read.features()
-    return ExampleSerializer(features.get_serialized_info()).serialize_example(
-        features.encode_example(example)
-    )
+    serializer = ExampleSerializer(features.get_serialized_info())
+    # By default, protobuf writes the entries of a map in an arbitrary order.
+    return serializer.get_tf_example(features.encode_example(example)).SerializeToString(deterministic=True)
 
 
 class _Shard:
@@ -291,7 +306,6 @@ def _meta(out: epath.Path, dataset: Dataset, source: Source) -> dict[str, Any]:
     if source.target and source.target.__name__ not in targets.TARGETS:
         raise UserError(f"targets of type {source.target.__name__} cannot be stored in a file: set --target")
     if not file.exists():
-        out.mkdir(parents=True, exist_ok=True)
         return new
     old = read.read_meta(out, file.read_bytes())
     _same(out, old, {key: new[key] for key in new if key not in ("format", "splits")})
@@ -324,7 +338,8 @@ def _plan(place: epath.Path, dataset: Dataset, source: Source) -> list[int]:
     if not videos:
         raise UserError(f"the dataset {dataset.name} has no records: check its options")
     per_shard = min(_VIDEOS, -(-len(videos) // _SHARDS))
-    place.mkdir(parents=True, exist_ok=True)
+    if not files.is_remote(place):  # there, it would only create a misspelled bucket
+        place.mkdir(parents=True, exist_ok=True)
     sizes = []
     grouped = list(videos.values())
     for shard, first in enumerate(range(0, len(grouped), per_shard)):
