@@ -213,3 +213,10 @@ def test_invalid_options_are_one_line_errors(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             load_source("synthetic_motion", split, **({"path": tmp_path} | options))
+
+
+def test_a_relative_folder_is_found_from_other_working_directories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = sm.load("val", "data", size=32, frames=2, train=1, val=1, test=1)[0]
+    monkeypatch.chdir("/")
+    assert record.encoded()

@@ -61,7 +61,7 @@ def generate(
     Raises:
       UserError: the folder cannot be written.
     """
-    root = Path(path or cache_dir()).expanduser()
+    root = Path(path or cache_dir()).expanduser().absolute()  # workers may be in other folders
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _quiet(), files.locked(root / f"{builder.name}.lock"):
