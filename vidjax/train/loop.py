@@ -283,6 +283,8 @@ def _local(x: jax.Array) -> np.ndarray:
 
 
 def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
+    if files.is_remote(workdir) and not os.fspath(workdir).startswith("gs://"):
+        raise UserError(f"orbax cannot write checkpoints to {workdir}: use a local or gs:// --workdir")
     for folder in (workdir, workdir / "checkpoints"):
         probe = folder / f".writable.{os.getpid()}"
         try:
