@@ -67,12 +67,17 @@ def execute_small(name: str) -> list[bool]:
     Raises:
       RuntimeError: a `vidjax` command failed.
     """
+    from unittest import mock
+
     import matplotlib
     import matplotlib.pyplot as plt
 
     plt.switch_backend("Agg")
     scope, shown = {"__name__": "__main__", "_vidjax": _vidjax}, []
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), matplotlib.rc_context():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(stack.enter_context(tempfile.TemporaryDirectory())))
+        stack.enter_context(matplotlib.rc_context())
+        stack.enter_context(mock.patch.dict(os.environ))
         for i, cell in enumerate(code_cells(name)):
             tree = ast.parse(to_python("".join(cell["source"])), f"{name}.ipynb, code cell {i}")
             last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
