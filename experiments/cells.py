@@ -91,8 +91,8 @@ class Train(Cell):
     Attributes:
       config: config file below the repository, with its argument.
       overrides: config values by key, {"data.stride": 4.0}.
-      start: the cell whose checkpoint of the same seed initializes the model; for a cell with one seed,
-        the same checkpoint for all.
+      start: the cell whose checkpoint of the same seed initializes the model; if it has one checkpoint,
+        this one initializes all.
       tuned: whether `optimizer.lr` is chosen from `GRID`, by the headline metric on validation videos, then
         by the loss.
       validation: overrides of the runs that choose it. With an evaluation named "tune", which becomes part of
@@ -102,7 +102,7 @@ class Train(Cell):
 
     config: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    start: "Train | None" = None
+    start: Cell | None = None
     tuned: bool = True
     validation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: tuple[int, ...] | None = None
@@ -148,18 +148,44 @@ class Train(Cell):
         config, overrides = lab.scaled(self.config, {**self.overrides, **extra, "seed": seed})
         resolved = self.resolved(lab, {**extra, "seed": seed})
         if start:
-            overrides["init.path"] = str(start.resolve())
-        folder = lab.folder(resolved["model"]["name"], [resolved, start and start.name])
+            overrides["init.path"] = str(start.absolute())
+        folder = lab.folder(resolved["model"]["name"], [resolved, start and str(start)[len(str(lab.root)) :]])
         words = ["train", f"--config={ROOT / config}", f"--workdir={folder}"]
         return folder, [*words, *(f"--config.{text}" for text in as_text({"report": False, **overrides}))]
 
     def commands(self, lab: "Lab") -> list[str]:
-        seed = (self.seeds or lab.seeds)[0]
         before = self.start.commands(lab) if self.start else []
-        start = (
-            self.start.command(lab, (self.start.seeds or lab.seeds)[0], {}, None)[0] if self.start else None
-        )
-        return [*before, lab.shown(self.command(lab, seed, {}, start)[1])]
+        start = pathlib.Path("CHECKPOINT") if self.start else None
+        words = self.command(lab, (self.seeds or lab.seeds)[0], {}, start)[1]
+        return [*before, lab.shown(words)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted(Cell):
+    """Weights of another project, for `Train.start`.
+
+    Attributes:
+      source: the file, or the model whose weights are an installed package (`vidjax.convert.packages`).
+      model: the model that they are read as.
+    """
+
+    source: str
+    model: str
+
+    def key(self, lab: "Lab") -> str:
+        return json.dumps([self.source, self.model])
+
+    def words(self, lab: "Lab") -> tuple[pathlib.Path, list[str]]:
+        folder = lab.folder("converted", [self.source, self.model])
+        return folder, ["convert", self.source, f"--model={self.model}", f"--out={folder / 'checkpoint'}"]
+
+    def run(self, lab: "Lab") -> list[Outcome]:
+        folder, words = self.words(lab)
+        lab.gather([lambda: lab.command(folder, words)])
+        return [Outcome(folder / "checkpoint", 0, run_facts(folder))]
+
+    def commands(self, lab: "Lab") -> list[str]:
+        return [lab.shown(self.words(lab)[1])]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if args.model.startswith("i3d"):
         config.model = dict(name=args.model, options=options)
     else:
+        options |= dict(tiny=True) if args.smoke else {}
         config.model = dict(name=args.model, options=dict(trunk_options=options))
     if args.frozen:
         config.model.freeze_bn = True

@@ -57,9 +57,8 @@ def test_every_cell_is_valid_at_every_scale(name, tmp_path):
         for row in rows:
             cells = table.cells(row, scale)
             assert all(cell.key(lab) and cell.commands(lab) for cell in cells.values())
-        assert {c.cell for c in columns} <= {
-            key for row in rows for key in table.cells(row, scale)
-        } or not rows
+        used = {key for row in rows for key in table.cells(row, scale)}
+        assert scale == "smoke" or used == {c.cell for c in columns}
 
 
 @pytest.mark.parametrize("name", TRAINED)
