@@ -54,7 +54,10 @@ def title(readme: pathlib.Path) -> str:
 
 def quote(table: Table) -> str:
     """Returns a row of docs/results.md: the experiment, its command, and what its first column measured."""
-    results, found = saved(table, "cpu"), "not measured yet"
+    results, found = (
+        saved(table, "cpu"),
+        "not measured yet" if table.rows else "published figures, counted costs",
+    )
     if results:
         column, rows = results["columns"][0], {r["label"]: r for r in results["rows"]}
         parts = [f"{k} {text_of(values_of(rows[k], column), column['percent'])}" for k in table.quoted]
