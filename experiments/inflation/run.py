@@ -12,26 +12,22 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from typing import Any
-
-from experiments.cells import Train
+from experiments.cells import Converted, Train
 from experiments.i3d_table.run import I3D, TRUNK
-from experiments.small import WEIZMANN, weizmann
+from experiments.small import WEIZMANN, options, weizmann
 from experiments.table import Column, Row, Table, main, top1
 
 IMAGE = weizmann("single_frame_resnet18", TRUNK)
 
 
 def i3d(label: str, mode: str | None) -> Row:
-    init: dict[str, Any] = {"init.inflation": mode} if mode else {}
+    """Returns the row of a way of inflation; None trains from scratch."""
+    init = {"init.inflation": mode} if mode else {}
     cell = weizmann("i3d_inception_rgb", I3D | init, start=IMAGE if mode else None)
-    config = "configs/kinetics400/i3d_inception_rgb.py"
-    scratch = {"init.path": "", "init.skip": ()}
-    return Row(
-        label,
-        {"weizmann": cell},
-        {"kinetics400": Train(config, init if mode else scratch, tuned=False)},
-    )
+    paper = options(norm_scale=True, padding="ceil") | init  # as in torchvision's GoogLeNet
+    start = Converted("inception_v1_bn.torchvision") if mode else None
+    full = Train("configs/kinetics400/i3d_inception_rgb.py", paper, start=start, tuned=False)
+    return Row(label, {"weizmann": cell}, {"kinetics400": full})
 
 
 TABLE = Table(

@@ -13,10 +13,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from typing import Any
 
-from experiments.cells import Train
+from experiments.cells import Converted, Train
 from experiments.small import MOTION, WEIZMANN, motion, weizmann
 from experiments.table import Column, Row, Table, main, top1
 
+IMAGENET = Converted("resnet50.torchvision")
 MODEL = "slow_fusion_conv4"
 SMALL = {"model.tiny": False}
 ONE_VIEW = {"evals.val.clips": 1}  # covers the video
@@ -33,7 +34,11 @@ def row(label: str, sampling: str, strides: tuple[float, float, float] | None = 
     return Row(
         label,
         {"motion": motion(MODEL, SMALL | each[0]), "weizmann": weizmann(MODEL, SMALL | each[1])},
-        {"kinetics400": Train("configs/kinetics400/tsm_resnet50_8f.py", each[2], tuned=False)},
+        {
+            "kinetics400": Train(
+                "configs/kinetics400/tsm_resnet50_8f.py", each[2], start=IMAGENET, tuned=False
+            )
+        },
     )
 
 

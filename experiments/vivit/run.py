@@ -10,8 +10,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from experiments.attention_schemes.run import cell, facts
-from experiments.cells import Train
+from experiments.attention_schemes.run import cell, facts, full
 from experiments.small import MOTION
 from experiments.table import Column, Row, Table, main, top1
 
@@ -28,7 +27,7 @@ TABLE = Table(
         Row(
             label,
             {"motion": cell(model)},
-            {"kinetics400": Train(f"configs/kinetics400/vivit.py:model={model}", tuned=False)},
+            {"kinetics400": full(model)},
             lambda model=model, top1=top1: {"published, Kinetics-400": top1} | facts(model),
         )
         for label, (model, top1) in MODELS.items()

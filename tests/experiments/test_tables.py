@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from experiments import collect
-from experiments.cells import GRID, Evaluate, Fuse, Lab, Train
+from experiments.cells import GRID, Converted, Evaluate, Fuse, Lab, Train
 from experiments.small import motion
 from experiments.table import (
     SCALES,
@@ -147,6 +147,23 @@ def test_a_cell_starts_from_the_run_of_the_same_seed(fake):
     words = [w for w in fake.words if "model=c3d" in w[1]]
     paths = {next(w for w in ws if "init.path" in w).split("=")[1] for ws in words}
     assert paths == {str(f.resolve()) for f in starts} and len(outcomes) == 3
+
+
+def test_published_weights_are_converted_once_or_named_with_their_address(fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDJAX_WEIGHTS", str(tmp_path))
+    weights = Converted("resnet50.torchvision")
+    with pytest.raises(UserError, match=r"resnet50\.torchvision\.pth are missing: .* from https://"):
+        fake.solve(weights).result()
+    (tmp_path / "resnet50.torchvision.pth").touch()
+    other = FakeLab(fake.root, lambda folder, words: 0)
+    for model in ("tsn_resnet50", "tsm_resnet50_8f"):
+        cell = Train(f"configs/kinetics400/{model}.py", start=weights, tuned=False, seeds=(0,))
+        other.solve(cell).result()
+    other.close()
+    convert, *training = other.words
+    assert convert[:3] == ["convert", str(tmp_path / "resnet50.torchvision.pth"), "--model=resnet50"]
+    out = convert[3].removeprefix("--out=")
+    assert len(training) == 2 and all(f"--config.init.path={out}" in words for words in training)
 
 
 def test_a_failed_command_is_a_one_line_error_and_stops_the_others(fake):
