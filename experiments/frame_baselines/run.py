@@ -2,8 +2,8 @@
 
   VIDJAX_DATA=/data python experiments/frame_baselines/run.py --scale cpu
 
-A single frame of the embedded motions says nothing, and a model that ignores order can at best distinguish
-the pairs of motions and the two speeds, seven of twelve.
+A single frame of the embedded motions carries no information, and a model that ignores order can at best
+distinguish the pairs of motions and the two speeds, seven of twelve.
 """
 
 import pathlib

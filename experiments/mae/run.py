@@ -4,7 +4,7 @@
   VIDJAX_DATA=/data python experiments/mae/run.py --scale full     # ViT-B, Kinetics-400
 
 VideoMAE, arXiv:2203.12602, Tables 1 and 2. A small ViT is pretrained without labels and fine-tuned on 240
-labeled motions, unless the row says otherwise.
+labeled motions, unless the row changes it.
 """
 
 import pathlib
