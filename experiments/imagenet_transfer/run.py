@@ -54,7 +54,7 @@ TABLE = Table(
         Column(f"Weizmann top-1, {what}", name, top1, 0.1)
         for name, what in (("scratch", "from scratch"), ("tuned", "fine-tuned"), ("frozen", "frozen"))
     ],
-    smoke=("TSM",),
+    smoke=("single frame",),
     quoted=tuple(MODELS),
 )
 

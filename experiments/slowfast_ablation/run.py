@@ -61,7 +61,7 @@ TABLE = Table(
     [slow_alone(), *(row(label, change) for label, change in ROWS.items())],
     columns=MOTION,
     full=(Column("Kinetics-400 top-1", "kinetics400", top1),),
-    smoke=("alpha 4, beta 1/8, conv",),
+    smoke=("slow alone",),
     quoted=("slow alone", "alpha 4, beta 1/8, conv", "no lateral"),
 )
 

@@ -168,7 +168,7 @@ def wait_for_step(workdir, step, processes):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signal_to_one_host_stops_all_at_the_same_step(place, number):
     workdir = place / f"stopped_{number.name}"
     processes = start_two(place, *train_line(place, workdir, "--config.steps=100000"))

@@ -126,6 +126,7 @@ def test_resume_is_bit_identical_after_sigkill(place, whole):
     chex.assert_trees_all_equal(got, expected)
 
 
+@pytest.mark.slow  # the contract of tasks kills a shorter run of pretraining
 def test_pretraining_resumes_bit_identically_and_is_fine_tuned(place):
     whole, killed = (place / f"mae_{run}" for run in ("whole", "killed"))
     code, _, err = finish(command(place, whole.name, config="mae.py"))
