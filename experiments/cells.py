@@ -226,7 +226,7 @@ class Evaluate(Cell):
             words = ["eval", f"--checkpoint={trained.folder}", f"--out={folder}"]
             lab.command(folder, [*words, *(f"--config.{text}" for text in as_text(self.overrides))])
             about = provenance(trained.folder, trained.seed, self.overrides)
-            return Outcome(folder, trained.seed, about | run_facts(folder))
+            return Outcome(folder, trained.seed, {**trained.about, **about, **run_facts(folder)})
 
         return lab.gather([functools.partial(evaluate, o) for o in lab.solve(self.of).result()])
 

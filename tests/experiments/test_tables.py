@@ -126,6 +126,8 @@ def test_learning_rate_is_chosen_on_validation_videos_and_kept_for_all_seeds(fak
     rates = [next(w for w in words if "optimizer.lr" in w) for words in fake.words]
     assert rates[-2:] == [f"--config.optimizer.lr={GRID[1]}"] * 2
     assert [t["optimizer.lr"] for t in outcomes[0].about["tuning"]] == list(GRID)
+    again = fake.solve(Evaluate(motion("slow_fusion_conv4"), {"evals.val.clips": 2})).result()
+    assert again[0].about["tuning"] == outcomes[0].about["tuning"]
 
 
 def test_cells_that_tables_share_and_finished_runs_are_not_repeated(fake):
