@@ -288,6 +288,7 @@ class Lab:
         self.root, self.scale, self.jobs = root, scale, jobs
         self.seeds = SEEDS if scale == "cpu" else SEEDS[:1]
         self.grid = GRID if scale == "cpu" else ()  # a recipe at full scale has its learning rate
+        self._failure = ""  # of the first command that failed, which all others report
         self._lock, self._solved, self._stopped = threading.Lock(), dict[str, Future](), threading.Event()
         self._cells = concurrent.futures.ThreadPoolExecutor(1000) if jobs else None
         cores: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -345,7 +346,7 @@ class Lab:
         if before.get("finished"):
             return
         if self._stopped.is_set():
-            raise UserError("another command failed")
+            raise UserError(self._failure or "stopped")
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{folder.name} ...", flush=True)
         start = time.perf_counter()
@@ -354,9 +355,10 @@ class Lab:
         about = {"command": self.shown(words), "seconds": seconds, "finished": code == 0}
         note.write_text(json.dumps(about, indent=1) + "\n")
         if code:
-            self._stopped.set()
             last = log.read_text().strip().splitlines()[-1:] if log.is_file() else []
-            raise UserError(f"{folder.name} failed (exit code {code}): {''.join(last)}; see {log}")
+            self._failure = f"{folder.name} failed (exit code {code}): {''.join(last)}; see {log}"
+            self._stopped.set()
+            raise UserError(self._failure)
         print(f"{folder.name}: {seconds:.0f} s", flush=True)
 
     def _process(self, words: Sequence[str], log: pathlib.Path) -> int:
