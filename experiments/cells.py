@@ -36,7 +36,7 @@ from vidjax.tasks.results import ClassificationResult
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
-GRID = (5e-4, 1.5e-3, 5e-3)  # learning rates, tried for every cell that is tuned
+GRID = (1e-3, 4e-3)  # learning rates, tried for every cell that is tuned
 # Replaces the budget of a cell whose data are embedded; others use the argument "smoke" of their config.
 SMOKE = {
     "steps": 3,

@@ -1,7 +1,8 @@
 """The budget that the tables at scale cpu share: tiny models on the embedded motions and on Weizmann.
 
-Every cell has the same clips, updates and optimizer (configs/*/any_model.py), its own learning rate from the
-same grid, and three seeds. Models differ in width, depth and what their row is about.
+Every cell has the same clips, updates and optimizer (configs/*/any_model.py, with `BUDGET` on the motions),
+its own learning rate from the same grid, and three seeds. Models differ in width, depth and what their row is
+about.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ REVERSED = (
     ("colours_forward", "colours_backward"),
     ("grow_then_snap", "shrink_then_snap"),
 )
+BUDGET = {"batch": 8, "epochs": 2.5}  # 1,500 updates
 VALIDATED = ("ira", "lena")  # performers of Weizmann on whom learning rates are chosen, apart from the tested
 
 
@@ -31,7 +33,7 @@ def motion(model: str, overrides: Mapping[str, Any] | None = None, **fields: Any
     """Returns the cell of a model on the twelve embedded motions; `fields` are those of `Train`."""
     tune = {"evals.tune": {"type": "metrics", "split": "val", "every": 0.0}}
     config = f"configs/synthetic_motion/any_model.py:model={model}"
-    return Train(config, {**tune, **(overrides or {})}, **fields)
+    return Train(config, {**BUDGET, **tune, **(overrides or {})}, **fields)
 
 
 def weizmann(model: str, overrides: Mapping[str, Any] | None = None, **fields: Any) -> Train:

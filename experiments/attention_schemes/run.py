@@ -204,8 +204,8 @@ def plot_growth(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def cell(name: str) -> Train:
-    """Returns the cell of a scheme's small model on the embedded motions."""
-    return motion(name, options(**small(name, 8, 32)))
+    """Returns the cell of a scheme's small model on the embedded motions, with twice the usual updates."""
+    return motion(name, {"epochs": 5.0} | options(**small(name, 8, 32)))
 
 
 def full(name: str) -> Train:
