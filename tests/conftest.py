@@ -1,4 +1,4 @@
-"""Test configuration: four virtual CPU devices and a persistent compilation cache."""
+"""Test configuration: four virtual CPU devices (or $TEST_DEVICES) and a persistent compilation cache."""
 
 import gc
 import os
@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get(
 
 import jax
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("TEST_DEVICES", 4)))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))

@@ -279,6 +279,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values that all hosts of a run must share, by key: how each loads its data is its own."""
+    loading = ("data.workers", "data.threads", "data.timeout", "data.prefetch", "data.cache")
+    return {key: value for key, value in flatten(config).items() if not key.startswith(loading)}
+
+
 def _merge(target: ConfigDict, source: Mapping[str, Any], prefix: str) -> None:
     for key, value in source.items():
         name = prefix + key
@@ -379,7 +385,7 @@ def _check(config: ConfigDict) -> None:
             re.compile(pattern)
         except (re.error, TypeError) as e:
             raise UserError(f"init.skip: {pattern!r} is not a regular expression: {e}") from None
-    for rule in flat["parallel.rules"]:
+    for rule in flat["parallel.rules"] or ():
         if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
             raise UserError(f"parallel.rules must contain (regex, spec) pairs, got {rule!r}")
     if bool(config.epochs > 0) == bool(config.steps > 0):

@@ -119,8 +119,11 @@ def schema() -> ConfigDict:
             ),
             parallel=dict(
                 mode="jit",  # jit | pmap
-                mesh=dict(data=-1, fsdp=1, tensor=1),  # devices along each axis; -1: all remaining devices
-                rules=(),  # ((regex of parameter paths, spec per dimension or "fsdp"), …)
+                # devices along each axis, see vidjax.sharding; -1: all remaining devices
+                mesh=dict(data=-1, fsdp=1, tensor=1, context=1),
+                # ((regex of parameter paths, axis of each of the last dimensions, or "fsdp"), …); None: the
+                # table of the model's family
+                rules=None,
                 accumulation=1,  # gradient accumulation steps per update
                 host_timeout=60.0,  # seconds without a heartbeat after which another host is considered lost
             ),
@@ -214,6 +217,7 @@ RANGES = {
     "parallel.mesh.data": (-1, 2**20),
     "parallel.mesh.fsdp": (-1, 2**20),
     "parallel.mesh.tensor": (-1, 2**20),
+    "parallel.mesh.context": (-1, 2**20),
     "parallel.accumulation": (1, 2**16),
     "parallel.host_timeout": (1.0, 86400.0),
     "checkpoint.every_epochs": (0.0, 1e6),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax.errors import UserError, unknown
+from vidjax.sharding import FSDP
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,6 +74,7 @@ class ModelSpec:
       inflates: the image model with the same submodules whose weights can be inflated to initialize this one.
       task: "classify"; "pretrain" for a self-supervised model without logits; or "probe" for a classifier of
         another model's features.
+      rules: placement of the parameters on a mesh, see `vidjax.sharding.state_shardings`.
     """
 
     name: str
@@ -99,6 +101,7 @@ class ModelSpec:
     licence: str = ""
     inflates: str = ""
     task: str = "classify"
+    rules: tuple[tuple[str, Any], ...] = FSDP
 
     @property
     def streams(self) -> tuple[str, ...]:

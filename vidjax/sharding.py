@@ -1,4 +1,10 @@
-"""The device mesh, and sharding of parameters by rules that map paths to partition specs."""
+"""The device mesh, and sharding of parameters by rules that map paths to partition specs.
+
+Axes of the mesh: "data" shards the batch; "fsdp" shards the batch, and parameters that are gathered when they
+are used (Rajbhandari et al., arXiv:1910.02054); "tensor" shards heads and hidden units (Shoeybi et al.,
+arXiv:1909.08053); "context" shards the tokens of transformers between attentions, whose keys and values are
+gathered. Any mesh computes the same step; XLA inserts the communication.
+"""
 
 import difflib
 import functools
@@ -14,12 +20,17 @@ from jax.sharding import PartitionSpec as P
 
 from vidjax.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))  # batches are sharded over both axes; "fsdp" also shards parameters
+AXES = ("data", "fsdp", "tensor", "context")
+SAMPLES = ("data", "fsdp")  # the axes over which batches are sharded
+BATCH = P(SAMPLES)
 
 
 def create_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    context: int = 1,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """Creates a mesh over `devices`, by default all. One size may be -1, for all remaining devices.
 
@@ -27,16 +38,28 @@ def create_mesh(
       UserError: the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [data, fsdp, tensor]
+    sizes = [data, fsdp, tensor, context]
     known = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices) or min(sizes) < 1:
         raise UserError(
-            f"parallel.mesh of data={data}, fsdp={fsdp}, tensor={tensor} does not fit {len(devices)} devices:"
-            " the sizes must multiply to that number, and one of them may be -1"
+            f"parallel.mesh of data={data}, fsdp={fsdp}, tensor={tensor}, context={context} does not fit "
+            f"{len(devices)} devices: the sizes must multiply to that number, and one of them may be -1"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def axis_size(*axes: str) -> int:
+    """Returns the number of devices along some axes of the mesh that is traced with, see `in_mesh`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape.get(axis, 1) for axis in axes)
+
+
+def constrain(x: jax.Array, *spec: Any) -> jax.Array:
+    """Shards an array over the mesh that is traced with; does nothing where its axes have one device."""
+    used = [a for s in spec if s for a in (s if isinstance(s, tuple) else (s,))]
+    return jax.lax.with_sharding_constraint(x, P(*spec)) if axis_size(*used) > 1 else x
 
 
 def in_mesh(mesh: Mesh, fn: Callable) -> Callable:
@@ -66,7 +89,11 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) -> Any:
+# Placement of parameters where a family has no table of its own.
+FSDP = ((".*", "fsdp"),)
+
+
+def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]], strict: bool = True) -> Any:
     """Returns the shardings of a tree of arrays or abstract arrays.
 
     Args:
@@ -74,8 +101,10 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
         their parameters.
       mesh: the mesh, see `create_mesh`.
       rules: (regex, spec) pairs. The first regex that matches a path applies; other arrays are replicated. A
-        spec is a mesh axis, a tuple of axes, or None for each dimension; or "fsdp", which shards the largest
-        divisible dimension over that axis.
+        spec has a mesh axis, a tuple of axes, or None for each of the last dimensions; or it is "fsdp", which
+        shards the largest divisible dimension over that axis.
+      strict: whether a regex that matches nothing and a dimension that is not divisible are errors. Tables of
+        families are not: such a dimension is not sharded.
 
     Raises:
       UserError: a regex that is invalid or matches no path, or a spec with an unknown axis, too many
@@ -92,12 +121,12 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
         for pattern, spec in rules:
             # Scalars, such as the step counts in the optimizer state, cannot be sharded.
             if x.ndim and re.search(pattern, name):
-                return NamedSharding(mesh, _spec(name, x.shape, spec, mesh))
+                return NamedSharding(mesh, _spec(name, x.shape, spec, mesh, strict))
         return NamedSharding(mesh, P())
 
     placed = jax.tree_util.tree_map_with_path(place, state)
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    for pattern, _ in rules:
+    for pattern, _ in rules if strict else ():
         if not any(re.search(pattern, p) for p in paths):
             shown = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
             raise UserError(
@@ -106,7 +135,7 @@ def state_shardings(state: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]]) ->
     return placed
 
 
-def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> P:
+def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh, strict: bool) -> P:
     if spec == "fsdp":
         n = mesh.shape["fsdp"]
         fits = [i for i, size in enumerate(shape) if size % n == 0]
@@ -124,11 +153,14 @@ def _spec(name: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> P:
         raise UserError(f"parallel.rules: {sorted(unknown)} for '{name}' is not among the axes {AXES}")
     if len(spec) > len(shape):
         raise UserError(f"parallel.rules: {len(spec)} dimensions for '{name}', which has shape {shape}")
-    for size, s in zip(shape, spec, strict=False):
+    spec = (None,) * (len(shape) - len(spec)) + spec
+    kept = []
+    for size, s in zip(shape, spec, strict=True):
         n = math.prod(mesh.shape[a] for a in (s if isinstance(s, tuple) else (s,)) if a is not None)
-        if size % n:
+        if size % n and strict:
             raise UserError(f"parallel.rules: '{name}' of shape {shape} is not divisible by {n} along {s}")
-    return P(*spec)
+        kept.append(None if size % n else s)
+    return P(*kept)
 
 
 def check_batch(batch: int, mesh: Mesh, accumulation: int, hosts: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -57,18 +58,20 @@ def place(tmp_path_factory):
         yield folder
 
 
-def start(place, *args):
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+def start(place, *args, **env):
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **env}
     env["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[2] / ".jax_cache")
     line = [sys.executable, "-m", "vidjax", *map(str, args)]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def start_two(place, *args):
+def start_two(place, *args, second=(), env=None):
+    """Starts two processes; the second one has more arguments and environment variables."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         cluster = ["--distributed", "--coordinator", f"localhost:{s.getsockname()[1]}", "--processes", 2]
-    return [start(place, *args, *cluster, "--process", i) for i in range(2)]
+    first = start(place, *args, *cluster, "--process", 0)
+    return [first, start(place, *args, *second, *cluster, "--process", 1, **(env or {}))]
 
 
 def finish(processes):
@@ -209,6 +212,28 @@ def test_error_on_one_host_stops_all_with_its_message(place):
     assert code == other == 2, err + own
     assert "process 1 stopped: 1 of 8 videos cannot be read" in err.splitlines()[-1]
     assert "1 of 8 videos cannot be read" in own.splitlines()[-1] and "Traceback" not in err + own
+
+
+def test_hosts_with_another_config_or_version_are_refused_by_name(place, tmp_path):
+    """Every host ends with the difference in one line."""
+    odd = [  # another version of a package, on the second host only
+        "import importlib.metadata as m",
+        "version = m.version",
+        "m.version = lambda name: '0.0.1' if name == 'flax' else version(name)",
+    ]
+    (tmp_path / "sitecustomize.py").write_text("\n".join(odd))
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    for env, args, message in (
+        ({}, ["--config.optimizer.lr=0.5"], r"config than process 0 on \S+: optimizer.lr 0.5 against 0.001"),
+        (path, [], r"code than process 0 on \S+: flax 0.0.1 against "),
+    ):
+        line = train_line(place, "differs")
+        processes = start_two(place, *line, second=args, env=env)
+        (code, _, err), (other, _, own) = finish(processes)
+        assert code == other == 2, err + own
+        for text in (err, own):
+            assert re.search(rf"process 1 .* has another {message}", text.splitlines()[-1]), err + own
+            assert "Traceback" not in text
 
 
 def test_invalid_cluster_arguments_are_reported(place):

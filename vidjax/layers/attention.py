@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from vidjax.layers.cpu.attention import attention_by_heads
 from vidjax.layers.lowering import attention_backend
 from vidjax.layers.native import HIDDEN_SCORE, masked_scores
+from vidjax.sharding import SAMPLES, axis_size
 
 BACKENDS = ("auto", "plain", "heads", "blockwise", "cudnn", "flash")
 BLOCK = 256  # queries per block of "blockwise"
@@ -138,7 +139,7 @@ def _cudnn(q, k, v, bias, mask):
 
 
 def _flash(q, k, v, bias, mask):
-    """Runs the Pallas kernel, under a mesh on each device's samples and heads.
+    """Runs the Pallas kernel, under a mesh on each device's samples, heads and, if they divide, queries.
 
     XLA does not partition a Pallas kernel by itself.
     """
@@ -151,13 +152,13 @@ def _flash(q, k, v, bias, mask):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return _kernel(q, k, v, bias)
-    samples, heads = (
-        tuple(a for a in axes if a in mesh.axis_names and mesh.shape[a] > 1)
-        for axes in (("data", "fsdp"), ("tensor",))
+    samples, heads, part = (
+        tuple(a for a in axes if axis_size(a) > 1) or None for axes in (SAMPLES, ("tensor",), ("context",))
     )
-    tokens = P(samples or None, None, heads or None)
-    specs = (tokens, tokens, tokens, None if bias is None else P(samples or None, heads or None))
-    return jax.shard_map(_kernel, in_specs=specs, out_specs=tokens, check_vma=False)(q, k, v, bias)
+    part = part if n % axis_size("context") == 0 else None
+    queries, keys = P(samples, part, heads), P(samples, None, heads)
+    specs = (queries, keys, keys, None if bias is None else P(samples, heads, part))
+    return jax.shard_map(_kernel, in_specs=specs, out_specs=queries, check_vma=False)(q, k, v, bias)
 
 
 def _kernel(q, k, v, bias):

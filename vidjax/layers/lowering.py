@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vidjax.layers.cpu.winograd import TILE
+from vidjax.sharding import SAMPLES, axis_size
 
 FEW_CHANNELS = 16  # too few to fill a matrix product
 LONG_SCORES = 2048 * 2048  # scores per head above which the full attention map costs too much memory
@@ -80,11 +81,9 @@ def attention_backend(q: jax.Array, k: jax.Array, biased: bool, dropped: bool) -
 
 def _divides_over_mesh(q: jax.Array) -> bool:
     """Whether the mesh divides samples and heads evenly; XLA does not partition a Pallas kernel by itself."""
-    mesh = jax.sharding.get_abstract_mesh()
-    size = lambda *axes: math.prod(mesh.shape.get(a, 1) for a in axes)  # noqa: E731
-    if mesh.empty:
+    if jax.sharding.get_abstract_mesh().empty:
         return jax.device_count() == 1
-    return q.shape[0] % size("data", "fsdp") == 0 and q.shape[2] % size("tensor") == 0
+    return q.shape[0] % axis_size(*SAMPLES) == 0 and q.shape[2] % axis_size("tensor") == 0
 
 
 def max_pool_lowering() -> str:

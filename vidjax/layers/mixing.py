@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-_BATCH_AXES = ("data", "fsdp")  # mesh axes that the batch is sharded over, see `vidjax.sharding`
+from vidjax.sharding import SAMPLES, axis_size
 
 
 def mix(
@@ -57,8 +57,7 @@ def mix(
 
 def _mirror(x: jax.Array) -> jax.Array:
     """Reverses [B, ...] along the batch within the shard of each device of the current mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    shares = math.prod(mesh.shape.get(axis, 1) for axis in _BATCH_AXES)
+    shares = axis_size(*SAMPLES)
     if x.shape[0] % shares or x.shape[0] == shares:
         return x[::-1]
     return x.reshape(shares, -1, *x.shape[1:])[:, ::-1].reshape(x.shape)

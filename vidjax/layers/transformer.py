@@ -33,12 +33,21 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.attention import attention, attention_weights
 from vidjax.layers.norm import LayerNorm
+from vidjax.sharding import SAMPLES, axis_size, constrain
 
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+# Placement of the parameters of `Attention` and `Mlp`, see `vidjax.sharding.state_shardings`.
+RULES = (
+    (r"qkv/kernel$", [["fsdp", "tensor"], None]),
+    (r"(proj|fc2)/kernel$", ["tensor", "fsdp"]),
+    (r"fc1/kernel$", ["fsdp", "tensor"]),
+    (r"fc1/bias$", ["tensor"]),
+    (r".*", "fsdp"),
+)
 KERNEL_INIT = nn.initializers.truncated_normal(0.02)
 XAVIER = nn.initializers.xavier_uniform()  # as in the releases of ViT, ViViT and masked autoencoders
 
@@ -134,21 +143,56 @@ class Attention(nn.Module):
             raise ValueError(f"unknown qkv_bias {self.qkv_bias!r}: use 'qkv', 'qv' or ''")
         width = x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
-        qkv = nn.Dense(3 * width, use_bias=self.qkv_bias == "qkv", name="qkv", **types)(x)
+        bias_of = None
         if self.qkv_bias == "qv":
             q_bias, v_bias = (
                 self.param(name, nn.initializers.zeros, (width,), self.param_dtype)
                 for name in ("q_bias", "v_bias")
             )
-            added = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(qkv.dtype)
-            qkv += added.reshape((1,) * (x.ndim - 1) + (-1,))
-        q, k, v = (part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
+            bias_of = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
+        q, k, v = Heads(3, self.heads, self.qkv_bias == "qkv", name="qkv", **types)(x, bias_of)
+        if x.ndim == 3:
+            q = constrain(q, SAMPLES, "context", "tensor")
+            k, v = (constrain(part, SAMPLES, None, "tensor") for part in (k, v))
         dropout = self.attention_dropout if train else 0.0
         rng = self.make_rng("dropout") if dropout else None
         y = attention(q, k, v, bias=bias, mask=mask, backend=self.backend, dropout=dropout, rng=rng)
         weights = attention_weights(q, k, bias=bias, mask=mask) if self.return_attention else None
         y = nn.Dense(width, name="proj", **types)(y.reshape(x.shape))
         return nn.Dropout(self.dropout, deterministic=not train)(y), weights
+
+
+class Heads(nn.Module):
+    """A Dense layer to `count` tensors of H heads, with the parameters of one nn.Dense of count * D columns.
+
+    On a mesh with the axis "tensor", each of its devices computes some heads. The columns are ordered q, k, v
+    and then by head, so the kernel is moved between devices, which is smaller than the tokens.
+    """
+
+    count: int
+    heads: int
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: Callable = KERNEL_INIT
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bias: jax.Array | None = None) -> list[jax.Array]:
+        """Maps [..., D] to `count` arrays [..., H, D / H]; a given `bias` [count * D] is added."""
+        width = x.shape[-1]
+        columns = self.count * width
+        kernel = self.param("kernel", self.kernel_init, (width, columns), self.param_dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (columns,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if axis_size("tensor") > 1:
+            kernel = constrain(kernel.reshape(width, self.count, self.heads, -1), None, None, "tensor")
+            y = jnp.einsum("...d,dche->...che", x, kernel)
+            y = y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + y.shape[-3:])
+            return [y[..., i, :, :] for i in range(self.count)]
+        y = x @ kernel
+        y = y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(y, self.count, axis=-1)]
 
 
 class DropPath(nn.Module):
@@ -212,11 +256,12 @@ class Block(nn.Module):
         """Maps tokens [B, N, D] to the same shape, and to {"attention": [B, H, N, N]} or {}."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         dense = types | dict(kernel_init=self.kernel_init)
+        x = constrain(x, SAMPLES, "context")
 
         def branch(i: int, y: jax.Array) -> jax.Array:
             if self.layer_scale is not None:
                 y = LayerScale(self.layer_scale, self.param_dtype, name=f"ls{i}")(y)
-            return x + DropPath(name=f"drop_path{i}")(y, drop_path, train)
+            return constrain(x + DropPath(name=f"drop_path{i}")(y, drop_path, train), SAMPLES, "context")
 
         y, weights = Attention(
             self.heads,

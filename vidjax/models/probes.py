@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from vidjax.errors import UserError
 from vidjax.layers.attention import attention
 from vidjax.layers.norm import BatchNorm, LayerNorm
-from vidjax.layers.transformer import KERNEL_INIT, Mlp
+from vidjax.layers.transformer import KERNEL_INIT, RULES, Mlp
 from vidjax.registry import ModelSpec, register_model
 
 Output = tuple[jax.Array, dict[str, jax.Array]]
@@ -126,6 +126,7 @@ _PROBES = {
 for _name, _preset in _PROBES.items():
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="probes",
             module=_preset["module"],

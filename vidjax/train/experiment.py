@@ -187,7 +187,8 @@ def build(config: ConfigDict) -> Experiment:
     def make_runner(make: Callable) -> JitRunner | PmapRunner:
         if parallel.mode == "pmap":
             return PmapRunner(make(axis_name=PmapRunner.AXIS), mesh, abstract)
-        return JitRunner(make(), mesh, state_shardings(abstract, mesh, parallel.rules))
+        rules = registry.spec(config.model.name).rules if parallel.rules is None else parallel.rules
+        return JitRunner(make(), mesh, state_shardings(abstract, mesh, rules, parallel.rules is not None))
 
     return Experiment(
         config=config,

@@ -6,14 +6,17 @@ collective that can never complete, so a thread prints the reason and exits the 
 """
 
 import atexit
+import hashlib
 import json
 import os
+import pathlib
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
 
@@ -27,12 +30,15 @@ from jax.sharding import PartitionSpec as P
 
 from vidjax import interrupts
 from vidjax.data import cores
+from vidjax.environment import environment
 from vidjax.errors import UserError
 
 LOST = 75  # exit code (EX_TEMPFAIL) if another process was lost; a launcher can restart the same command
 _NEVER = 7 * 24 * 3600  # seconds; JAX's own heartbeat timeout ends in a stack dump, so ours must come first
 _SUSPECT = 5.0  # seconds without a heartbeat after which a process is lost, once a collective has failed
-_ALIVE, _FAILED, _CORES = "vidjax/alive", "vidjax/failed", "vidjax/cores"
+_ALIVE, _FAILED, _CORES, _SAME = "vidjax/alive", "vidjax/failed", "vidjax/cores", "vidjax/same"
+# What must be equal on all hosts, of `vidjax.environment`.
+_COMPARED = ("commit", "python", "vidjax", "jax", "jaxlib", "flax", "numpy")
 
 
 class HostLost(UserError):
@@ -59,9 +65,10 @@ def join(
         is considered lost.
 
     Raises:
-      UserError: invalid arguments, or the coordinator cannot be reached in time.
+      UserError: invalid arguments, the coordinator cannot be reached in time, or another process has other
+        code or package versions.
     """
-    global _watch
+    global _watch, _timeout
     port = re.fullmatch(r"\S+:(\d{1,5})", coordinator or "none:1")
     if not port or not 1 <= int(port[1]) < 2**16:
         raise UserError(f"--coordinator must be HOST:PORT, such as 10.0.0.2:8476, got {coordinator}")
@@ -99,10 +106,50 @@ def join(
             service.shutdown()
         raise UserError(_why_not_joined(e, coordinator, processes, process, timeout)) from None
     if jax.process_count() > 1:
-        _watch = _Watch(timeout)
+        _watch, _timeout = _Watch(timeout), timeout
         interrupts.before_leaving.append(_watch.interrupted)
         atexit.register(_watch.end)
         _share_cores(timeout)
+        check_same("code", _code())
+
+
+def check_same(what: str, facts: Mapping[str, Any]) -> None:
+    """Checks that something is the same on all processes of the run. All of them must call this together.
+
+    Args:
+      what: a name that no other call has.
+      facts: JSON-compatible values by name.
+
+    Raises:
+      UserError: process 0 has other values; the message names the host and the first few of them.
+    """
+    if jax.process_count() == 1:
+        return
+    client: Any = distributed.global_state.client
+    key, milliseconds = f"{_SAME}/{what}", round(1000 * _timeout)
+    mine = json.loads(json.dumps({**facts, "host": socket.gethostname()}, sort_keys=True, default=str))
+    if jax.process_index() == 0:
+        client.key_value_set(key, json.dumps(mine))
+    first = json.loads(client.blocking_key_value_get(key, milliseconds))
+    hosts = mine.pop("host"), first.pop("host")
+    if odd := [k for k in sorted(first | mine) if first.get(k) != mine.get(k)]:
+        shown = "; ".join(f"{k} {mine.get(k)} against {first.get(k)}" for k in odd[:4])
+        more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
+        raise UserError(
+            f"process {jax.process_index()} on {hosts[0]} has another {what} than process 0 on {hosts[1]}: "
+            f"{shown}{more}"
+        )
+    client.wait_at_barrier(key, milliseconds)
+
+
+def _code() -> dict[str, str]:
+    """Returns what identifies the code: versions, the commit, and a digest of the modules of vidjax."""
+    folder = pathlib.Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    found = {k: v for k, v in environment().items() if k in _COMPARED}
+    return {**found, "vidjax modules": digest.hexdigest()[:12]}
 
 
 def _share_cores(timeout: float) -> None:
@@ -281,4 +328,5 @@ class _Watch:
 
 
 _watch: _Watch | None = None
+_timeout = 60.0  # seconds, of `join`
 _connecting = False

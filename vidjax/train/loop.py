@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vidjax import files, interrupts
 from vidjax.checkpoint_io import check_meta
-from vidjax.config import differences, restore
+from vidjax.config import comparable, differences, restore
 from vidjax.data.pipeline import prefetch_to_device
 from vidjax.environment import environment
 from vidjax.errors import MemoryErrors, UserError
@@ -22,7 +22,7 @@ from vidjax.tasks.base import Result
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.experiment import Experiment, batch_text, build, initial_state, memory_hint
-from vidjax.train.hosts import SharedFlag
+from vidjax.train.hosts import SharedFlag, check_same
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import make_precise_bn
 from vidjax.train.report import report_runs
@@ -49,6 +49,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
       UserError: an error that the user can fix, see `vidjax.errors`.
     """
     workdir = files.absolute(workdir)
+    check_same("config", comparable(config))
     _check_workdir(workdir, config)
     exp = build(config)
     for evaluation in exp.evals.values():

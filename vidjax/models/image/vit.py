@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
+    RULES,
     XAVIER,
     Block,
     PatchEmbed,
@@ -112,6 +113,7 @@ class VisionTransformer(nn.Module):
 for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="vit",
             module=VisionTransformer,

@@ -23,6 +23,7 @@ from vidjax.layers.masks import draw_mask
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
     KERNEL_INIT,
+    RULES,
     XAVIER,
     Block,
     PatchEmbed,
@@ -337,6 +338,7 @@ for _name, _preset in _PRESETS.items():
     _tiny |= dict(decoder_width=12, decoder_depth=1, decoder_heads=2, mask_ratio=0.75)
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="mae",
             module=_preset["module"],

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vidjax.layers.norm import LayerNorm
-from vidjax.layers.transformer import KERNEL_INIT, Block, PatchEmbed, TokenGrid, apply_blocks
+from vidjax.layers.transformer import KERNEL_INIT, RULES, Block, PatchEmbed, TokenGrid, apply_blocks
 from vidjax.models.masked import videomae
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
@@ -140,6 +140,7 @@ class MAEST(nn.Module):
 for _name, _top1 in (("b", 81.3), ("l", 84.8), ("h", 85.1)):
     register_model(
         ModelSpec(
+            rules=RULES,
             name=f"mae_st_{_name}",
             family="mae_st",
             module=MAEST,

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vidjax.layers.norm import LayerNorm
-from vidjax.layers.transformer import Block, PatchEmbed, TokenGrid, apply_blocks, sincos_positions
+from vidjax.layers.transformer import RULES, Block, PatchEmbed, TokenGrid, apply_blocks, sincos_positions
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 # The encoders; parameters at 400 classes, GMACs, and accuracy on Kinetics-400.
@@ -182,6 +182,7 @@ for _name, _preset in PRESETS.items():
     _source = "VideoMAE V2, labeled Kinetics-710 between" if _second else "VideoMAE, 1600 epochs"
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="videomae",
             module=VideoMAE,

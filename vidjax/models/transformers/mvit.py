@@ -29,7 +29,7 @@ from vidjax.layers.conv import Conv, conv
 from vidjax.layers.lowering import platform
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.pool import max_pool
-from vidjax.layers.transformer import KERNEL_INIT, REMAT, DropPath, Mlp
+from vidjax.layers.transformer import KERNEL_INIT, REMAT, RULES, DropPath, Mlp
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 Size = tuple[int, int, int]
@@ -452,6 +452,7 @@ for _name, _preset in PRESETS.items():
     _large = _name == "mvit_v2_l_40x3"  # pretrained on ImageNet, and normalized as there
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="mvit",
             module=_preset["module"],

@@ -29,7 +29,7 @@ from jax.typing import DTypeLike
 
 from vidjax.errors import UserError, unknown
 from vidjax.layers.norm import LayerNorm
-from vidjax.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, TokenGrid, apply_blocks
+from vidjax.layers.transformer import RULES, Attention, DropPath, Mlp, PatchEmbed, TokenGrid, apply_blocks
 from vidjax.registry import ModelSpec, Result, register_model
 
 Output = tuple[jax.Array, dict[str, jax.Array]]
@@ -338,6 +338,7 @@ _PRESETS = {
 for _name, _preset in _PRESETS.items():
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="timesformer",
             module=TimeSformer,

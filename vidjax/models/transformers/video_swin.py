@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.attention import attention, attention_weights
 from vidjax.layers.norm import LayerNorm
-from vidjax.layers.transformer import KERNEL_INIT, REMAT, DropPath, Mlp, PatchEmbed
+from vidjax.layers.transformer import KERNEL_INIT, REMAT, RULES, DropPath, Mlp, PatchEmbed
 from vidjax.registry import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Result, register_model
 
 # Table 1; parameters, GMACs, and accuracy on Kinetics-400 as published.
@@ -324,6 +324,7 @@ _TINY = dict(width=8, depths=(2, 2), heads=(1, 2), window=(2, 3, 3), drop_path=0
 for _name, _preset in PRESETS.items():
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="video_swin",
             module=VideoSwin,

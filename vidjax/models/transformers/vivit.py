@@ -28,6 +28,7 @@ from vidjax.errors import UserError, unknown
 from vidjax.layers.attention import attention, attention_weights
 from vidjax.layers.norm import LayerNorm
 from vidjax.layers.transformer import (
+    RULES,
     XAVIER,
     Attention,
     Block,
@@ -404,6 +405,7 @@ for _name, _preset in _PRESETS.items():
     _small = dict(time_depth=1) if _preset["module"] is FactorisedEncoder else {}
     register_model(
         ModelSpec(
+            rules=RULES,
             name=_name,
             family="vivit",
             module=_preset["module"],

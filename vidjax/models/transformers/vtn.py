@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 
 from vidjax.layers.attention import attention
 from vidjax.layers.norm import LayerNorm
-from vidjax.layers.transformer import Mlp, apply_blocks, gelu
+from vidjax.layers.transformer import RULES, Mlp, apply_blocks, gelu
 from vidjax.models.frame.frame_model import FrameModel, Output
 from vidjax.registry import ModelSpec, Result, register_model
 
@@ -216,6 +216,7 @@ class VTN(FrameModel):
 
 register_model(
     ModelSpec(
+        rules=RULES,
         name="vtn_vit_b_16",
         family="vtn",
         module=VTN,
