@@ -31,8 +31,8 @@ from vidjax.convert.published import CHECKPOINTS
 from vidjax.data.datasets import load_source
 from vidjax.errors import UserError
 from vidjax.tasks import fusion, task_class
-from vidjax.tasks.base import Metrics, Result
-from vidjax.tasks.results import ClassificationResult
+from vidjax.tasks.base import Result
+from vidjax.tasks.results import read_result
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
@@ -389,13 +389,6 @@ def resolve(config: str, *overrides: str) -> ConfigDict:
 def as_text(overrides: Mapping[str, Any]) -> list[str]:
     """Returns overrides in the form of the command line, without "--config."."""
     return [f"{k}={v}" for k, v in overrides.items()]
-
-
-def read_result(folder: pathlib.Path) -> Result:
-    """Reads the result of an evaluation."""
-    if (folder / "result.npz").is_file():
-        return ClassificationResult.load(folder / "result.npz")
-    return Metrics.load(folder)
 
 
 def validation_score(outcome: Outcome) -> dict[str, float]:

@@ -19,7 +19,8 @@ import numpy as np
 
 from experiments.cells import ROOT, Cell, Lab, Outcome
 from vidjax.errors import UserError
-from vidjax.metrics.uncertainty import mean_over_runs
+from vidjax.metrics.uncertainty import half_width
+from vidjax.reports.markdown import markdown, text_of
 
 SCALES = ("smoke", "cpu", "full")
 
@@ -163,48 +164,9 @@ def measure(table: Table, lab: Lab, pattern: str = "*") -> dict[str, Any]:
     }
 
 
-def half_width(values: Sequence[float]) -> float | None:
-    """Returns half the width of the 95 % t interval of the mean over runs, None for a single one."""
-    if len(values) < 2:
-        return None
-    over = mean_over_runs(np.array(values))
-    return float(over.high - over.mean)
-
-
 def values_of(row: Mapping[str, Any], column: Mapping[str, Any]) -> list[float]:
     """Returns the values of a row's seeds in a measured column."""
     return [run["values"][column["name"]] for run in row["cells"].get(column["cell"], ())]
-
-
-def text_of(values: Sequence[float], percent: bool) -> str:
-    """Formats the mean of some seeds and half the width of its interval."""
-    if not values:
-        return "–"
-    scale, digits = (100, 1) if percent else (1, 3)
-    half = half_width(values)
-    mean = f"{scale * np.mean(values):.{digits}f}"
-    return mean if half is None else f"{mean} ± {scale * half:.{digits}f}"
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns rows as a Markdown table, with numbers right-aligned."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-
-    def show(x: Any) -> str:
-        if x is None:
-            return "–"
-        return f"{x:.4g}" if isinstance(x, float) else f"{x:,}" if isinstance(x, int) else str(x)
-
-    def is_number(x: Any) -> bool:
-        return x is None or isinstance(x, int | float) or x == "–" or x[:1].isdigit()
-
-    numbers = [all(is_number(r.get(c)) for r in rows) for c in columns]
-    lines = [
-        columns,
-        ["--:" if n else "---" for n in numbers],
-        *([show(r.get(c)) for c in columns] for r in rows),
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def results_text(results: Mapping[str, Any]) -> str:

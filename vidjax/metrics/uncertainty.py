@@ -4,6 +4,7 @@ The two answer different questions. `bootstrap_mean` is about other test videos 
 `mean_over_runs` is about other seeds for the same test videos.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,6 +96,14 @@ def mean_over_runs(values: np.ndarray, level: float = 0.95) -> Interval:
         raise ValueError("an interval over runs needs at least two of them")
     half = stdtrit(runs - 1, (1 + level) / 2) * values.std(0, ddof=1) / np.sqrt(runs)
     return Interval(mean := values.mean(0), mean - half, mean + half)
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Returns half the width of the 95 % t interval of the mean over runs, None for a single one."""
+    if len(values) < 2:
+        return None
+    over = mean_over_runs(np.array(values))
+    return float(over.high - over.mean)
 
 
 def _checked(values: np.ndarray, level: float) -> np.ndarray:

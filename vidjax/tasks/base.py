@@ -42,8 +42,12 @@ class Result(Protocol):
 
     Attributes:
       metrics: numbers by name.
+      best: name of the headline metric; with a "-" before it, lower is better.
       headline: the metric by which checkpoints are ranked; higher is better.
     """
+
+    @property
+    def best(self) -> str: ...
 
     @property
     def metrics(self) -> Mapping[str, float]: ...

@@ -1,4 +1,4 @@
-"""The result of an evaluation of a classifier."""
+"""The result of an evaluation of a classifier, and reading the result of any task."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import io
 import json
 import os
 import zipfile
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from etils import epath
@@ -14,6 +14,7 @@ from etils import epath
 from vidjax import files
 from vidjax.errors import UserError
 from vidjax.metrics.classification import confusion_matrix, log_mean_softmax, per_class_accuracy, rank
+from vidjax.tasks.base import Metrics, Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ClassificationResult:
       class_names: K names.
       crops: crops per clip, a divisor of V; None if unknown, as for files written by earlier versions.
     """
+
+    best: ClassVar[str] = "video_top1"
 
     ids: list[str]
     labels: np.ndarray
@@ -69,7 +72,7 @@ class ClassificationResult:
     @property
     def headline(self) -> float:
         """The metric by which checkpoints are ranked."""
-        return self.metrics["video_top1"]
+        return self.metrics[self.best]
 
     @functools.cached_property
     def confusion(self) -> np.ndarray:
@@ -129,3 +132,9 @@ class ClassificationResult:
             row = {"id": name, "true": self.class_names[label], "predicted": top[0][0], "top5": top}
             rows.append(json.dumps(row, ensure_ascii=False) + "\n")
         files.write(path, "".join(rows))  # a file name that is not UTF-8 is escaped by JSON
+
+
+def read_result(folder: str | os.PathLike) -> Result:
+    """Reads the result of an evaluation of any task. Raises `UserError` if the folder has none."""
+    path = epath.Path(folder) / "result.npz"
+    return ClassificationResult.load(path) if path.exists() else Metrics.load(folder)
