@@ -28,6 +28,7 @@ from vidjax.cli import (
     predict,
     probe,
     report,
+    sweep,
     train,
     views,
 )
@@ -37,6 +38,7 @@ from vidjax.errors import DiskFull, MemoryErrors, UserError
 # In the order of --help. Each module has NAME, HELP, add_arguments(parser) and run(args) -> exit code.
 COMMANDS = (
     train,
+    sweep,
     evaluate,
     report,
     views,
