@@ -37,6 +37,8 @@ RESUMABLE = (
     "data.timeout",
     "data.prefetch",
     "data.cache",
+    "checkpoint.every_minutes",
+    "checkpoint.keep",
     "log_every",
     "report",
 )
@@ -385,7 +387,9 @@ def _check(config: ConfigDict) -> None:
             re.compile(pattern)
         except (re.error, TypeError) as e:
             raise UserError(f"init.skip: {pattern!r} is not a regular expression: {e}") from None
-    for rule in flat["parallel.rules"] or ():
+    if not isinstance(rules := flat["parallel.rules"], list | None):
+        raise UserError(f"parallel.rules must be None or (regex, spec) pairs, got {rules!r}")
+    for rule in rules or ():
         if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
             raise UserError(f"parallel.rules must contain (regex, spec) pairs, got {rule!r}")
     if bool(config.epochs > 0) == bool(config.steps > 0):

@@ -130,7 +130,9 @@ def schema() -> ConfigDict:
             evals={},  # NAME=dict(type=…, split=…, every=…, …), see vidjax.evaluation; default: val
             checkpoint=dict(
                 every_epochs=1.0,
-                keep=1,
+                every_minutes=None,  # in addition, when the last one is older
+                keep=1,  # the latest ones
+                keep_every_epochs=None,  # in addition, those at multiples of this
                 best="val",  # the evaluation by whose headline metric the best one is kept in addition
             ),
             report=True,  # write report.html at the end
@@ -221,7 +223,9 @@ RANGES = {
     "parallel.accumulation": (1, 2**16),
     "parallel.host_timeout": (1.0, 86400.0),
     "checkpoint.every_epochs": (0.0, 1e6),
+    "checkpoint.every_minutes": (0.001, 1e6),
     "checkpoint.keep": (1, 2**20),
+    "checkpoint.keep_every_epochs": (1e-6, 1e6),
     "log_every": (1, 2**31 - 1),
     "expected.top1": (0.0, 100.0),
 }

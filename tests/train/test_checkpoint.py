@@ -53,6 +53,14 @@ def test_restores_onto_another_mesh(tmp_path):
     assert meta["class_names"] == ["a", "b"]
 
 
+def test_keeps_every_nth_step_and_the_latest(tmp_path):
+    checkpoints = Checkpointer(tmp_path, keep=1, keep_every=4)
+    for step in (2, 4, 6, 8, 9, 10):
+        checkpoints.save(state_at(step), {})
+        checkpoints.wait()
+    assert steps_kept(tmp_path) == [4, 8, 10]
+
+
 def test_keeps_the_latest_and_the_best_across_restarts(tmp_path):
     metrics = {1: 0.5, 2: 0.9, 3: 0.2, 4: None, 5: 0.1}
     for step, metric in metrics.items():

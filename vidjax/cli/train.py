@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, metavar="DIR", help="folder for checkpoints, metrics and the report"
     )
+    parser.add_argument(
+        "--profile",
+        metavar="FIRST:LAST",
+        help="trace these steps to DIR/profile, for xprof",
+    )
     add_cluster_arguments(parser)
     parser.epilog = (
         "Override any config value with --config.KEY=VALUE, for example --config.optimizer.lr=1e-3"
@@ -24,10 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from vidjax.config import load
     from vidjax.train.loop import train
+    from vidjax.train.telemetry import parse_steps
 
+    profile = parse_steps(args.profile)
     config = load(args.config, args.overrides)
     join_hosts(args, config.parallel.host_timeout)
-    results = train(config, args.workdir)
+    results = train(config, args.workdir, profile)
     if results is not None and is_lead():
         for name, result in results.items():
             if result.metrics:

@@ -47,6 +47,8 @@ PANELS = (
     ("Step time, s", "step_time", None, False),
     ("Time spent waiting for data", "data_wait", None, True),
     ("Clips per second", "clips_per_s", None, False),
+    ("Model FLOPs utilization", "mfu", None, True),
+    ("Device memory in use", "hbm", None, True),
 )
 # Do not parse dollar signs in class names as math; keep text as text, in the browser's font.
 _PLAIN = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "vidjax"}

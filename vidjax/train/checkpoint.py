@@ -18,21 +18,25 @@ _DAMAGED = "remove the damaged one to resume from the one before it, or use anot
 
 
 class Checkpointer:
-    """Manages the checkpoints of a workdir: the latest `keep`, and the best one by a metric.
+    """Manages the checkpoints of a workdir: the latest `keep`, the best one by a metric, and every n-th step.
 
     A checkpoint contains `state` (a nested dict of arrays) and `meta` (JSON: config, class names, data
     position, versions, metrics). It is written under a temporary name and renamed when complete. Older
     checkpoints are deleted after that, so a complete one exists at any time.
     """
 
-    def __init__(self, workdir: epath.PathLike, keep: int = 1):
+    def __init__(self, workdir: epath.PathLike, keep: int = 1, keep_every: int | None = None):
+        """`keep_every`: the checkpoints at multiples of so many steps are kept as well."""
         self.folder = files.absolute(workdir) / "checkpoints"
         best = managers.BestN(
             get_metric_fn=lambda m: m["metric"], n=1, keep_checkpoints_without_metrics=False
         )
+        policies = [managers.LatestN(keep), best]
+        if keep_every:
+            policies.append(managers.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
             best_fn=lambda m: m["metric"],
-            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
+            preservation_policy=managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
         )
         with reading(self.folder, _DAMAGED), DiskErrors(self.folder):  # it reads the metric of each

@@ -180,21 +180,38 @@ def joined() -> bool:
     return _connecting
 
 
-class SharedFlag:
-    """Shares a flag between all hosts without blocking the devices."""
+def shared(name: str, value: float) -> dict[str, float]:
+    """Publishes a value of this process, and returns the latest ones of all processes, without waiting.
+
+    Returns:
+      Values by "process I on HOST"; on other processes than the first, only the own one.
+    """
+    me = f"process {jax.process_index()} on {socket.gethostname()}"
+    if jax.process_count() == 1:
+        return {me: value}
+    client: Any = distributed.global_state.client
+    folder = f"vidjax/shared/{name}"
+    client.key_value_set(f"{folder}/{jax.process_index()}", json.dumps([me, value]), allow_overwrite=True)
+    if jax.process_index():
+        return {me: value}
+    return dict(json.loads(text) for _, text in client.key_value_dir_get(folder))
+
+
+class SharedLevel:
+    """Shares a small number between all hosts without blocking the devices."""
 
     def __init__(self):
         mesh = Mesh(np.array(jax.devices()), ("devices",), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(mesh, P("devices"))
-        self._any = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
+        self._max = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
 
-    def share(self, raised: bool) -> Callable[[], bool]:
-        """Dispatches the flag of this host. Returns a function that waits for the result: any flag raised."""
+    def share(self, level: int) -> Callable[[], int]:
+        """Dispatches the number of this host. Returns a function that waits for the largest of all hosts."""
         if jax.process_count() == 1:
-            return lambda: raised
-        local = np.full(jax.local_device_count(), raised, np.int32)
-        result = self._any(jax.make_array_from_process_local_data(self._sharding, local))
-        return lambda: bool(result)
+            return lambda: level
+        local = np.full(jax.local_device_count(), level, np.int32)
+        result = self._max(jax.make_array_from_process_local_data(self._sharding, local))
+        return lambda: int(result)
 
 
 def _why_not_joined(error: Exception, coordinator: Any, processes: Any, process: Any, timeout: float) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,16 +23,20 @@ from vidjax.tasks.base import Result
 from vidjax.train.checkpoint import Checkpointer, DiskErrors
 from vidjax.train.diagnose import explain_nonfinite
 from vidjax.train.experiment import Experiment, batch_text, build, initial_state, memory_hint
-from vidjax.train.hosts import SharedFlag, check_same
+from vidjax.train.hosts import SharedLevel, check_same, shared
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import make_precise_bn
 from vidjax.train.report import report_runs
 from vidjax.train.state import State
+from vidjax.train.telemetry import Breakdown, Trace, Utilization, straggler
 
 Results = dict[str, Result]
+_SAVE, _STOP = 1, 2  # what a host may want after a step; all hosts do the most urgent
 
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
+def train(
+    config: ConfigDict, workdir: epath.PathLike, profile: tuple[int, int] | None = None
+) -> Results | None:
     """Trains a model, resuming from the latest checkpoint in `workdir` if there is one.
 
     Resuming is bit-identical: a run that was interrupted at any time ends with the same parameters as an
@@ -40,7 +45,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
     Args:
       config: a resolved config, see `vidjax.config`.
       workdir: output folder for config.json, metrics.jsonl, tensorboard/, checkpoints/ and bad_videos.jsonl.
-        At the end, report.html and the results of the evaluations are added.
+        At the end, report.html, timing.json and the results of the evaluations are added.
+      profile: the first and the last step of a profiler trace in the folder profile/.
 
     Returns:
       The results of the evaluations of the final weights by name, or None if the run was interrupted.
@@ -60,7 +66,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
         stack.enter_context(MemoryErrors(memory_hint(config)))
         stack.enter_context(DiskErrors(workdir))
         stack.enter_context(interrupts.handled())
-        checkpoints = stack.enter_context(contextlib.closing(Checkpointer(workdir, config.checkpoint.keep)))
+        keep_every = round((config.checkpoint.keep_every_epochs or 0) * exp.steps_per_epoch)
+        checkpoints = Checkpointer(workdir, config.checkpoint.keep, keep_every)
+        stack.enter_context(contextlib.closing(checkpoints))
         start = checkpoints.latest_step() or 0
         if start:
             state, meta = checkpoints.restore(exp.abstract_state())
@@ -82,7 +90,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> Results | None:
             progress.print(batches.note)
         if start:
             progress.print(f"resuming from step {start} of {exp.steps}")
-        run = _Run(exp, workdir, checkpoints, writer, progress, batches)
+        trace = stack.enter_context(contextlib.closing(Trace(profile, workdir / "profile")))
+        run = _Run(exp, workdir, checkpoints, writer, progress, batches, trace)
         results = run.steps(state, start, evaluate_first=meta.get("evaluate", False))
     if results is None:
         return None
@@ -106,13 +115,17 @@ def eval_folder(config: ConfigDict, workdir: epath.Path, name: str) -> epath.Pat
 class _Run:
     """Runs the steps of one process, starting from a new or restored state."""
 
-    def __init__(self, exp, workdir, checkpoints, writer, progress, batches):
+    def __init__(self, exp, workdir, checkpoints, writer, progress, batches, trace):
         self.exp: Experiment = exp
         self.workdir: epath.Path = workdir
         self.checkpoints: Checkpointer = checkpoints
         self.writer: MetricsWriter = writer
         self.progress: Progress = progress
         self.batches = batches
+        self.trace: Trace = trace
+        self.utilization = Utilization(exp)
+        self.spent = Breakdown()
+        self.saved = time.monotonic()  # when the last checkpoint was
         self.skipped = 0
         self.advised = False  # whether advice on data loading was printed
         self.recent: list[tuple[int, dict, dict]] = []  # steps that were not yet checked to be finite
@@ -130,7 +143,7 @@ class _Run:
         every_save = round(config.checkpoint.every_epochs * exp.steps_per_epoch) or total
         self.skipped = int(state.nonfinite)
         results: Results | None = {}
-        interval, watch, stop = [], Stopwatch(lambda: self.batches.cpu_seconds), SharedFlag()
+        interval, watch, wish = [], Stopwatch(lambda: self.batches.cpu_seconds), SharedLevel()
         with contextlib.ExitStack() as saving:
             if evaluate_first or start == total:
                 saving.enter_context(interrupts.saving())
@@ -143,9 +156,17 @@ class _Run:
             )
             for step in range(start + 1, total + 1):
                 batch = watch.wait(device_batches)
-                stopping = stop.share(interrupts.requested())  # before the step, so as not to wait for it
-                placed, metrics = exp.runner.step(placed, {k: batch[k] for k in ("inputs", "targets")})
+                wished = wish.share(self.wish())  # before the step, so as not to wait for it
+                inputs = {k: batch[k] for k in ("inputs", "targets")}
+                self.utilization.see(inputs)
+                self.trace.before(step)
+                started = time.perf_counter()
+                placed, metrics = exp.runner.step(placed, inputs)
+                if written := self.trace.after(step, metrics):
+                    self.progress.print(written)
+                self.spent.add("waiting for data", watch.last)
                 if step == start + 1:  # compilation is done, and there is progress to save
+                    self.spent.add("compilation", time.perf_counter() - started)
                     self.claim()
                     saving.enter_context(interrupts.saving())
                 interval.append(metrics)
@@ -153,32 +174,49 @@ class _Run:
                 self.check_finite(placed, keep=1)
                 self.progress.advance(step)
 
-                evaluating, stopped = bool(self.due(step)), stopping()
-                saved = step % every_save == 0 or step == total or stopped
+                evaluating, level = bool(self.due(step)), wished()
+                stopped = level == _STOP
+                saved = step % every_save == 0 or step == total or level >= _SAVE
                 if step % config.log_every == 0 or evaluating or saved:
                     self.check_finite(placed, keep=0)
                     self.log(step, interval, watch)
                     interval = []
                 if evaluating or saved:
-                    with watch.pause():
+                    with watch.pause() as paused:
                         state = exp.runner.read(placed)
                         results = None
                         if evaluating and not stopped:
                             state, results = self.evaluate(state, step)
                             placed = exp.runner.place(state)
                             stopped = results is None
+                        evaluated = paused.seconds
                         best = (results or {}).get(config.checkpoint.best)
                         self.checkpoints.save(
                             state,
                             self.meta(step) | {"evaluate": evaluating and results is None},
                             None if best is None else best.headline,
                         )
+                        self.saved = time.monotonic()
+                        self.spent.add("evaluation", evaluated)
+                        self.spent.add("saving", paused.seconds - evaluated)
                 if stopped:
                     self.checkpoints.wait()
                     self.progress.print(f"stopped and saved at step {step}; run the same command to resume")
                     return None
-            self.checkpoints.wait()
+            with watch.pause() as paused:
+                self.checkpoints.wait()
+            self.spent.add("saving", paused.seconds)
+        if jax.process_index() == 0:
+            self.progress.print(self.spent.text())
+            files.write(self.workdir / "timing.json", json.dumps(self.spent.read(), indent=1) + "\n")
         return results
+
+    def wish(self) -> int:
+        """Returns what this host wants to happen after the next step."""
+        if interrupts.requested():
+            return _STOP
+        minutes = self.exp.config.checkpoint.every_minutes
+        return _SAVE if minutes and time.monotonic() - self.saved > 60 * minutes else 0
 
     def due(self, step: int) -> list[str]:
         """Returns the names of the evaluations after a step; all of them after the last one."""
@@ -201,8 +239,11 @@ class _Run:
         values = {k: float(np.mean([m[k] for m in fetched])) for k in fetched[0] if k != "nonfinite"}
         values["lr"] = float(self.exp.schedule(step - 1))
         values.update(watch.read(self.exp.config.batch))
+        values.update(self.utilization.read(values["step_time"]))
         self.writer.write(step, "train", values, step / self.exp.steps_per_epoch)
         self.progress.report(step, values)
+        if slow := straggler(shared("data_wait", values["data_wait"])):
+            self.progress.print(slow)
         seconds = values["step_time"] * len(interval)  # short intervals are dominated by prefetched batches
         busy = values["decode_cpu"] > 0.2 and seconds > 2
         if busy and not self.advised and (advice := self.batches.advice()):

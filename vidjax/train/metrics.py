@@ -80,6 +80,7 @@ class Stopwatch:
 
     def __init__(self, cpu_seconds: Callable[[], float]):
         self._cpu_seconds = cpu_seconds
+        self.last = 0.0  # seconds of the last `wait`
         self._restart()
 
     def _restart(self) -> None:
@@ -92,7 +93,8 @@ class Stopwatch:
         """Returns `next(iterator)` and counts its duration as waiting for data."""
         start = time.perf_counter()
         item = next(iterator)
-        self.waited += time.perf_counter() - start
+        self.last = time.perf_counter() - start
+        self.waited += self.last
         self.steps += 1
         return item
 
@@ -133,11 +135,17 @@ class _Pause:
     def __init__(self, watch: Stopwatch):
         self.watch = watch
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Pause":
         self.start = time.perf_counter()
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start of the pause."""
+        return time.perf_counter() - self.start
 
     def __exit__(self, *_) -> None:
-        self.watch._start += time.perf_counter() - self.start
+        self.watch._start += self.seconds
 
 
 class Progress:
@@ -176,6 +184,7 @@ class Progress:
             f"{values['step_time'] * 1e3:.0f} ms/step  data {values['data_wait']:.0%} "
             f"({values['decode_cpu']:.0%} CPU)"
         )
+        text += "".join(f"  {k.upper()} {values[k]:.0%}" for k in ("mfu", "hbm") if k in values)
         self._bar.update(self._task, text=text)
         if self._lines:
             self.print(f"step {step}/{self.total}  {text}")
