@@ -18,3 +18,10 @@ jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 # Tracing allocates many objects; with the default threshold, garbage collection takes a quarter of its time.
 gc.set_threshold(50_000)
+
+LONG = ("test_hosts.py", "test_tables.py", "test_notebooks.py", "test_task_contract.py", "test_loop.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Starts the longest files first, since each one runs in one process, with its fixtures."""
+    items.sort(key=lambda item: item.path.name not in LONG)

@@ -269,6 +269,13 @@ loop.train(resolve(json.loads(sys.argv[1])), sys.argv[2])
 """
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        n if n in ("classification", "masked_autoencoding") else pytest.param(n, marks=pytest.mark.slow)
+        for n in CASES
+    ],
+)
 def test_run_that_was_killed_continues_bit_for_bit(case, tmp_path):
     """A run is killed at its checkpoint of step 6, and resumed from that of step 3."""
     every = dict(checkpoint=CASES[case].config.get("checkpoint", {}) | dict(every_epochs=1.0))

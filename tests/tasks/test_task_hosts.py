@@ -62,6 +62,7 @@ def runs(tmp_path_factory):
     return [json.loads((folder / run / "found.json").read_text()) for run in ("one", "two")]
 
 
+@pytest.mark.slow  # tests/train/test_hosts.py compares two tasks in all
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(runs, case):
     one, two = runs

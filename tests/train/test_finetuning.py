@@ -54,7 +54,9 @@ def place(tmp_path_factory):
         yield folder
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "mae_st_b" else n for n in FAMILIES]
+)
 def test_fine_tunes_to_twelve_classes_then_to_three(place, capsys, name):
     size = 32 if name == "mae_st_b" else 16
     skip = tuple(load(FAMILIES[name]).init.skip)

@@ -183,7 +183,7 @@ def test_signal_to_one_host_stops_all_at_the_same_step(place, number):
     assert len(saved) == 1 and f"stopped and saved at step {saved[0]}" in err
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_host_is_reported_in_one_line(place, lost):
     workdir = place / f"lost_{lost}"
     args = ["--config.steps=100000", "--config.parallel.host_timeout=10"]

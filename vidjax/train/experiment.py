@@ -21,7 +21,6 @@ from vidjax import files, registry
 from vidjax.analysis.clips import check_endpoints, check_patches, refusing
 from vidjax.analysis.params import abstract_variables
 from vidjax.checkpoint_io import choice_text, find_checkpoint
-from vidjax.convert import read_weights
 from vidjax.data import streams
 from vidjax.data.datasets import Source, load_source
 from vidjax.data.datasets.features import FeatureSource, check_origin
@@ -315,6 +314,8 @@ def initial_state(exp: Experiment) -> State:
     state = jax.jit(exp.init, out_shardings=exp.runner.state_shardings)()
     init = exp.config.init
     if init.path:
+        from vidjax.convert import read_weights  # not at the top: the tables of names take time to build
+
         model = exp.config.model
         options = dict(tiny=model.tiny, **model.options.to_dict())
         path = init.path

@@ -26,7 +26,6 @@ from vidjax.train.experiment import Experiment, batch_text, build, initial_state
 from vidjax.train.hosts import SharedLevel, check_same, shared
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import make_precise_bn
-from vidjax.train.report import report_runs
 from vidjax.train.state import State
 from vidjax.train.telemetry import Breakdown, Trace, Utilization, straggler
 
@@ -100,6 +99,8 @@ def train(
             if result.metrics:
                 result.write(eval_folder(config, workdir, key))
         if config.report:
+            from vidjax.train.report import report_runs  # not at the top: it imports Matplotlib
+
             source = exp.source(exp.evals[config.checkpoint.best].split)
             report_runs(workdir / "report.html", name, {name: workdir}, exp.task, source)
     return results
