@@ -36,7 +36,7 @@ from vidjax.tasks.results import read_result
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
-GRID = (1e-3, 4e-3)  # learning rates, tried for every cell that is tuned
+GRID = (3e-4, 1e-3, 4e-3)  # learning rates, tried for every cell that is tuned
 # Replaces the budget of a cell whose data are embedded; others use the argument "smoke" of their config.
 SMOKE = {
     "steps": 3,
