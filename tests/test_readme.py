@@ -22,6 +22,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "experiments").glob("*/README.md")),
     ROOT / "notebooks/README.md",
+    ROOT / "launch/README.md",
 ]
 
 

@@ -32,7 +32,10 @@ def environment() -> dict[str, str]:
 
 @functools.cache  # the imported code does not change during the process
 def git_commit() -> str:
-    """Returns the commit of vidjax, with "+changes" if tracked files are modified, or "unknown"."""
+    """Returns the commit of vidjax, with "+changes" if tracked files are modified.
+
+    Without a repository, as in a container, it is that of the variable VIDJAX_COMMIT, or "unknown".
+    """
     here = pathlib.Path(__file__)
 
     def git(*args: str) -> str:
@@ -44,4 +47,4 @@ def git_commit() -> str:
         git("ls-files", "--error-unmatch", here.name)
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("VIDJAX_COMMIT") or "unknown"
