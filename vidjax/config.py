@@ -41,6 +41,7 @@ RESUMABLE = (
     "checkpoint.keep",
     "log_every",
     "report",
+    "wandb",
 )
 
 

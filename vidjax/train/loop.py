@@ -80,7 +80,8 @@ def train(
         stack.enter_context(contextlib.closing(batches))
         if start:
             batches.set_state(meta["data"])
-        writer = stack.enter_context(contextlib.closing(MetricsWriter(workdir, start, active=lead)))
+        writer = MetricsWriter(workdir, start, lead, config.to_dict())
+        stack.enter_context(contextlib.closing(writer))
         progress = stack.enter_context(Progress(name, exp.steps, start, active=lead))
         progress.print(batch_text(exp))
         progress.print(exp.groups)

@@ -1,5 +1,6 @@
 """Logging of metrics to JSON lines and TensorBoard, and progress on the terminal."""
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import tensorboardX
 from etils import epath
 
 from vidjax import files
+from vidjax.errors import UserError
 
 REMOTE_PAUSE = 30.0  # minimum seconds between writes of metrics.jsonl to an object store
 
@@ -24,8 +26,20 @@ class MetricsWriter:
     Rows after `step`, written by a run that was killed after its last checkpoint, are removed first.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, active: bool = True):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        step: int,
+        active: bool = True,
+        config: Mapping[str, Any] | None = None,
+    ):
+        """`config`: of the run; with `wandb.project`, rows are also logged to Weights & Biases.
+
+        Raises:
+          UserError: wandb is not installed, or refuses.
+        """
         self.active = active
+        self._wandb: Any = None
         if not active:
             return
         self._path = epath.Path(workdir) / "metrics.jsonl"
@@ -34,6 +48,8 @@ class MetricsWriter:
         self._remote = files.is_remote(workdir)
         self._written = time.monotonic()
         self._file: Any = None if self._remote else self._path.open("a", encoding="utf-8")
+        if config and config["wandb"]["project"]:
+            self._wandb = _start_wandb(workdir, config)
         self._board = tensorboardX.SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=step)
 
     def write(self, step: int, split: str, values: Mapping[str, float], epoch: float) -> None:
@@ -49,6 +65,8 @@ class MetricsWriter:
         else:
             self._file.write(line)
             self._file.flush()
+        if self._wandb:
+            self._wandb.log({f"{split}/{k}": v for k, v in values.items()}, step=step)
         for key, value in values.items():
             self._board.add_scalar(f"{split}/{key}", value, step)
 
@@ -59,10 +77,33 @@ class MetricsWriter:
             else:
                 self._file.close()
             self._board.close()
+            if self._wandb:
+                self._wandb.finish()
 
     def _write_remote(self) -> None:
         files.write(self._path, "".join(self._lines))
         self._written = time.monotonic()
+
+
+def _start_wandb(workdir: epath.PathLike, config: Mapping[str, Any]) -> Any:
+    """Starts or resumes the run of a workdir on Weights & Biases."""
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("wandb.project is set: pip install wandb, or remove it") from None
+    path = files.absolute(workdir)
+    try:
+        return wandb.init(
+            project=config["wandb"]["project"],
+            mode=config["wandb"]["mode"],
+            name=path.name,
+            id=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+            resume="allow",
+            dir=None if files.is_remote(path) else str(path),
+            config=dict(config),
+        )
+    except wandb.errors.Error as e:
+        raise UserError(f"Weights & Biases: {str(e).partition(chr(10))[0]}; or set wandb.mode=offline") from e
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
