@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -48,3 +49,13 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return os.environ.get("VIDJAX_COMMIT") or "unknown"
+
+
+@functools.cache
+def digest_of_modules() -> str:
+    """Returns a digest of the code of vidjax, whether or not it is under version control."""
+    folder = pathlib.Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -25,6 +25,7 @@ from vidjax.cli import (
     fuse,
     models,
     pick,
+    plan,
     predict,
     probe,
     report,
@@ -39,6 +40,7 @@ from vidjax.errors import DiskFull, MemoryErrors, UserError
 COMMANDS = (
     train,
     sweep,
+    plan,
     evaluate,
     report,
     views,

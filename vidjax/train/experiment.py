@@ -145,18 +145,28 @@ class Experiment:
         )
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(
+    config: ConfigDict,
+    sources: tuple[Source, Source] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Experiment:
     """Builds an experiment from a resolved config.
+
+    Args:
+      config: a resolved config.
+      sources: the training and evaluation videos; None opens those of the config.
+      devices: of the mesh; None takes all, or under pmap those of this host.
 
     Raises:
       UserError: the config refers to something that does not exist, or its values are incompatible.
     """
-    train_source, eval_source = load_sources(config)
+    train_source, eval_source = sources or load_sources(config)
     model, task = create_parts(config, train_source.class_names)
     clip = task.inputs.abstract(streams.zeros(config.data, task.inputs.streams))
 
     parallel = config.parallel
-    devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
+    if devices is None:
+        devices = jax.local_devices() if parallel.mode == "pmap" else jax.devices()
     mesh = create_mesh(**parallel.mesh, devices=devices)
     check_batch(config.batch, mesh, parallel.accumulation, jax.process_count())
     _check_bn_groups(config, model, mesh)

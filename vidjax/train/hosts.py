@@ -6,10 +6,8 @@ collective that can never complete, so a thread prints the reason and exits the 
 """
 
 import atexit
-import hashlib
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess
@@ -30,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 
 from vidjax import interrupts
 from vidjax.data import cores
-from vidjax.environment import environment
+from vidjax.environment import digest_of_modules, environment
 from vidjax.errors import UserError
 
 LOST = 75  # exit code (EX_TEMPFAIL) if another process was lost; a launcher can restart the same command
@@ -144,12 +142,8 @@ def check_same(what: str, facts: Mapping[str, Any]) -> None:
 
 def _code() -> dict[str, str]:
     """Returns what identifies the code: versions, the commit, and a digest of the modules of vidjax."""
-    folder = pathlib.Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     found = {k: v for k, v in environment().items() if k in _COMPARED}
-    return {**found, "vidjax modules": digest.hexdigest()[:12]}
+    return {**found, "vidjax modules": digest_of_modules()}
 
 
 def _share_cores(timeout: float) -> None:
