@@ -136,7 +136,7 @@ def schema() -> ConfigDict:
                 best="val",  # the evaluation by whose headline metric the best one is kept in addition
             ),
             report=True,  # write report.html at the end
-            wandb=dict(project=None, mode="online"),  # also log to Weights & Biases; mode: online | offline
+            wandb=dict(project="", mode="online"),  # if set, also log to Weights & Biases; online | offline
             log_every=10,  # steps
             expected=dict(top1=None, source=""),  # the result to reproduce, in percent, and its source
         )
