@@ -1,4 +1,4 @@
-"""Files for clusters: they render, pass linters, and their shell scripts do what README.md says."""
+"""Files for clusters: they render, pass linters, and their shell scripts behave as README.md states."""
 
 import json
 import os

@@ -164,8 +164,10 @@ def test_search_recomputes_more_only_where_it_has_to(fake):
     assert run.best(found) == [p for p in found if p.fits]
 
 
-def test_meshes_divide_the_batch():
-    assert [m["fsdp"] for m in meshes(4, 8)] == [1, 2, 4] and meshes(4, 6) == []
+def test_search_tries_only_what_divides(fake):
+    assert [(m["data"], m["fsdp"]) for m in meshes(12)] == [(12, 1), (6, 2), (3, 4)]
+    assert not list(run.search(config("batch=6"), "v5e:2x2"))
+    assert len(list(run.search(config("batch=8"), "v5e:2x2"))) == 3 * 2  # one or two accumulation steps
 
 
 @pytest.mark.parametrize("name", ["v5e", "v9:2x2", "v5e:", "tpu:4", "cpu", "v5e:2x2x2x2"])

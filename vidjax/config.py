@@ -26,17 +26,15 @@ from vidjax.options import check_range, complete, typed
 
 # Sections whose keys are defined and checked by the dataset and the model.
 _OPEN = ("data.options", "model.options", "task", "evals")
+# Keys of how a host loads its data; the data are the same.
+LOADING = ("data.workers", "data.threads", "data.timeout", "data.prefetch", "data.cache")
 # Keys that may change when a run is resumed.
 RESUMABLE = (
+    *LOADING,
     "parallel.mode",
     "parallel.mesh",
     "parallel.rules",
     "parallel.host_timeout",
-    "data.workers",
-    "data.threads",
-    "data.timeout",
-    "data.prefetch",
-    "data.cache",
     "checkpoint.every_minutes",
     "checkpoint.keep",
     "log_every",
@@ -284,8 +282,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values that all hosts of a run must share, by key: how each loads its data is its own."""
-    loading = ("data.workers", "data.threads", "data.timeout", "data.prefetch", "data.cache")
-    return {key: value for key, value in flatten(config).items() if not key.startswith(loading)}
+    return {key: value for key, value in flatten(config).items() if not key.startswith(LOADING)}
 
 
 def _merge(target: ConfigDict, source: Mapping[str, Any], prefix: str) -> None:

@@ -143,14 +143,14 @@ class Attention(nn.Module):
             raise ValueError(f"unknown qkv_bias {self.qkv_bias!r}: use 'qkv', 'qv' or ''")
         width = x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
-        bias_of = None
+        added = None
         if self.qkv_bias == "qv":
             q_bias, v_bias = (
                 self.param(name, nn.initializers.zeros, (width,), self.param_dtype)
                 for name in ("q_bias", "v_bias")
             )
-            bias_of = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
-        q, k, v = Heads(3, self.heads, self.qkv_bias == "qkv", name="qkv", **types)(x, bias_of)
+            added = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
+        q, k, v = QKV(self.heads, self.qkv_bias == "qkv", name="qkv", **types)(x, added)
         if x.ndim == 3:
             q = constrain(q, SAMPLES, "context", "tensor")
             k, v = (constrain(part, SAMPLES, None, "tensor") for part in (k, v))
@@ -162,14 +162,13 @@ class Attention(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not train)(y), weights
 
 
-class Heads(nn.Module):
-    """A Dense layer to `count` tensors of H heads, with the parameters of one nn.Dense of count * D columns.
+class QKV(nn.Module):
+    """Dense layer to queries, keys and values of H heads, with the parameters of nn.Dense with 3 D columns.
 
     On a mesh with the axis "tensor", each of its devices computes some heads. The columns are ordered q, k, v
     and then by head, so the kernel is moved between devices, which is smaller than the tokens.
     """
 
-    count: int
     heads: int
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
@@ -178,21 +177,20 @@ class Heads(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array | None = None) -> list[jax.Array]:
-        """Maps [..., D] to `count` arrays [..., H, D / H]; a given `bias` [count * D] is added."""
+        """Maps [..., D] to three arrays [..., H, D / H]; a given `bias` [3 D] is added."""
         width = x.shape[-1]
-        columns = self.count * width
-        kernel = self.param("kernel", self.kernel_init, (width, columns), self.param_dtype)
+        kernel = self.param("kernel", self.kernel_init, (width, 3 * width), self.param_dtype)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (columns,), self.param_dtype)
+            bias = self.param("bias", nn.initializers.zeros, (3 * width,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if axis_size("tensor") > 1:
-            kernel = constrain(kernel.reshape(width, self.count, self.heads, -1), None, None, "tensor")
+            kernel = constrain(kernel.reshape(width, 3, self.heads, -1), None, None, "tensor")
             y = jnp.einsum("...d,dche->...che", x, kernel)
             y = y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + y.shape[-3:])
-            return [y[..., i, :, :] for i in range(self.count)]
+            return [y[..., i, :, :] for i in range(3)]
         y = x @ kernel
         y = y if bias is None else y + bias.reshape((1,) * (x.ndim - 1) + (-1,))
-        return [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(y, self.count, axis=-1)]
+        return [part.reshape(*x.shape[:-1], self.heads, -1) for part in jnp.split(y, 3, axis=-1)]
 
 
 class DropPath(nn.Module):

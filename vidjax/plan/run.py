@@ -5,13 +5,12 @@ import hashlib
 import itertools
 import json
 import os
-import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vidjax import registry
+from vidjax import files, registry
 from vidjax.config import ConfigDict, restore
 from vidjax.data.cache_folder import cache_dir
 from vidjax.environment import digest_of_modules
@@ -71,9 +70,7 @@ def plan(config: ConfigDict, name: str, limit: float = 1800.0) -> Plan:
         )
     found = done.stdout.strip().splitlines()[-1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(found)
-    part.replace(path)
+    files.write(path, found)
     return _from_json(json.loads(found))
 
 
@@ -82,8 +79,7 @@ def search(
 ) -> Iterator[Plan | UserError]:
     """Plans other meshes, accumulation steps and remat policies of a config; yields each as it is found.
 
-    The batch stays the same. Those that need the least are tried first, and a policy that recomputes more is
-    tried only where a cheaper one does not fit.
+    The batch stays the same. A policy that recomputes more is tried only where a cheaper one does not fit.
 
     Args:
       config: a resolved config.
@@ -94,8 +90,9 @@ def search(
     options = registry.fields(registry.spec(config.model.name).module)
     policies = ("none", "dots", "full") if "remat" in options else (None,)
     tried = 0
-    for mesh, accumulation in itertools.product(meshes(devices.count(name), config.batch), (1, 2, 4, 8)):
-        if config.batch % (mesh["data"] * mesh["fsdp"] * accumulation):
+    count = devices.count(name)
+    for mesh, accumulation in itertools.product(meshes(count), (1, 2, 4, 8)):
+        if config.batch % (count * accumulation):
             continue
         for policy in policies:
             if tried == most:
@@ -140,41 +137,3 @@ def _from_json(values: dict[str, Any]) -> Plan:
     names = {f.name for f in dataclasses.fields(Plan)}
     values = {k: v for k, v in values.items() if k in names}
     return Plan(**values | {"communication": tuple(Collective(**c) for c in values["communication"])})
-
-
-def table(plans: Sequence[Plan], titles: Sequence[str]) -> str:
-    """Returns plans as a Markdown table.
-
-    Args:
-      plans: the plans.
-      titles: first column.
-    """
-    from vidjax.reports.markdown import markdown  # not at the top, as only the table needs it
-
-    rows = []
-    for title, p in zip(titles, plans, strict=True):
-        mesh = ", ".join(f"{axis} {n}" for axis, n in p.mesh.items() if n > 1)
-        limit = max(p.seconds, key=lambda k: p.seconds[k]) if p.seconds else None
-        rows.append(
-            {
-                "config": title,
-                "slice": p.slice,
-                "mesh": mesh,
-                "batch": p.batch,
-                "accumulation": p.accumulation,
-                "remat": p.remat or "–",
-                "GiB per chip": round(p.used / 2**30, 2),
-                "of": p.memory and round(p.memory / 2**30),
-                "fits": "yes" if p.fits else "no",
-                "TFLOP per chip": round(p.flops / 1e12, 2),
-                "bound, ms": round(1e3 * p.bound, 1),
-                "by": limit,
-                "compilation, s": round(p.compilation),
-            }
-        )
-    return markdown(rows)
-
-
-def write(path: pathlib.Path, plans: Sequence[Plan]) -> None:
-    """Writes plans as JSON."""
-    path.write_text(json.dumps([p.to_json() for p in plans], indent=1) + "\n")

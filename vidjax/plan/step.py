@@ -1,7 +1,6 @@
 """Compiles the training step of a config for a slice, and reads what it needs."""
 
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -118,9 +117,8 @@ def compile_step(config: ConfigDict, name: str, devices: list[Any], chip: Chip |
     if config.parallel.mode == "pmap":
         raise UserError("a plan is made for parallel.mode=jit")
     exp = build(config, sources=stand_ins(config), devices=devices)
-    platform = devices[0].platform
     start = time.perf_counter()
-    with lowering_platform("tpu" if platform == "tpu" else platform):
+    with lowering_platform(devices[0].platform):
         compiled = exp.runner.step.lower(exp.abstract_state(), abstract_batch(exp)).compile()
     seconds = time.perf_counter() - start
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
@@ -219,11 +217,7 @@ def text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def meshes(count: int, batch: int) -> list[dict[str, int]]:
-    """Returns the meshes that a search tries: data and fsdp, by powers of two, that divide the batch."""
-    shapes = []
-    for power in range(int(math.log2(count)) + 1):
-        fsdp = 2**power
-        if count % fsdp == 0 and batch % count == 0:
-            shapes.append({"data": count // fsdp, "fsdp": fsdp, "tensor": 1, "context": 1})
-    return shapes
+def meshes(count: int) -> list[dict[str, int]]:
+    """Returns the meshes that a search tries: `count` devices as data x fsdp, with fsdp a power of two."""
+    sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
+    return [{"data": count // fsdp, "fsdp": fsdp, "tensor": 1, "context": 1} for fsdp in sizes]

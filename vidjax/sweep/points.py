@@ -151,7 +151,7 @@ def points(sweep: Sweep, workdir: epath.Path) -> list[Point]:
     runs = _runs(workdir)
     for values in itertools.product(*sweep.grid.values()):
         texts = [*sweep.overrides, *(f"{k}={v}" for k, v in zip(sweep.grid, values))]
-        with contextlib.redirect_stderr(io.StringIO()):  # a smoke config says so each time
+        with contextlib.redirect_stderr(io.StringIO()):  # a smoke config prints a notice each time
             first = load(sweep.config, texts)
         _check(first)
         for number in range(sweep.seeds):

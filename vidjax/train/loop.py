@@ -30,7 +30,7 @@ from vidjax.train.state import State
 from vidjax.train.telemetry import Breakdown, Trace, Utilization, straggler
 
 Results = dict[str, Result]
-_SAVE, _STOP = 1, 2  # what a host may want after a step; all hosts do the most urgent
+_SAVE, _STOP = 1, 2  # requests of a host; all hosts follow the highest
 
 
 def train(
@@ -127,6 +127,7 @@ class _Run:
         self.trace: Trace = trace
         self.utilization = Utilization(exp)
         self.spent = Breakdown()
+        self.slowest: str | None = None  # the last host that was named as the one that the others wait for
         self.saved = time.monotonic()  # when the last checkpoint was
         self.skipped = 0
         self.advised = False  # whether advice on data loading was printed
@@ -214,7 +215,7 @@ class _Run:
         return results
 
     def wish(self) -> int:
-        """Returns what this host wants to happen after the next step."""
+        """Returns the action that this host requests after the next step."""
         if interrupts.requested():
             return _STOP
         minutes = self.exp.config.checkpoint.every_minutes
@@ -244,8 +245,12 @@ class _Run:
         values.update(self.utilization.read(values["step_time"]))
         self.writer.write(step, "train", values, step / self.exp.steps_per_epoch)
         self.progress.report(step, values)
-        if slow := straggler(shared("data_wait", values["data_wait"])):
-            self.progress.print(slow)
+        waits = shared("data_wait", values["data_wait"])
+        slowest = straggler(waits)
+        if slowest and slowest != self.slowest:
+            wait = f"{waits[slowest]:.0%} of the time"
+            self.progress.print(f"all hosts wait for {slowest}, which waits for data {wait}")
+        self.slowest = slowest or self.slowest
         seconds = values["step_time"] * len(interval)  # short intervals are dominated by prefetched batches
         busy = values["decode_cpu"] > 0.2 and seconds > 2
         if busy and not self.advised and (advice := self.batches.advice()):

@@ -110,22 +110,16 @@ def parse_steps(text: str | None) -> tuple[int, int] | None:
 
 
 def straggler(waits: dict[str, float]) -> str | None:
-    """Describes the host for which the others wait.
+    """Returns the host that the others wait for; None if no host waits much longer for its data.
 
     Args:
       waits: the fraction of its time that each host waits for its data.
-
-    Returns:
-      One line, or None if no host waits much longer than the others.
     """
     slowest = max(waits, key=lambda host: waits[host])
-    others = float(np.median([w for host, w in waits.items() if host != slowest] or [waits[slowest]]))
-    if waits[slowest] < 0.1 or waits[slowest] < 2 * others:
+    others = [wait for host, wait in waits.items() if host != slowest]
+    if not others or waits[slowest] < max(0.1, 2 * float(np.median(others))):
         return None
-    return (
-        f"all hosts wait for {slowest}, which waits for data {waits[slowest]:.0%} of the time, the others "
-        f"{others:.0%}"
-    )
+    return slowest
 
 
 class Breakdown:
