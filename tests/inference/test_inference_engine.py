@@ -55,7 +55,7 @@ def test_the_function_is_traced_in_the_context_of_its_mesh():
     engine = Engine(create_mesh(2, 2, 1), apply)
     list(engine.run({}, batched(rows(4), 4, empty(4))))
     list(engine.run({}, batched(rows(4), 4, empty(4))))
-    assert seen == [{"data": 2, "fsdp": 2, "tensor": 1}]  # and compiled once
+    assert seen == [{"data": 2, "fsdp": 2, "tensor": 1, "context": 1}]  # and compiled once
 
 
 def test_a_request_to_stop_ends_an_evaluation(monkeypatch):
