@@ -4,6 +4,8 @@ import functools
 import json
 import resource
 import signal
+import subprocess
+import sys
 
 import chex
 import jax
@@ -107,6 +109,47 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     assert again.latest_step() == 1
     variables, _ = load_variables(tmp_path)
     chex.assert_trees_all_equal(variables, jax.device_get(state_at(1).eval_variables))
+
+
+KILLED = """
+import os, pathlib, signal, sys, threading, time
+import tests.conftest  # compiles as fast as here
+from tests.train.test_checkpoint import Checkpointer, state_at
+
+folder = pathlib.Path(sys.argv[1])
+checkpoints = Checkpointer(folder)
+checkpoints.save(state_at(1), {})
+checkpoints.wait()
+rename = os.rename
+os.rename = lambda old, new: time.sleep(60) if os.path.basename(new) == "2" else rename(old, new)
+
+def kill():
+    while not any(p.is_file() for p in folder.glob("checkpoints/2.*/state*/ocdbt.process_0/d/*")):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=kill).start()
+checkpoints.save(state_at(2), {}, metric=1.0)
+checkpoints.wait()
+"""
+
+
+def test_checkpoint_is_ignored_if_the_process_was_killed_while_writing_it(tmp_path):
+    """The process is killed when the first arrays are on disk; the final rename is held back until then."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], stderr=subprocess.PIPE, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    folder = tmp_path / "checkpoints"
+    (partial,) = (path for path in folder.iterdir() if path.name != "1")
+    assert partial.name.startswith("2.") and any(p.is_file() for p in partial.rglob("ocdbt.process_0/d/*"))
+    assert find_checkpoint(tmp_path).name == "1"
+    with pytest.raises(UserError, match="no checkpoint of step 2"):
+        find_checkpoint(tmp_path, "2")
+    checkpoints = Checkpointer(tmp_path)
+    state, _ = checkpoints.restore(jax.eval_shape(lambda: INIT(True)))
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_at(1)))
+    checkpoints.save(state_at(2), {})
+    checkpoints.close()
+    assert [path.name for path in folder.iterdir()] == ["2"]
 
 
 def test_missing_and_corrupt_checkpoints_are_reported(tmp_path):
