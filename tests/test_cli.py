@@ -318,6 +318,7 @@ def test_object_store_paths_are_unchanged(monkeypatch):
     assert str(files.absolute("gs://bucket/run")) == "gs://bucket/run"
     assert os.fspath(files.absolute("run")) == os.path.join(os.getcwd(), "run")
     paths = []
+    monkeypatch.setattr(files, "filesystem", lambda path: None)  # needs gcsfs
     monkeypatch.setattr(type(epath.Path("gs://b")), "is_dir", lambda self: paths.append(str(self)))
     with pytest.raises(UserError, match="no checkpoint at gs://bucket/run"):
         find_checkpoint("gs://bucket/run")
@@ -331,6 +332,9 @@ def test_metrics_on_an_object_store_are_written_as_whole_files(tmp_path, monkeyp
     assert read_metrics(tmp_path) == []  # not yet: an object cannot be appended to
     writer.write(1, "val", {"loss": 1.0}, 0.0)
     assert len(read_metrics(tmp_path)) == 2
+    writer.write(2, "train", {"loss": 1.0}, 0.0)
+    writer.flush()  # before a checkpoint
+    assert len(read_metrics(tmp_path)) == 3
     writer.close()
 
 

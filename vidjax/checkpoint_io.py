@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +15,11 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vidjax import files
+from vidjax.data.cache_folder import cache_dir
 from vidjax.errors import UserError
 from vidjax.layers.stacking import laid_out_as
+
+COMMIT = "commit_success.txt"  # the last object of a checkpoint on an object store, as orbax names it
 
 
 def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
@@ -31,14 +36,18 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
     path, which = files.absolute(path), str(which)
     if which not in ("last", "best") and not _is_step(which):
         raise UserError(f"no checkpoint '{which}': choose last, best or a step such as 1000")
+    if files.is_remote(path):
+        files.filesystem(path)  # forgets listings, since the run may have made progress
     if not path.is_dir():
         raise UserError(f"no checkpoint at {path}: no such folder")
     if (path / "state").is_dir() and (path / "meta").is_dir():
+        if not _is_complete(path):
+            raise UserError(f"the checkpoint {path} is incomplete, it has no {COMMIT}: use another one")
         if which not in ("last", path.name):
             raise UserError(f"{path} is one checkpoint: pass its workdir to choose '{which}'")
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = sorted((p for p in folder.iterdir() if _is_step(p.name) and (p / "state").is_dir()), key=_number)
+    steps = sorted((p for p in folder.iterdir() if _is_step(p.name) and _is_complete(p)), key=_number)
     if not steps:
         raise UserError(
             f"no checkpoint in {path}: pass a workdir of `vidjax train`, or one of its checkpoints"
@@ -56,6 +65,36 @@ def find_checkpoint(path: epath.PathLike, which: str = "last") -> epath.Path:
         have = ", ".join(p.name for p in steps)
         raise UserError(f"no checkpoint of step {which} in {path}: it has {have}")
     return chosen[0]
+
+
+def orbax_reads(path: epath.PathLike) -> bool:
+    """Returns whether orbax reads and writes checkpoints at a path: on a local disk or on `gs://`."""
+    return not files.is_remote(path) or os.fspath(path).startswith("gs://")
+
+
+@contextlib.contextmanager
+def readable(
+    folder: epath.Path, skip: str | None = None, inside: epath.PathLike | None = None
+) -> Iterator[epath.Path]:
+    """Yields a folder that orbax reads: `folder`, or a temporary copy of it on the local disk.
+
+    Args:
+      folder: a checkpoint or an item of it.
+      skip: the data of arrays whose path in `folder` starts so are not copied.
+      inside: where the copy is made; defaults to `$VIDJAX_CACHE/checkpoints`.
+    """
+    if orbax_reads(folder):
+        yield folder
+        return
+    inside = inside or cache_dir() / "checkpoints"
+    os.makedirs(inside, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=inside) as copy:
+        paths = files.objects(folder)
+        if skip:  # of these arrays, only the shapes are read
+            paths = {k: v for k, v in paths.items() if not k.startswith(skip) or k.endswith(".zarray")}
+        local = [os.path.join(copy, name) for name in paths]
+        files.filesystem(folder).get(list(paths.values()), local)
+        yield epath.Path(copy)
 
 
 def choice_text(folder: epath.Path, which: str, meta: Mapping[str, Any]) -> str:
@@ -83,13 +122,13 @@ def load_variables(path: epath.PathLike, which: str = "last") -> tuple[dict[str,
     """
     folder = find_checkpoint(path, which)
     meta = load_meta(folder)
-    with reading(folder):
+    with reading(folder), readable(folder / "state", skip="opt_state.") as state:
         reader = ocp.PyTreeCheckpointHandler()
-        tree = reader.metadata(folder / "state").tree
+        tree = reader.metadata(state).tree
         params = "ema" if tree.get("ema") else "params"
         target = {k: tree[k] for k in (params, "model_state")}
         saved = reader.restore(
-            folder / "state",
+            state,
             args=ocp.args.PyTreeRestore(
                 item=target,
                 restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target),
@@ -105,8 +144,8 @@ def load_meta(folder: epath.PathLike) -> dict[str, Any]:
     Raises:
       UserError: it cannot be read.
     """
-    with reading(epath.Path(folder)):
-        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(epath.Path(folder) / "meta")
+    with reading(epath.Path(folder)), readable(epath.Path(folder) / "meta") as item:
+        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(item)
         check_object(meta)
         return meta
 
@@ -145,6 +184,8 @@ def save_variables(path: epath.PathLike, variables: Mapping[str, Any], meta: Map
       UserError: the folder exists or cannot be written.
     """
     path = files.absolute(path)
+    if not orbax_reads(path):
+        raise UserError(f"cannot write the checkpoint {path}: use a local or gs:// folder, and copy it")
     if path.exists():
         raise UserError(f"{path} exists: use another folder, or remove it")
     model_state = {k: v for k, v in variables.items() if k != "params"}
@@ -232,6 +273,11 @@ def _modules(keys: Iterable[str]) -> str:
     """Formats the modules of parameter paths, without block numbers, as " (head, decoder_block)"."""
     names = sorted({re.sub(r"\d+$", "", key.split("/")[1]) for key in keys})
     return f" ({', '.join(names)})" if names else ""
+
+
+def _is_complete(folder: epath.Path) -> bool:
+    """Returns whether all of a checkpoint was written. On local disks, incomplete ones have other names."""
+    return (folder / "state").is_dir() and (not files.is_remote(folder) or (folder / COMMIT).exists())
 
 
 def _is_step(name: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
+from etils.epath import backend
 
 from vidjax.errors import UserError
 
@@ -30,6 +31,19 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def is_remote(path: epath.PathLike) -> bool:
     """Returns whether a path is on an object store, where writes are atomic and appending is impossible."""
     return "://" in os.fspath(path)
+
+
+def filesystem(path: epath.PathLike) -> Any:
+    """Returns the fsspec file system that etils uses for a remote path, with its cached listings cleared."""
+    system: Any = backend.fsspec_backend.fs(path)
+    system.invalidate_cache()
+    return system
+
+
+def objects(path: epath.PathLike) -> dict[str, str]:
+    """Returns the fsspec paths of the objects below a remote path, by their names relative to it."""
+    root = os.fspath(path).partition("://")[2].rstrip("/") + "/"
+    return {p.removeprefix(root): p for p in filesystem(path).find(root) if p.startswith(root)}
 
 
 @contextlib.contextmanager

@@ -251,7 +251,7 @@ def test_nonfinite_loss_reports_step_batch_and_layer(place):
         (["--config.model.name=resnet18"], "is an image model"),
         (["--config.init.path=/nowhere"], "no checkpoint at /nowhere"),
         (["--workdir=/proc/x"], "cannot write to the workdir /proc/x"),
-        (["--workdir=s3://bucket/x"], "orbax cannot write checkpoints to s3://bucket/x"),
+        (["--workdir=az://bucket/x"], "runs cannot be on az://bucket/x"),
         (["--confg.batch=3"], "unknown argument"),
     ],
 )

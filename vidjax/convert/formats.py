@@ -41,10 +41,11 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
       UserError: the file does not exist, has an unknown format, is truncated or contains more than arrays, or
         an optional dependency is not installed.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        variables, meta = load_variables(path)
+    folder = files.absolute(path)
+    if folder.is_dir():
+        variables, meta = load_variables(folder)
         return flatten_dict(variables, sep="/"), meta
+    path = pathlib.Path(path)
     if path.suffix == ".index" or path.with_name(path.name + ".index").is_file():
         return _tensorflow(path), {}
     if not path.is_file():

@@ -14,7 +14,7 @@ from vidjax.checkpoint_io import check_object, reading
 from vidjax.errors import DiskFull
 from vidjax.train.state import State
 
-_DAMAGED = "remove the damaged one to resume from the one before it, or use another --workdir"
+DAMAGED = "remove the damaged one to resume from the one before it, or use another --workdir"
 
 
 class Checkpointer:
@@ -39,7 +39,7 @@ class Checkpointer:
             preservation_policy=managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
         )
-        with reading(self.folder, _DAMAGED), DiskErrors(self.folder):  # it reads the metric of each
+        with reading(self.folder, DAMAGED), DiskErrors(self.folder):  # it reads the metric of each
             self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
 
     def latest_step(self) -> int | None:
@@ -75,7 +75,7 @@ class Checkpointer:
         """Restores the latest state with the shapes and shardings of `abstract`, and its metadata."""
         target = flax.serialization.to_state_dict(abstract)
         step = self._manager.latest_step()
-        with reading(self.folder / str(step), _DAMAGED):
+        with reading(self.folder / str(step), DAMAGED):
             saved = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()),

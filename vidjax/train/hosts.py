@@ -35,6 +35,7 @@ LOST = 75  # exit code (EX_TEMPFAIL) if another process was lost; a launcher can
 _NEVER = 7 * 24 * 3600  # seconds; JAX's own heartbeat timeout ends in a stack dump, so ours must come first
 _SUSPECT = 5.0  # seconds without a heartbeat after which a process is lost, once a collective has failed
 _ALIVE, _FAILED, _CORES, _SAME = "vidjax/alive", "vidjax/failed", "vidjax/cores", "vidjax/same"
+_MEET = "vidjax/meet"
 # What must be equal on all hosts, of `vidjax.environment`.
 _COMPARED = ("commit", "python", "vidjax", "jax", "jaxlib", "flax", "numpy")
 
@@ -138,6 +139,13 @@ def check_same(what: str, facts: Mapping[str, Any]) -> None:
             f"{shown}{more}"
         )
     client.wait_at_barrier(key, milliseconds)
+
+
+def meet(name: str, seconds: float) -> None:
+    """Waits, on any thread, until all processes of the run have called this with the same new name."""
+    if jax.process_count() > 1:
+        client: Any = distributed.global_state.client
+        client.wait_at_barrier(f"{_MEET}/{name}", round(1000 * seconds))
 
 
 def _code() -> dict[str, str]:

@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vidjax import files, interrupts
-from vidjax.checkpoint_io import check_meta
+from vidjax.checkpoint_io import check_meta, orbax_reads
 from vidjax.config import comparable, differences, restore
 from vidjax.data.pipeline import prefetch_to_device
 from vidjax.environment import environment
@@ -26,10 +26,12 @@ from vidjax.train.experiment import Experiment, batch_text, build, initial_state
 from vidjax.train.hosts import SharedLevel, check_same, shared
 from vidjax.train.metrics import MetricsWriter, Progress, Stopwatch
 from vidjax.train.precise_bn import make_precise_bn
+from vidjax.train.staging import StagedCheckpointer
 from vidjax.train.state import State
 from vidjax.train.telemetry import Breakdown, Trace, Utilization, straggler
 
 Results = dict[str, Result]
+WORKDIRS = "gs://", "s3://"  # the object stores of which runs were tested
 _SAVE, _STOP = 1, 2  # requests of a host; all hosts follow the highest
 
 
@@ -66,7 +68,8 @@ def train(
         stack.enter_context(DiskErrors(workdir))
         stack.enter_context(interrupts.handled())
         keep_every = round((config.checkpoint.keep_every_epochs or 0) * exp.steps_per_epoch)
-        checkpoints = Checkpointer(workdir, config.checkpoint.keep, keep_every)
+        kind = Checkpointer if orbax_reads(workdir) else StagedCheckpointer
+        checkpoints = kind(workdir, config.checkpoint.keep, keep_every)
         stack.enter_context(contextlib.closing(checkpoints))
         start = checkpoints.latest_step() or 0
         if start:
@@ -120,7 +123,7 @@ class _Run:
     def __init__(self, exp, workdir, checkpoints, writer, progress, batches, trace):
         self.exp: Experiment = exp
         self.workdir: epath.Path = workdir
-        self.checkpoints: Checkpointer = checkpoints
+        self.checkpoints: Checkpointer | StagedCheckpointer = checkpoints
         self.writer: MetricsWriter = writer
         self.progress: Progress = progress
         self.batches = batches
@@ -194,6 +197,7 @@ class _Run:
                             stopped = results is None
                         evaluated = paused.seconds
                         best = (results or {}).get(config.checkpoint.best)
+                        self.writer.flush()
                         self.checkpoints.save(
                             state,
                             self.meta(step) | {"evaluate": evaluating and results is None},
@@ -332,8 +336,8 @@ def _local(x: jax.Array) -> np.ndarray:
 
 
 def _check_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-    if files.is_remote(workdir) and not os.fspath(workdir).startswith("gs://"):
-        raise UserError(f"orbax cannot write checkpoints to {workdir}: use a local or gs:// --workdir")
+    if files.is_remote(workdir) and not os.fspath(workdir).startswith(WORKDIRS):
+        raise UserError(f"runs cannot be on {workdir}: use a local, gs:// or s3:// --workdir")
     for folder in (workdir, workdir / "checkpoints"):
         probe = folder / f".writable.{os.getpid()}"
         try:

@@ -70,6 +70,11 @@ class MetricsWriter:
         for key, value in values.items():
             self._board.add_scalar(f"{split}/{key}", value, step)
 
+    def flush(self) -> None:
+        """Writes all rows to an object store. Call it before a checkpoint, from which a run resumes."""
+        if self.active and self._remote:
+            self._write_remote()
+
     def close(self) -> None:
         if self.active:
             if self._remote:
