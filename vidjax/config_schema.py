@@ -57,6 +57,7 @@ def schema() -> ConfigDict:
                 timeout=60.0,  # seconds to read a clip, after which its worker is stopped and it is replaced
                 cache="auto",  # auto | True | False: cache decoded frames on disk, in $VIDJAX_CACHE
                 cache_gb=4.0,  # auto: cache a split if its frames take at most this many GB
+                host_shards=False,  # each host reads only its own part of the videos, see docs/training.md
                 prefetch=2,  # batches prefetched to the device
                 feature_width=None,  # width D of the rows of the dataset "features"
                 feature_tokens=1,  # tokens per row of dense features

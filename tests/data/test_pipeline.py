@@ -190,6 +190,27 @@ def test_hosts_read_every_record_of_an_epoch_once(good):
     assert sorted(i for view in views for batch in view for i in batch["index"]) == [*range(10)]
 
 
+def test_hosts_read_only_their_own_shards(good, tmp_path):
+    """Each record is used once in a pass of its host, a corrupt one is replaced by one of the same host."""
+    some, cfg = broken(good, {2, 7}, tmp_path), config(bad_limit=0.5, host_shards=True)
+    own = [{0, 1, 2}, {3, 4, 5}, {6, 7, 8, 9}]
+    for h, part in enumerate(own):
+        index = take(train_batches(some, cfg, 6, seed=1, host=h, hosts=3), 18)["index"]
+        passes = index.reshape(-1, len(part))
+        bad = part & {2, 7}
+        assert all(set(p) == part - bad and len(set(p)) >= len(p) - len(bad) for p in passes)
+        assert len({tuple(p) for p in passes}) > 1
+        # Workers produce the same stream, from any batch.
+        late = train_batches(some, config(bad_limit=0.5, host_shards=True, workers=1), 6, 1, 5, h, 3)
+        np.testing.assert_array_equal(take(late, 2)["index"], index[10:14])
+    views = [list(eval_batches(some, cfg, 6, 1, 1, host=h, hosts=3)) for h in range(3)]
+    assert [len(v) for v in views] == [2, 2, 2]
+    read = [{int(i) for batch in v for i in batch["index"]} - {-1} for v in views]
+    assert read == own
+    with pytest.raises(UserError, match="10 videos are too few for 12 hosts"):
+        train_batches(good, cfg, 12, 0, host=0, hosts=12)
+
+
 @pytest.mark.parametrize("before, after", [((0, 1), (0, 2)), ((0, 2), (1, 1)), ((1, 1), (0, 4))])
 def test_state_restores_in_mid_epoch_with_other_hosts_and_workers(good, tmp_path, before, after):
     some = broken(good, {2, 7}, tmp_path)

@@ -65,17 +65,23 @@ def tiny(name, batch=2, **options):
     return model, params, video
 
 
+def loss(model, params, video, seeds=(3, 4)):
+    """Returns the loss of two clips, whose masks are drawn from `seeds`, and what comes with it."""
+    batch = {"inputs": {"rgb": video}, "targets": {"mask_seed": jnp.array(seeds)}}
+    return task().loss(model, params, {}, batch, jax.random.PRNGKey(2), True)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_has_a_gradient_and_bfloat16_runs(name):
     model, params, video = tiny(name)
-    loss = lambda p: task().loss(model, p, {}, {"inputs": {"rgb": video}}, jax.random.PRNGKey(2), True)  # noqa: E731
-    (value, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    value_and_grad = jax.value_and_grad(lambda p: loss(model, p, video), has_aux=True)
+    (value, aux), grads = jax.jit(value_and_grad)(params)
     assert aux["metrics"]["loss"] == value and 0 < aux["metrics"]["feature_std"] < 2
     for path, g in jax.tree_util.tree_leaves_with_path(grads):
         assert jnp.isfinite(g).all() and (g != 0).any(), jax.tree_util.keystr(path)
     half = vidjax.create_model(name, tiny=True, dtype=jnp.bfloat16)
-    rough = lambda p: task().loss(half, p, {}, {"inputs": {"rgb": video}}, jax.random.PRNGKey(2), True)[0]  # noqa: E731
-    np.testing.assert_allclose(jax.jit(rough)(params), value, rtol=0.02)
+    rough = jax.jit(lambda p: loss(half, p, video)[0])(params)
+    np.testing.assert_allclose(rough, value, rtol=0.02)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -157,9 +163,10 @@ def test_encoder_macs_scale_with_visible_tokens():
     assert masked["patch_embed"] == 160 * 1536 * 768
 
 
-def test_masks_depend_only_on_the_key():
+def test_masks_depend_only_on_the_seeds_of_their_clips():
     model, params, video = tiny("videomae_b_pretrain")
-    run = lambda seed: float(  # noqa: E731
-        task().loss(model, params, {}, {"inputs": {"rgb": video}}, jax.random.PRNGKey(seed), True)[0]
-    )
-    assert run(0) == run(0) != run(1)
+    same = jnp.stack([video[0]] * 2)
+    run = jax.jit(lambda video, seeds: loss(model, params, video, seeds)[0])
+    both = [run(same, jnp.array(seeds)) for seeds in ((3, 3), (4, 4), (3, 4), (4, 3))]
+    assert both[0] != both[1]
+    np.testing.assert_allclose(both[2:], (both[0] + both[1]) / 2, rtol=1e-6)

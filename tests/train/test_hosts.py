@@ -74,9 +74,9 @@ def start_two(place, *args, second=(), env=None):
     return [first, start(place, *args, *second, *cluster, "--process", 1, **(env or {}))]
 
 
-def finish(processes):
+def finish(processes, timeout=240):
     """Returns (exit code, stdout, stderr) of each process."""
-    texts = [p.communicate(timeout=240) for p in processes]
+    texts = [p.communicate(timeout=timeout) for p in processes]
     return [(p.returncode, *text) for p, text in zip(processes, texts)]
 
 
@@ -134,7 +134,9 @@ def test_two_hosts_fine_tune_as_one(tuned):
 
 
 def test_two_hosts_evaluate_as_one(place, tuned):
-    results = finish(start_two(place, "eval", "--checkpoint", tuned[0], "--out", place / "evaluated"))
+    """Each of them reads only its own videos."""
+    line = ["eval", "--checkpoint", tuned[0], "--config.data.host_shards=True"]
+    results = finish(start_two(place, *line, "--out", place / "evaluated"))
     assert [code for code, *_ in results] == [0, 0], results
     (_, out, _), (_, silent, _) = results
     got = dict(line.split() for line in out.splitlines() if line.startswith(("video_top1", "loss")))

@@ -44,6 +44,39 @@ class Shuffled:
         yield from (int(i) for i in rng.permutation(self.epoch) if i != first)
 
 
+@dataclasses.dataclass(frozen=True)
+class OfHosts:
+    """Each host uses the records of its own part, see `part_of`, in the order of its own permutation.
+
+    All hosts have as many samples, so those with a smaller part start their next pass a few samples earlier.
+
+    Attributes:
+      total: number of records.
+      batch: number of samples per global batch.
+      hosts: number of hosts.
+    """
+
+    total: int
+    batch: int
+    hosts: int
+
+    @property
+    def epoch(self) -> int:
+        return self.total
+
+    def candidates(self, seed: Seed, g: int) -> Iterator[int]:
+        batch, row = divmod(g, self.batch)
+        local = self.batch // self.hosts
+        host, row = divmod(row, local)
+        part = part_of(self.total, host, self.hosts)
+        yield from (part[i] for i in Shuffled(len(part)).candidates((*seed, host), batch * local + row))
+
+
+def part_of(total: int, host: int, hosts: int) -> range:
+    """Returns the records of a host if each has its own: contiguous, so that hosts share few files."""
+    return range(total * host // hosts, total * (host + 1) // hosts)
+
+
 def order_of(source: Any) -> Order:
     """Returns the `order` of a `Source`, or `Shuffled` if it has none."""
     return getattr(source, "order", None) or Shuffled(len(source))

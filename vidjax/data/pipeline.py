@@ -4,7 +4,8 @@ Sample g of a run has epoch g // N and position g % N, where N is the number of 
 is at that position of the epoch's seeded permutation, or is given by the `order` of the source, and its
 augmentation is drawn from (seed, epoch, position). It depends on nothing else, so the stream is bit-identical
 for any number of hosts, processes and threads, and when it is resumed from any batch. Samples are fetched by
-number, by Grain's threads or by `Workers`, so their order does not depend on timing.
+number, by Grain's threads or by `Workers`, so their order does not depend on timing. With `data.host_shards`,
+each host has its own part of the records instead, and the stream depends on the number of hosts.
 A sample consists of `data.repeats` clips of the same frames with separate augmentation (Hoffer et al.,
 arXiv:1901.09335), adjacent in the batch; with `data.repeats_apart` the clips also start at separately drawn
 times (Feichtenhofer et al., arXiv:2205.09113, section 3.3).
@@ -35,7 +36,7 @@ from vidjax.data.clips import Clip, ClipReader
 from vidjax.data.datasets import Source, check_mirror
 from vidjax.data.decode import DecodeError, name_of
 from vidjax.data.frame_cache import plan
-from vidjax.data.order import Order, order_of
+from vidjax.data.order import OfHosts, Order, order_of, part_of
 from vidjax.data.record import Record
 from vidjax.data.stages import Spent, measured, stage, total
 from vidjax.data.targets import mirrored
@@ -98,8 +99,13 @@ def train_batches(
     check_mirror(source)
     reader = _reader(source, cfg, streams)
     check_memory("batch", batch_size // hosts, cfg, streams)
-    sample = TrainSample(source, reader, example, order_of(source), seed)
-    loader = _Loader(sample, batch_size // cfg.repeats, host, hosts, measure)
+    samples = batch_size // cfg.repeats
+    order = order_of(source)
+    if cfg.host_shards:
+        check_shards(source, hosts)
+        order = OfHosts(len(source), samples, hosts)
+    sample = TrainSample(source, reader, example, order, seed)
+    loader = _Loader(sample, samples, host, hosts, measure)
     bad = BadVideos(len(source), cfg.bad_limit, report_dir)
     return BatchIterator(loader, bad, start_batch, _ENDLESS)
 
@@ -143,9 +149,20 @@ def eval_batches(
     """
     sample = EvalSample(source, _reader(source, cfg, streams), example, clips, crops)
     check_memory("the batch, clips or crops of the eval", batch_size // hosts * clips * crops, cfg, streams)
-    loader = _Loader(sample, batch_size, host, hosts)
+    if cfg.host_shards:
+        check_shards(source, hosts)
+    part = part_of(len(source), host, hosts) if cfg.host_shards else None
+    loader = _Loader(sample, batch_size, host, hosts, part=part)
     bad = BadVideos(videos or len(source), cfg.bad_limit, report_dir)
     return EvalBatches(loader, bad, -(-len(source) // batch_size))
+
+
+def check_shards(source: Source, hosts: int) -> None:
+    """Raises `UserError` if a source cannot be divided between hosts."""
+    if getattr(source, "order", None):
+        raise UserError("data.host_shards does not fit this dataset, which has an order of its own")
+    if len(source) < hosts:
+        raise UserError(f"data.host_shards: {len(source)} videos are too few for {hosts} hosts")
 
 
 def _reader(source: Source, cfg: Any, streams: Sequence[str]) -> ClipReader:
@@ -344,6 +361,7 @@ class _Loader:
     Attributes:
       batch_size: of the global batch, in samples.
       measure: whether to measure the stages of loading.
+      part: the records that an evaluation reads on this host; None: its rows of the global batches.
       lost: indices of the records that killed a worker process, and how.
     """
 
@@ -352,6 +370,7 @@ class _Loader:
     host: int
     hosts: int
     measure: bool = False
+    part: range | None = None
     lost: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -403,12 +422,17 @@ class _Loader:
 
     def _row(self, i: int) -> Batch:
         """Loads the i-th of this host's samples."""
-        local = self.batch_size // self.hosts
-        batch, row = divmod(i, local)
         start = time.thread_time()
         with measured(self.measure) as stages:
-            sample = self.sample(batch * self.batch_size + self.host * local + row)
+            sample = self.sample(self._number(i))
         return sample | {"cpu": time.thread_time() - start, "stages": stages}
+
+    def _number(self, i: int) -> int:
+        """Returns the number of the i-th of this host's samples, for `sample`."""
+        if self.part is not None:
+            return self.part[i] if i < len(self.part) else len(self.sample.source)  # padding
+        batch, row = divmod(i, self.batch_size // self.hosts)
+        return batch * self.batch_size + self.host * (self.batch_size // self.hosts) + row
 
     def _batch(self, batch: int) -> Batch:
         local = self.batch_size // self.hosts

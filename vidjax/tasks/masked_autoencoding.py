@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vidjax.data.clips import Views
+from vidjax.data.clips import Clip, Views
 from vidjax.data.record import Record
 from vidjax.errors import UserError
 from vidjax.layers.masks import as_booleans, draw_mask
@@ -59,18 +59,26 @@ class MaskedAutoencoding(Task):
                 "videomae_b_pretrain, or task.name=classification"
             )
 
+    def example(
+        self, record: Record, clip: Clip, rng: np.random.Generator, train: bool
+    ) -> dict[str, np.ndarray]:
+        """Returns `mask_seed` int32, from which the mask of the clip is drawn on the device.
+
+        So the masks are those of the clips, on any number of hosts, devices and accumulation steps.
+        """
+        return {"mask_seed": np.asarray(rng.integers(2**31), np.int32)}
+
     def loss(
         self, model: nn.Module, params: Any, model_state: Any, batch: Batch, rng: jax.Array, train: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Computes the loss under masks drawn from `rng`.
+        """Computes the loss under masks drawn from `targets["mask_seed"]` [B].
 
         The metric feature_std is the standard deviation of the clips' features, which is near 0 if they have
         collapsed.
         """
         video = self.inputs(batch["inputs"])
-        error, weight, endpoints = self.clip_errors(
-            model, params, video, *draw(model, rng, video.shape), train
-        )
+        masks = self.draw_each(model, batch["targets"]["mask_seed"], video.shape)
+        error, weight, endpoints = self.clip_errors(model, params, video, *masks, train)
         loss = error.sum() / weight.sum()
         features = jax.lax.stop_gradient(endpoints["pre_logits"])
         features /= jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-12
@@ -114,11 +122,20 @@ class MaskedAutoencoding(Task):
         The mask of a clip is drawn from the seed and its index, so it is independent of the batch.
         """
         clip = self.inputs(jax.tree.map(lambda x: x[:, 0], batch["inputs"]))
-        key = jax.random.PRNGKey(self.seed)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-        one = lambda key: jax.tree.map(lambda x: x[0], draw(model, key, (1, *clip.shape[1:])))  # noqa: E731
-        error, weight, _ = self.clip_errors(model, variables["params"], clip, *jax.vmap(one)(keys))
+        masks = self.draw_each(model, batch["index"], clip.shape)
+        error, weight, _ = self.clip_errors(model, variables["params"], clip, *masks)
         return {"error": error, "weight": weight}
+
+    def draw_each(
+        self, model: nn.Module, numbers: jax.Array, shape: Sequence[int]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Draws masks as `draw` does, that of each clip from the seed and its number, int [B]."""
+
+        def one(number):
+            key = jax.random.fold_in(jax.random.PRNGKey(self.seed), number)
+            return jax.tree.map(lambda x: x[0], draw(model, key, (1, *shape[1:])))
+
+        return jax.vmap(one)(numbers)
 
     def decode(self, outputs: Mapping[str, Any], record: Record, views: Views) -> MaskedPrediction:
         return MaskedPrediction(float(outputs["error"]), float(outputs["weight"]))
