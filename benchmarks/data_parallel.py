@@ -2,8 +2,8 @@
 
   python benchmarks/data_parallel.py [--config FILE.py] [--rounds 7] [--steps 10] [--config.batch=32 ...]
 
-The four are virtual CPU devices, which share the cores that the one device has alone. The two sides alternate;
-prints the medians over rounds and their ratio.
+The four are virtual CPU devices, which share the cores that the one device has alone. The two sides
+alternate; prints the medians over rounds and their ratio.
 """
 
 import argparse
@@ -12,8 +12,6 @@ import time
 
 import jax
 import numpy as np
-
-jax.config.update("jax_num_cpu_devices", 4)
 
 from vidjax.config import load
 from vidjax.environment import environment
@@ -49,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10)
     args, overrides = parser.parse_known_args()
+    jax.config.update("jax_num_cpu_devices", 4)
     config = load(args.config, [o.removeprefix("--config.") for o in overrides])
     sides = {n: Side(config, jax.devices()[:n]) for n in (1, 4)}
     times = {n: [] for n in sides}

@@ -15,9 +15,10 @@ from jax.sharding import PartitionSpec as P
 from vidjax.cli import main
 from vidjax.config import load
 from vidjax.errors import UserError
-from vidjax.plan import devices, run
+from vidjax.plan import devices, run, table
 from vidjax.plan.collectives import _replica_groups, collectives
 from vidjax.plan.step import Plan, compile_step, meshes, stand_ins, text
+from vidjax.plan.table import planned
 from vidjax.sharding import create_mesh
 from vidjax.train.experiment import build
 
@@ -190,3 +191,18 @@ def test_command_line(fake, capsys):
     with pytest.raises(SystemExit) as e:
         main([*words, "v5e:16"])
     assert e.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_page_of_slices_has_the_plans_that_configs_name():
+    """Each of them is a config that exists; the page says that they fit."""
+    named = planned()
+    assert {p.slice for p in named} >= {"v5e:16x16", "v5p:4x4x4"}
+    rows = [line.split(" | ") for line in table.PAGE.read_text().splitlines() if line.startswith("| [")]
+    assert len(rows) == len(named)
+    for one, cells in zip(named, rows, strict=True):
+        loaded = load(one.config, one.overrides)
+        devices.check(one.slice)
+        path, _, arg = one.config.partition(":")
+        assert f"(../{path})" in cells[0] and arg in cells[0]
+        assert cells[1:3] == [loaded.model.name, one.slice] and cells[4] == f"{loaded.batch:,}"
+        assert "does not fit" not in cells[6] and " of " in cells[6]

@@ -12,6 +12,11 @@ Effective batch: 2048 clips = 64 devices x 32 clips x 1 accumulation step x 1 cl
 Views: none; 1,000 videos of each split are evaluated with a kNN probe every 20 epochs.
 Hardware: 64 GPUs in the authors' script; hours are not measured here.
 Expected: after fine-tuning (videomae_b_finetune.py) 81.5 / 95.1 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_b_pretrain.py --topology v5e:16x16
+  vidjax plan configs/kinetics400/videomae_b_pretrain.py --topology v5p:4x4x4
 """
 
 from ml_collections import ConfigDict

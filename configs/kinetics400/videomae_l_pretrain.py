@@ -5,6 +5,11 @@
 As videomae_b_pretrain.py, with the decoder of 12 blocks and the effective batch of 512 clips = 64 devices x
 8 clips x 1 accumulation step x 1 clip per video of the authors' script. Expected after fine-tuning: 85.2 /
 96.8 (their model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5e:16x16
+  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5p:4x4x4
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,13 @@ videos / 256, clipping at 0.02, 30 epochs of warmup, 300 epochs with 4 clips of 
 epochs" in the paper), tube masks of 90 % and a running-cell decoder mask of 50 %. Effective batch: 8192 clips
 = 64 devices x 32 videos x 4 clips of each x 1 accumulation step. Expected after labeled K710 and fine-tuning:
 88.4 / 98.0 at 224 (their model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5e:16x16 \
+      --config.parallel.mesh.fsdp=16
+  vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5p:4x4x4 \
+      --config.parallel.mesh.fsdp=8
 """
 
 from ml_collections import ConfigDict
