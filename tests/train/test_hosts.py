@@ -65,13 +65,18 @@ def start(place, *args, **env):
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def start_two(place, *args, second=(), env=None):
-    """Starts two processes; the second one has more arguments and environment variables."""
+def free_port():
     with socket.socket() as s:
         s.bind(("localhost", 0))
-        cluster = ["--distributed", "--coordinator", f"localhost:{s.getsockname()[1]}", "--processes", 2]
-    first = start(place, *args, *cluster, "--process", 0)
-    return [first, start(place, *args, *second, *cluster, "--process", 1, **(env or {}))]
+        return s.getsockname()[1]
+
+
+def start_two(place, *args, second=(), env=None, devices=1):
+    """Starts two processes of some devices; the second one has more arguments and environment variables."""
+    cluster = ["--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", 2]
+    both = {"JAX_NUM_CPU_DEVICES": str(devices)}
+    first = start(place, *args, *cluster, "--process", 0, **both)
+    return [first, start(place, *args, *second, *cluster, "--process", 1, **both, **(env or {}))]
 
 
 def finish(processes, timeout=240):
