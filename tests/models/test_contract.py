@@ -28,13 +28,16 @@ LOUDER = {"vtn_vit_b_16": 12.0}
 
 
 def _distinct():
-    """Returns one name per distinct tiny preset; deeper variants of a family often share it."""
-    found = {}
+    """Returns one name per distinct tiny preset, which variants often share; slow except for one of a class."""
+    found, modules, chosen = {}, set(), []
     for name in NAMES:
         s = vidjax.spec(name)
         fields = {k: v for k, v in {**s.preset, **s.tiny}.items() if k != "trunk"}
         found.setdefault((s.module, str(sorted(fields.items()))), name)
-    return list(found.values())
+    for (module, _), name in found.items():
+        chosen.append(pytest.param(name, marks=pytest.mark.slow) if module in modules else name)
+        modules.add(module)
+    return chosen
 
 
 def tiny(name, num_classes=5, batch=3, **overrides):

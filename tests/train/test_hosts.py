@@ -41,7 +41,6 @@ CLASSIFY = {  # changes CONFIG to a classifier
     "pretraining_evals(every=0.0, videos=13)": 'dict(val=dict(type="metrics", every=0.0))',
     'best="knn"': 'best="val"',
 }
-SKIP = "--config.init.skip=('params/(norm|decoder|mask_token|fc_norm|head)',)"
 
 
 @pytest.fixture(scope="module")
@@ -113,53 +112,51 @@ def assert_same_metrics(one, two, evaluations):
 
 
 @pytest.fixture(scope="module")
-def pretrained(place):
-    return both(place, "mae")
+def trained(place):
+    return both(place, "trained", config="tune.py")
 
 
-@pytest.fixture(scope="module")
-def tuned(place, pretrained):
-    return both(place, "tuned", SKIP, f"--config.init.path={pretrained[0]}", config="tune.py")
-
-
-def test_two_hosts_pretrain_as_one(pretrained):
-    assert_same_metrics(*pretrained, 2)
-    one, two = (run / "reconstructions" / "step_4.png" for run in pretrained)
+@pytest.mark.slow  # twice the time of a classifier, and little is different
+def test_two_hosts_pretrain_as_one(place):
+    runs = both(place, "mae")
+    assert_same_metrics(*runs, 2)
+    one, two = (run / "reconstructions" / "step_4.png" for run in runs)
     assert one.is_file() and two.is_file()
-    assert (pretrained[1] / "report.html").is_file()
+    assert (runs[1] / "report.html").is_file()
 
 
-def test_two_hosts_fine_tune_as_one(tuned):
-    assert_same_metrics(*tuned, 1)
+def test_two_hosts_train_as_one(trained):
+    assert_same_metrics(*trained, 1)
     one, two = (
         [json.loads(line)["id"] for line in (run / "predictions.jsonl").read_text().splitlines()]
-        for run in tuned
+        for run in trained
     )
     assert one == two and len(one) == 13
 
 
-def test_two_hosts_evaluate_as_one(place, tuned):
+def test_two_hosts_evaluate_as_one(place, trained):
     """Each of them reads only its own videos."""
-    line = ["eval", "--checkpoint", tuned[0], "--config.data.host_shards=True"]
+    line = ["eval", "--checkpoint", trained[0], "--config.data.host_shards=True"]
     results = finish(start_two(place, *line, "--out", place / "evaluated"))
     assert [code for code, *_ in results] == [0, 0], results
     (_, out, _), (_, silent, _) = results
     got = dict(line.split() for line in out.splitlines() if line.startswith(("video_top1", "loss")))
-    expected = read_metrics(tuned[0])[-1]
+    expected = read_metrics(trained[0])[-1]
     assert float(got["loss"]) == pytest.approx(expected["loss"], abs=1e-4)
     assert float(got["video_top1"]) == pytest.approx(expected["video_top1"], abs=1e-4)
     assert all(line.startswith("[Gloo]") for line in silent.splitlines())
     assert (place / "evaluated" / "result.npz").is_file()
 
 
-def test_two_hosts_extract_features_as_one(place, tuned):
+@pytest.mark.slow
+def test_two_hosts_extract_features_as_one(place, trained):
     """Rows, times, labels and the report of an unreadable file are equal and in order."""
     record = load_source("synthetic_motion", "test", **OPTIONS)[0]
     paths = [place / f"{name}.mp4" for name in "abcde"]
     for path in paths:
         path.write_bytes(record.encoded() if path.stem != "c" else b"")
     for videos in ("dataset:test",), paths:
-        line = ["features", *videos, "--checkpoint", tuned[0], "--config.data.threads=2", "--out"]
+        line = ["features", *videos, "--checkpoint", trained[0], "--config.data.threads=2", "--out"]
         code = 0 if len(videos) == 1 else 2
         one = finish([start(place, *line, place / "one.npz")])
         two = finish(start_two(place, *line, place / "two.npz"))
