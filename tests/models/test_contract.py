@@ -28,7 +28,7 @@ LOUDER = {"vtn_vit_b_16": 12.0}
 
 
 def _distinct():
-    """Returns one name per distinct tiny preset, which variants often share; slow except for one of a class."""
+    """Returns one name per distinct tiny preset, which variants may share; slow but for one of a class."""
     found, modules, chosen = {}, set(), []
     for name in NAMES:
         s = vidjax.spec(name)
