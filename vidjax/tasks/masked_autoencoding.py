@@ -18,7 +18,7 @@ from vidjax.data.record import Record
 from vidjax.errors import UserError
 from vidjax.layers.masks import as_booleans, draw_mask
 from vidjax.layers.preprocess import denormalize
-from vidjax.layers.transformer import patches
+from vidjax.layers.transformer import some_patches
 from vidjax.options import option
 from vidjax.tasks.base import Batch, Metrics, Task, check_finite
 
@@ -178,7 +178,7 @@ def tubelet_targets(
     Returns:
       [B, Nd, p_t p_h p_w C].
     """
-    x = _gather(patches(video, patch), decoded)
+    x = some_patches(video, patch, decoded)
     if not normalized:
         return x
     pixels = x.reshape(*x.shape[:2], -1, video.shape[-1])
@@ -202,11 +202,7 @@ def frame_targets(
       [B, Nd, p_h p_w C].
     """
     frames = np.linspace(0, video.shape[1] - 1, video.shape[1] // patch[0]).astype(int)
-    x = _gather(patches(video[:, frames], (1, *patch[1:])), decoded)
+    x = some_patches(video[:, frames], (1, *patch[1:]), decoded)
     if not normalized:
         return x
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, ddof=1, keepdims=True) + 1e-6)
-
-
-def _gather(x: jax.Array, numbers: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(x.reshape(x.shape[0], -1, x.shape[-1]), numbers[..., None], axis=1)
