@@ -8,8 +8,10 @@ As videomae_b_pretrain.py, with the decoder of 12 blocks and the effective batch
 
 Planned (docs/slices.md):
 
-  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5e:16x16
-  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5p:4x4x4
+  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5e:16x16 \
+      --config.model.options.scan=True
+  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5p:4x4x4 \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

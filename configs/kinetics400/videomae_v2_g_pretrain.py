@@ -11,9 +11,9 @@ epochs" in the paper), tube masks of 90 % and a running-cell decoder mask of 50 
 Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5e:16x16 \
-      --config.parallel.mesh.fsdp=16
+      --config.parallel.mesh.fsdp=16 --config.model.options.scan=True
   vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5p:4x4x4 \
-      --config.parallel.mesh.fsdp=8
+      --config.parallel.mesh.fsdp=8 --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -21,9 +21,10 @@ Expected: B 79.9, B-FE 78.4, L-FE 80.3 (scenic's model zoo); FSA 77.4, FDP 76.3 
 Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v5e:16x16 \
-      --config.parallel.mesh.data=64 --config.parallel.mesh.tensor=4 --config.model.dtype=bfloat16
+      --config.parallel.mesh.data=64 --config.parallel.mesh.tensor=4 --config.model.dtype=bfloat16 \
+      --config.model.options.scan=True
   vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v5p:4x4x4 \
-      --config.model.dtype=bfloat16
+      --config.model.dtype=bfloat16 --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

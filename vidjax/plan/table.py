@@ -3,7 +3,7 @@
   python -m vidjax.plan.table [PATTERN]
 
 A config names a slice by the command `vidjax plan ... --topology SLICE`. With a pattern of config files, only
-their plans are made, which are kept, and printed.
+their plans are made again. The plans stand in docs/slices.json.
 """
 
 import argparse
@@ -11,10 +11,12 @@ import ast
 import dataclasses
 import fnmatch
 import importlib.metadata
+import json
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vidjax import files
 from vidjax.config import load
@@ -25,6 +27,7 @@ from vidjax.reports.markdown import markdown
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "slices.md"
+PLANS = PAGE.with_suffix(".json")
 _COMMAND = re.compile(r"vidjax plan (configs/\S+) --topology (\S+)((?: --config\.\S+)*)")
 _ABOUT = """# Slices
 
@@ -45,6 +48,10 @@ class Planned:
     slice: str
     overrides: tuple[str, ...]
 
+    @property
+    def key(self) -> str:
+        return " ".join((self.config, self.slice, *self.overrides))
+
     def make(self, limit: float) -> Plan:
         return plan(load(str(ROOT / self.config), self.overrides), self.slice, limit)
 
@@ -59,53 +66,55 @@ def planned(folder: pathlib.Path = ROOT / "configs") -> list[Planned]:
     return found
 
 
-def row(one: Planned, made: Plan) -> dict[str, object]:
-    """Returns a row of the table."""
+def row(one: Planned, made: Mapping[str, Any]) -> dict[str, object]:
+    """Returns a row of the table for a plan in JSON."""
     path, _, arg = one.config.partition(":")
     name = path.removeprefix("configs/").removesuffix(".py")
-    memory = f"{made.used / 2**30:.1f}"
-    if made.memory:
-        memory += f" of {made.memory / 2**30:.0f}" + ("" if made.fits else ", does not fit")
     sent: dict[str, float] = {}
-    for c in made.communication:
-        sent[c.axes] = sent.get(c.axes, 0.0) + c.wire / 1e6
-    limit = max(made.seconds, key=lambda k: made.seconds[k]) if made.seconds else "not known"
+    for c in made["communication"]:
+        sent[c["axes"]] = sent.get(c["axes"], 0.0) + c["wire"] / 1e6
+    limit = max(made["seconds"], key=lambda k: made["seconds"][k])
+    fits = "" if made["fits"] else ", does not fit"
     return {
         "config": f"[{name}](../{path})" + (f":{arg}" if arg else ""),
-        "model": made.model,
-        "slice": made.slice,
-        "mesh": " × ".join(f"{axis} {n}" for axis, n in made.mesh.items() if n > 1) or "one device",
-        "batch": made.batch,
-        "remat": made.remat or "",
-        "memory of a chip, GiB": memory,
-        "TFLOP": f"{made.flops / 1e12:.2f}",
-        "traffic, GB": f"{made.traffic / 1e9:.1f}",
+        "model": made["model"],
+        "slice": made["slice"],
+        "mesh": " × ".join(f"{axis} {n}" for axis, n in made["mesh"].items() if n > 1),
+        "batch": made["batch"],
+        "remat": made["remat"] or "",
+        "memory, GiB": f"{made['used'] / 2**30:.1f} of {made['memory'] / 2**30:.0f}{fits}",
+        "TFLOP": f"{made['flops'] / 1e12:.2f}",
+        "traffic, GB": f"{made['traffic'] / 1e9:.1f}",
         "sent, MB": ", ".join(f"{axes} {size:.0f}" for axes, size in sent.items()),
-        "step at least, ms": f"{1e3 * made.bound:.0f} by {limit}" if made.seconds else "",
-        "compiled in, s": f"{made.compilation:.0f}",
+        "step at least, ms": f"{1e3 * made['bound']:.0f} by {limit}",
+        "compiled in, s": f"{made['compilation']:.0f}",
     }
 
 
-def page(rows: Sequence[dict[str, object]]) -> str:
-    """Returns the text of docs/slices.md."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu"))
-    return f"{_ABOUT}\n*Computed* with {versions}.\n\n{markdown(list(rows))}\n"
+def page(plans: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the text of docs/slices.md for the plans of `planned` by key."""
+    rows = [row(one, plans[one.key]) for one in planned() if one.key in plans]
+    versions = "; ".join(sorted({made["versions"] for made in plans.values()}))
+    return f"{_ABOUT}\n*Computed* with {versions}.\n\n{markdown(rows)}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pattern", nargs="?", default="*")
+    parser.add_argument("pattern", nargs="?", default="*", help="of the config files")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds for each (default: 3600)")
     args = parser.parse_args(argv)
-    rows = []
     try:
         for one in planned():
-            if fnmatch.fnmatch(one.config, args.pattern):
-                made = one.make(args.limit)
-                print(text(made), flush=True)
-                rows.append(row(one, made))
-        if args.pattern == "*":
-            files.write(PAGE, page(rows))
+            if not fnmatch.fnmatch(one.config, args.pattern):
+                continue
+            made = one.make(args.limit)
+            print(text(made), flush=True)
+            versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("jax", "jaxlib", "libtpu"))
+            known = json.loads(PLANS.read_text()) if PLANS.is_file() else {}
+            known |= {one.key: made.to_json() | {"versions": versions}}
+            plans = {p.key: known[p.key] for p in planned() if p.key in known}
+            files.write(PLANS, json.dumps(plans, indent=1) + "\n")
+            files.write(PAGE, page(plans))
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
