@@ -58,11 +58,15 @@ def test_collectives_are_read_with_their_axes_bytes_and_repetitions():
         assert reduced[0].bytes == reduced[0].wire == 5 * 4 * 16 * 4
 
 
-def test_replica_groups_in_both_forms():
+def test_replica_groups_in_all_forms():
     assert _replica_groups("replica_groups={{0,1},{2,3}}, x", 4) == [[0, 1], [2, 3]]
     assert _replica_groups("replica_groups=[2,2]<=[4]", 4) == [[0, 1], [2, 3]]
     assert _replica_groups("replica_groups=[2,2]<=[2,2]T(1,0)", 4) == [[0, 2], [1, 3]]
     assert _replica_groups("replica_groups={}", 4) == [[0, 1, 2, 3]]
+    mesh = "replica_groups=mesh['axis_0'=2,'axis_1'=2] "
+    assert _replica_groups(mesh + "{'axis_1'}, x", 4) == [[0, 1], [2, 3]]
+    assert _replica_groups(mesh + "{'axis_0'}, x", 4) == [[0, 2], [1, 3]]
+    assert _replica_groups(mesh + "{'axis_0','axis_1'}, x", 4) == [[0, 1, 2, 3]]
 
 
 HLO = """
@@ -72,6 +76,25 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %c = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
 }
 """
+
+
+LOOP = """
+%cond (p: (s32[], f32[4])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(12)
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %sum = f32[4]{0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add
+}
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %loop = (s32[], f32[4]) while(%tuple), condition=%cond, body=%body
+}
+"""
+
+
+def test_loops_without_a_known_count_run_as_often_as_their_condition_says():
+    (found,) = collectives(LOOP, {"data": 2})
+    assert (found.axes, found.bytes, found.wire) == ("data", 12 * 16, 12 * 16)
 
 
 def test_bytes_sent_on_a_ring():

@@ -15,6 +15,9 @@ _COLLECTIVE = re.compile(rf"= (?P<type>.+?) (?P<kind>{'|'.join(KINDS)})(?P<start
 _CALL = re.compile(r"\b(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_LIMIT = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.-]+)")
+_MESH = re.compile(r"replica_groups=mesh\[(?P<sizes>[^\]]*)\] \{(?P<axes>[^}]*)\}")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 
 
@@ -38,7 +41,7 @@ class Collective:
 def collectives(hlo: str, mesh: Mapping[str, int]) -> list[Collective]:
     """Lists the collectives of a program.
 
-    Those in loops count as often as XLA knows that the loop runs, and once if it does not know.
+    Those in loops count as often as the loop runs, which XLA knows or its condition says; else once.
 
     Args:
       hlo: text of the compiled program, `compiled.as_text()`.
@@ -102,9 +105,18 @@ def _walk(bodies: Mapping[str, Sequence[str]], name: str, times: int) -> Iterato
         called = _CALL.findall(line)
         for branches in _BRANCHES.findall(line):
             called += [b.strip().lstrip("%") for b in branches.split(",")]
-        trips = _TRIPS.search(line) if " while(" in line else None
+        turns = _turns(bodies, line) if " while(" in line else 1
         for other in called:
-            yield from _walk(bodies, other, times * int(trips[1]) if trips else times)
+            yield from _walk(bodies, other, times * turns)
+
+
+def _turns(bodies: Mapping[str, Sequence[str]], line: str) -> int:
+    """Returns how often a loop runs: a scan counts from 0 to the only number in its condition."""
+    if trips := _TRIPS.search(line):
+        return int(trips[1])
+    condition = _CONDITION.search(line)
+    numbers = _LIMIT.findall("\n".join(bodies.get(condition[1], ()))) if condition else []
+    return int(numbers[0]) if len(numbers) == 1 else 1
 
 
 def _groups(mesh: Mapping[str, int]) -> dict[frozenset[frozenset[int]], str]:
@@ -138,7 +150,14 @@ def _axes(
 
 
 def _replica_groups(line: str, devices: int) -> list[list[int]]:
-    """Parses {{0,1},{2,3}} or the iota form [2,2]<=[4], [2,2]<=[2,2]T(1,0)."""
+    """Parses {{0,1},{2,3}}, the form [2,2]<=[4] or [2,2]<=[2,2]T(1,0), and mesh['a'=2,'b'=2] {'b'}."""
+    if match := _MESH.search(line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match["sizes"])}
+        over = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", match["axes"])]
+        ids = np.moveaxis(
+            np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values())), over, range(-len(over), 0)
+        )
+        return ids.reshape(-1, math.prod(ids.shape[-len(over) :])).tolist()
     if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
         shape, dims = ([int(x) for x in match[i].split(",")] for i in (1, 2))
         ids = np.arange(math.prod(dims)).reshape(dims)
