@@ -1,4 +1,8 @@
-"""Published peak rates of accelerators."""
+"""Published peak rates of accelerators.
+
+Those of TPUs are from docs.cloud.google.com/tpu/docs (v5e, v5p, v6e, read in November 2026; v4: 2,400 Gbps of
+links), those of GPUs from NVIDIA's data sheets.
+"""
 
 import dataclasses
 from typing import Any
@@ -28,10 +32,10 @@ class Chip:
 
 
 CHIPS = (
-    Chip("v4", ("TPU v4",), 275 * _T, 32 * _GIB, 1228 * _G, 150 * _G),
-    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197 * _T, 16 * _GIB, 819 * _G, 100 * _G),
-    Chip("v5p", ("TPU v5",), 459 * _T, 95 * _GIB, 2765 * _G, 300 * _G),
-    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918 * _T, 32 * _GIB, 1640 * _G, 224 * _G),
+    Chip("v4", ("TPU v4",), 275 * _T, 32 * _GIB, 1228 * _G, 300 * _G),
+    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197 * _T, 16 * _GIB, 819 * _G, 200 * _G),
+    Chip("v5p", ("TPU v5",), 459 * _T, 95 * _GIB, 2765 * _G, 600 * _G),
+    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918 * _T, 32 * _GIB, 1640 * _G, 400 * _G),
     Chip("V100", ("Tesla V100",), 125 * _T, 16 * _GIB, 900 * _G, 150 * _G),
     Chip("T4", ("Tesla T4",), 65 * _T, 16 * _GIB, 320 * _G, 16 * _G),
     Chip("L4", ("NVIDIA L4",), 121 * _T, 24 * _GIB, 300 * _G, 32 * _G),
