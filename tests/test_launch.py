@@ -283,12 +283,12 @@ def run_sh(tmp_path, script, restarts=2, **env):
     ],
 )
 def test_failures_are_restarted_but_not_errors_of_the_user(script, code, starts, tmp_path):
-    assert run_sh(tmp_path, script).wait(20) == code
+    assert run_sh(tmp_path, script).wait(60) == code
     assert int((tmp_path / "n").read_text()) == starts
 
 
 def test_the_pause_is_short_after_a_lost_host(tmp_path):
-    assert run_sh(tmp_path, "[ $1 = 0 ] && exit 75; [ $1 = 1 ] && exit 1; exit 0", PAUSE="7").wait(20) == 0
+    assert run_sh(tmp_path, "[ $1 = 0 ] && exit 75; [ $1 = 1 ] && exit 1; exit 0", PAUSE="7").wait(60) == 0
     assert (tmp_path / "pauses").read_text().split() == ["5", "7"]
 
 
@@ -300,7 +300,7 @@ def test_signals_reach_the_command_which_saves_and_is_started_again_by_the_sched
     while not (tmp_path / "ready").exists():
         time.sleep(0.01)
     process.send_signal(number)
-    assert process.wait(20) == 75
+    assert process.wait(60) == 75
     assert (tmp_path / "saved").exists() and (tmp_path / "requeued").exists()
     assert int((tmp_path / "n").read_text()) == 1
 
@@ -332,7 +332,7 @@ trap 'exit 0' TERM; touch {tmp_path}/running; while :; do /bin/sleep 0.01; done"
     while not (tmp_path / "running").exists():
         time.sleep(0.01)
     process.terminate()
-    assert process.wait(20) == 75
+    assert process.wait(60) == 75
     assert (tmp_path / "scontrol").read_text() == "requeue 17\n"
     steps = (tmp_path / "steps").read_text().splitlines()
     assert len(steps) == 2 and steps[0].endswith("--distributed") and "vidjax train" in steps[0]

@@ -1,7 +1,7 @@
 """Published peak rates of accelerators.
 
 Those of TPUs are from docs.cloud.google.com/tpu/docs (v5e, v5p, v6e, read in November 2026; v4: 2,400 Gbps of
-links), those of GPUs from NVIDIA's data sheets.
+links). Those of GPUs are of NVIDIA's data sheets, from memory.
 """
 
 import dataclasses
