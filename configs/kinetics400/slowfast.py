@@ -15,7 +15,7 @@ Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/slowfast.py:model=slowfast_r101_8x8,batch=1024 --topology v5e:16x16 \
       --config.model.dtype=bfloat16
-  vidjax plan configs/kinetics400/slowfast.py:model=slowfast_r101_8x8,batch=1024 --topology v5p:4x4x4 \
+  vidjax plan configs/kinetics400/slowfast.py:model=slowfast_r101_8x8,batch=1024 --topology v6e:8x8 \
       --config.model.dtype=bfloat16
 """
 

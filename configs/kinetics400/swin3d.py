@@ -23,7 +23,7 @@ Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/swin3d.py:model=swin3d_b --topology v5e:16x16 --config.batch=256 \
       --config.model.dtype=bfloat16
-  vidjax plan configs/kinetics400/swin3d.py:model=swin3d_b --topology v5p:4x4x4 \
+  vidjax plan configs/kinetics400/swin3d.py:model=swin3d_b --topology v6e:8x8 \
       --config.model.dtype=bfloat16
 """
 

@@ -10,7 +10,7 @@ Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/videomae_h_pretrain.py --topology v5e:16x16 \
       --config.model.options.scan=True
-  vidjax plan configs/kinetics400/videomae_h_pretrain.py --topology v5p:4x4x4 \
+  vidjax plan configs/kinetics400/videomae_h_pretrain.py --topology v6e:8x8 \
       --config.model.options.scan=True
 """
 

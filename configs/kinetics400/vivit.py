@@ -23,7 +23,7 @@ Planned (docs/slices.md):
   vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v5e:16x16 \
       --config.parallel.mesh.data=64 --config.parallel.mesh.tensor=4 --config.model.dtype=bfloat16 \
       --config.model.options.scan=True
-  vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v5p:4x4x4 \
+  vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v6e:8x8 \
       --config.model.dtype=bfloat16 --config.model.options.scan=True
 """
 
