@@ -14,7 +14,7 @@ from vidjax.train.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
-KILLS, STEPS = 20, 4000
+KILLS, STEPS = 20, 1200
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LONG = {"steps=4,": f"steps={STEPS},", "every=0.0": "every=20.0", "every_epochs=0.0": "every_epochs=5.0"}
 
@@ -107,7 +107,7 @@ def test_killed_run_ends_like_an_undisturbed_one(place):
         assert step < STEPS, f"finished after {len(killed)} kills"
         processes = start_two(place, *line(place, "config.py", "killed", *options))
         host, number = rng.randrange(2), rng.choice(SIGNALS)
-        wait = rng.uniform(0, 30)
+        wait = rng.uniform(0, 40)
         time.sleep(wait)
         where = phase(workdir, step)
         processes[host].send_signal(number)
