@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -34,8 +35,11 @@ def create_mesh(
 ) -> Mesh:
     """Creates a mesh over `devices`, by default all. One size may be -1, for all remaining devices.
 
+    The devices of an axis are neighbors where the machine has such. Several TPU slices, which are joined by
+    the data center network alone, divide the axis "data".
+
     Raises:
-      UserError: the product of the sizes is not the number of devices.
+      UserError: the product of the sizes is not the number of devices, or "data" not divisible by the slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor, context]
@@ -47,7 +51,18 @@ def create_mesh(
             f"parallel.mesh of data={data}, fsdp={fsdp}, tensor={tensor}, context={context} does not fit "
             f"{len(devices)} devices: the sizes must multiply to that number, and one of them may be -1"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"})
+    if slices > 1 and sizes[0] % slices:
+        raise UserError(f"parallel.mesh.data={sizes[0]} does not divide over {slices} slices")
+    # Without `allow_split_physical_axes`, an axis has to be a product of whole dimensions of the torus.
+    if slices > 1:
+        within, between = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1, 1)
+        placed = mesh_utils.create_hybrid_device_mesh(
+            within, between, devices, allow_split_physical_axes=True
+        )
+    else:
+        placed = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def axis_size(*axes: str) -> int:
