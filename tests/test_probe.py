@@ -64,6 +64,7 @@ def test_batch_norm_probe_uses_small_features(files):
     assert bn > 0.95 and top1(files, "linear", "pooled", *longer) < 0.6
 
 
+@pytest.mark.slow
 def test_attentive_probe_finds_the_informative_token(files):
     longer = ("batch=32", "epochs=40", "optimizer.lr=8e-2")
     attentive = top1(files, "attentive", "dense", *longer)

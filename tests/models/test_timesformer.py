@@ -99,7 +99,7 @@ def test_joint_attention_on_one_frame_equals_space_only():
     )
 
 
-@pytest.mark.parametrize("scheme", ["", "_axial"])
+@pytest.mark.parametrize("scheme", ["", pytest.param("_axial", marks=pytest.mark.slow)])
 def test_scan_and_remat_keep_outputs(scheme):
     from vidjax.layers.stacking import stack_blocks
 

@@ -101,6 +101,7 @@ def test_prediction_writes_strips(run, tmp_path, capsys):
     assert (tmp_path / "strip.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # tests/train/test_diagnose.py has the parts
 def test_nonfinite_loss_reports_its_stream(run, tmp_path, capsys):
     config = run.parent / "config.py"
     line = ["train", "--config", config, "--workdir", tmp_path, "--config.optimizer.lr=1e38"]
