@@ -202,7 +202,7 @@ def test_unknown_slice_is_reported(name):
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("libtpu")), reason="libtpu is installed")
 def test_missing_libtpu_is_reported():
-    with pytest.raises(UserError, match="pip install libtpu"):
+    with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]'"):
         devices.devices("v5e:2x2")
 
 

@@ -52,9 +52,11 @@ class _Signals:
         self._wakeup.close()  # ends the thread
 
     def _on_main_thread(self, number: int, frame: object) -> None:
+        global _raised
         if self.saving:
             self.requested = True
         else:
+            _raised = 128 + number
             raise Interrupted(number)
 
     def _on_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
@@ -77,17 +79,18 @@ class _Signals:
 
 
 _signals: _Signals | None = None
+_raised: int | None = None  # the exit code of the signal that raised `Interrupted`
 before_leaving: list[Callable[[], object]] = []  # called by `leave`, on any thread
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Handles signals inside the context. No-op if nested or not on the main thread."""
-    global _signals
+    global _signals, _raised
     if _signals is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _signals = _Signals()
+    _signals, _raised = _Signals(), None
     try:
         yield
     finally:
@@ -112,6 +115,11 @@ def saving() -> Iterator[None]:
 def requested() -> bool:
     """Returns whether a signal was received inside `saving`."""
     return _signals is not None and _signals.requested
+
+
+def raised() -> int | None:
+    """Returns the exit code if a signal raised `Interrupted`, even if another error has replaced it."""
+    return _raised
 
 
 def leave(code: int) -> None:

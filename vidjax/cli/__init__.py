@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     except interrupts.Interrupted as e:
         interrupts.leave(e.code)
     except (Exception, SystemExit) as e:
+        if interrupted := interrupts.raised():  # while a module was imported, which fails with its own error
+            interrupts.leave(interrupted)
         code = _report(e)
     sys.exit(code)
 

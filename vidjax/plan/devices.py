@@ -50,7 +50,7 @@ def devices(name: str) -> tuple[list[Any], Chip | None]:
     except Exception as e:
         text = str(e).partition("\n")[0]
         if "not installed" in text or "Unknown backend" in text:
-            raise UserError(f"planning for {name} needs libtpu: pip install libtpu ({text})") from None
+            raise UserError(f"planning for {name} needs libtpu: pip install 'jax[tpu]' ({text})") from None
         raise UserError(f"libtpu does not know the slice {name}: {text}") from None
     chip = next(c for c in CHIPS if c.name == name.partition(":")[0])
     return list(topology.devices), chip
