@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_argument(parser)
     parser.epilog = (
-        "Planning for a TPU needs `pip install 'jax[tpu]'` (the libtpu of this version), and no TPU."
+        "Planning for a TPU needs `pip install 'jax[tpu]'` (its libtpu), and no TPU."
     )
 
 
