@@ -10,8 +10,6 @@ Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5e:16x16 \
       --config.model.options.scan=True
-  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v6e:8x8 \
-      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -53,7 +53,7 @@ def test_step_has_no_implicit_transfers(config, mode):
     rng = np.random.default_rng(0)
     batch = {
         "inputs": {"rgb": rng.integers(0, 256, (4, 4, 16, 16, 3), np.uint8)},
-        "targets": {"label": rng.integers(0, 3, 4).astype(np.int32)},
+        "targets": {k: rng.integers(0, 3, 4).astype(np.int32) for k in ("label", "mask_seed")},
     }
     placed = exp.runner.place(initial_state(exp))
     with jax.transfer_guard("disallow"):
