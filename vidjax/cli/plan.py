@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=float, default=1800.0, metavar="SECONDS", help="for each compilation (default: 1800)"
     )
     add_json_argument(parser)
-    parser.epilog = (
-        "Planning for a TPU needs `pip install 'jax[tpu]'` (its libtpu), and no TPU."
-    )
+    parser.epilog = "Planning for a TPU needs `pip install 'jax[tpu]'` (its libtpu), and no TPU."
 
 
 def run(args: argparse.Namespace) -> int:
