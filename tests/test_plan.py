@@ -217,7 +217,7 @@ def test_command_line(fake, capsys):
 
 
 def test_page_of_slices_has_the_plans_that_configs_name():
-    """Each of them is a config that exists; the page says that they fit."""
+    """All of them are configs that load and steps that fit."""
     named = planned()
     assert {p.slice for p in named} >= {"v5e:16x16"}
     rows = [line.split(" | ") for line in table.PAGE.read_text().splitlines() if line.startswith("| [")]

@@ -84,9 +84,9 @@ def finish(processes, timeout=240):
     return [(p.returncode, *text) for p, text in zip(processes, texts)]
 
 
-def succeed(processes):
+def succeed(processes, timeout=240):
     """Returns the stderr of the first process."""
-    results = finish(processes)
+    results = finish(processes, timeout)
     for code, _, err in results:
         assert code == 0, err
     return results[0][-1]

@@ -78,7 +78,7 @@ def whole(place):
     return place / "whole"
 
 
-def rows(workdir, *drop):
+def rows(workdir):
     timing = {"clips_per_s", "step_time", "data_wait", "decode_cpu"}
     return [{k: v for k, v in r.items() if k not in timing} for r in read_metrics(workdir)]
 

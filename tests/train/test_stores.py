@@ -19,6 +19,7 @@ from etils.epath import backend
 
 from tests.train.test_checkpoint import INIT, state_at
 from tests.train.test_hosts import start_two
+from tests.train.test_loop import rows
 from vidjax.checkpoint_io import find_checkpoint, load_variables
 from vidjax.cli import main
 from vidjax.convert.formats import read
@@ -27,7 +28,6 @@ from vidjax.errors import UserError
 from vidjax.train import staging
 from vidjax.train.checkpoint import Checkpointer
 from vidjax.train.hosts import LOST
-from vidjax.train.metrics import read_metrics
 from vidjax.train.staging import StagedCheckpointer
 
 OPTIONS = dict(size=32, frames=8, train=24, val=12, test=12)
@@ -191,11 +191,6 @@ def whole(place):
     code, _, err = finish(train(place, place / "whole"))
     assert code == 0, err
     return place / "whole"
-
-
-def rows(workdir):
-    timing = {"clips_per_s", "step_time", "data_wait", "decode_cpu"}
-    return [{k: v for k, v in r.items() if k not in timing} for r in read_metrics(workdir)]
 
 
 def store_half(store, step):

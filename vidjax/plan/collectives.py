@@ -41,7 +41,7 @@ class Collective:
 def collectives(hlo: str, mesh: Mapping[str, int]) -> list[Collective]:
     """Lists the collectives of a program.
 
-    Those in loops count as often as the loop runs, which XLA knows or its condition says; else once.
+    Those in loops count once per iteration, if XLA or the condition of the loop has their number; else once.
 
     Args:
       hlo: text of the compiled program, `compiled.as_text()`.

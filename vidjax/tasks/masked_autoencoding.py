@@ -64,7 +64,7 @@ class MaskedAutoencoding(Task):
     ) -> dict[str, np.ndarray]:
         """Returns `mask_seed` int32, from which the mask of the clip is drawn on the device.
 
-        So the masks are those of the clips, on any number of hosts, devices and accumulation steps.
+        Masks do not depend on the number of hosts, devices and accumulation steps.
         """
         return {"mask_seed": np.asarray(rng.integers(2**31), np.int32)}
 
