@@ -35,7 +35,6 @@ if jax.process_index() == 0:
 
 def start(out, devices, *cluster):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    env["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parents[1] / ".jax_cache")
     env["PYTHONPATH"] = os.pathsep.join([str(HERE), *sys.path])
     line = [sys.executable, "-c", SCRIPT, str(out), *map(str, cluster)]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -59,7 +59,6 @@ def place(tmp_path_factory):
 
 def start(place, *args, **env):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **env}
-    env["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[2] / ".jax_cache")
     line = [sys.executable, "-m", "vidjax", *map(str, args)]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -53,7 +53,6 @@ def start(place, *args, devices=1):
         "JAX_NUM_CPU_DEVICES": str(devices),
         "VIDJAX_CACHE": str(place / "cache"),
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[2] / ".jax_cache"),
     }
     line = [sys.executable, "-m", "vidjax", *map(str, args)]
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -165,7 +165,6 @@ def store(request, place):
 
 def train(place, workdir, *args):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    env["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[2] / ".jax_cache")
     line = [sys.executable, "-m", "vidjax", "train", "--config", place / "config.py", "--workdir", workdir]
     return subprocess.Popen(
         [*map(str, line), *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

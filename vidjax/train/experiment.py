@@ -321,7 +321,9 @@ def _shape(clip: Any) -> registry.InputShape:
 
 def initial_state(exp: Experiment) -> State:
     """Returns a newly initialized state on the mesh, with the weights of `init.path` if it is set."""
-    state = jax.jit(exp.init, out_shardings=exp.runner.state_shardings)()
+    # On a CPU, code for random numbers takes ten times as long to optimize further, without any use.
+    options = {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else None
+    state = jax.jit(exp.init, out_shardings=exp.runner.state_shardings, compiler_options=options)()
     init = exp.config.init
     if init.path:
         from vidjax.convert import read_weights  # not at the top: the tables of names take time to build
