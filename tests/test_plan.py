@@ -119,6 +119,10 @@ def test_step_is_compiled_without_the_dataset():
     assert params <= reduced < 1.2 * params and {c.axes for c in found.communication} == {"data"}
     assert found.temporary > 0 and found.flops > 0 and found.fits and found.bound == 0
     assert "4 devices (data 4), batch 8 = 2 clips at a time on each" in text(found)
+    assert "least effort" not in text(found)
+    quick = compile_step(cfg, "cpu:4", jax.devices()[:4], None, quick=True)
+    assert quick.quick and "with the least effort" in text(quick)
+    assert (quick.state, quick.flops) == (found.state, found.flops)
 
 
 PLAN = Plan(
@@ -142,6 +146,7 @@ def fake(monkeypatch, tmp_path):
 
     def child(command, input, **_):
         state.calls.append(json.loads(input))
+        state.command = command
         return types.SimpleNamespace(
             **dict(zip(("returncode", "stdout", "stderr"), state.answer(state.calls[-1])))
         )
@@ -155,7 +160,9 @@ def test_plans_are_kept_until_something_that_matters_changes(fake):
     assert len(fake.calls) == 1
     run.plan(config("batch=16"), "v5e:2x2")
     run.plan(config(), "v5e:4x4")
-    assert len(fake.calls) == 3
+    assert len(fake.calls) == 3 and "--quick" not in fake.command
+    run.plan(config(), "v5e:4x4", quick=True)
+    assert len(fake.calls) == 4 and "--quick" in fake.command
 
 
 def test_failures_of_the_child_are_one_line(fake, monkeypatch):
@@ -219,7 +226,7 @@ def test_command_line(fake, capsys):
 def test_page_of_slices_has_the_plans_that_configs_name():
     """All of them are configs that load and steps that fit."""
     named = planned()
-    assert {p.slice for p in named} >= {"v5e:16x16"}
+    assert {p.slice for p in named} >= {"v5e:16x16", "v6e:8x8"}
     rows = [line.split(" | ") for line in table.PAGE.read_text().splitlines() if line.startswith("| [")]
     assert len(rows) == len(named)
     for one, cells in zip(named, rows, strict=True):

@@ -10,6 +10,13 @@ is that of the others, and its tables of positions for `init.path` would have to
 Views: 5 clips x 1 crop (L: x 3), scores averaged.
 Hardware: 128 GPUs; hours are not published, nor measured here.
 Expected, top-1 / top-5: S 81.0 / 94.6, B 82.9 / 95.7, L 86.1 / 97.0 (PySlowFast's model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/mvit_v2.py:model=mvit_v2_b_32x3 --topology v5e:16x16 --quick \
+      --config.model.dtype=bfloat16
+  vidjax plan configs/kinetics400/mvit_v2.py:model=mvit_v2_b_32x3 --topology v6e:8x8 --quick \
+      --config.model.dtype=bfloat16
 """
 
 from ml_collections import ConfigDict

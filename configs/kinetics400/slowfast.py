@@ -10,6 +10,13 @@ follow.
 Hardware: 8 GPUs for 64 clips (the paper trains on 128, with 8 clips each); hours not measured.
 Expected, top-1 / top-5: 4x16 75.6 / 92.1, 8x8 77.0 / 92.6, R101 8x8 77.9 / 93.2, R101 16x8 78.9 / 93.5, with
 non-local blocks 79.8 / 93.9 (the paper); 75.34, 76.94, 77.90 and 78.70 in pytorchvideo's model zoo.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/slowfast.py:model=slowfast_r101_8x8,batch=1024 \
+      --topology v5e:16x16 --quick --config.model.dtype=bfloat16
+  vidjax plan configs/kinetics400/slowfast.py:model=slowfast_r101_8x8,batch=1024 \
+      --topology v6e:8x8 --quick --config.model.dtype=bfloat16
 """
 
 from ml_collections import ConfigDict

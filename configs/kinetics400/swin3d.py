@@ -18,6 +18,13 @@ Clips: 32 frames, every second one. Crops of 224 pixels of 8 to 100 % of the fra
 Views: 4 clips x 3 crops of frames whose shorter side is 224, scores averaged.
 Hardware: 8 GPUs; hours are not published, nor measured here.
 Expected, top-1 / top-5: T 78.8 / 93.6, S 80.6 / 94.5, B 82.7 / 95.5 (authors' repository), L 83.1 / 95.9.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/swin3d.py:model=swin3d_b --topology v5e:16x16 \
+      --config.model.dtype=bfloat16 --config.batch=256
+  vidjax plan configs/kinetics400/swin3d.py:model=swin3d_b --topology v6e:8x8 --quick \
+      --config.model.dtype=bfloat16
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,8 @@ Planned (docs/slices.md):
 
   vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5e:16x16 \
       --config.parallel.mesh.fsdp=16 --config.model.options.scan=True
+  vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v6e:8x8 --quick \
+      --config.parallel.mesh.fsdp=16 --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

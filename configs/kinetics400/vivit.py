@@ -17,6 +17,13 @@ Clips: 32 frames, every second, shorter side 256 scaled by 0.9 to 1.33, crop 224
 Views: 4 clips x 3 crops, scores averaged.
 Hardware and hours: TPUs; not published, nor measured here.
 Expected: B 79.9, B-FE 78.4, L-FE 80.3 (scenic's model zoo); FSA 77.4, FDP 76.3 (table 1); L 80.6 (table 6).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v5e:16x16 --quick \
+      --config.model.dtype=bfloat16 --config.model.options.scan=True --config.parallel.mesh.tensor=4
+  vidjax plan configs/kinetics400/vivit.py:model=vivit_l_16x2_fe --topology v6e:8x8 --quick \
+      --config.model.dtype=bfloat16 --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=float, default=1800.0, metavar="SECONDS", help="for each compilation (default: 1800)"
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="compile with the least effort, which is faster, and takes a little more memory and traffic",
+    )
     add_json_argument(parser)
     parser.epilog = "Planning for a TPU needs `pip install 'jax[tpu]'` (its libtpu), and no TPU."
 
@@ -41,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
     config = load(args.config, args.overrides)
     if not args.search:
-        found = plan(config, args.topology, args.limit)
+        found = plan(config, args.topology, args.limit, args.quick)
         print(json.dumps(found.to_json(), indent=1) if args.json else text(found))
         return 0 if found.fits else 1
     plans: list[Plan] = []
-    for tried in search(config, args.topology, args.limit, args.most):
+    for tried in search(config, args.topology, args.limit, args.most, args.quick):
         if isinstance(tried, UserError):
             print(f"vidjax: {tried}", file=sys.stderr)
             continue

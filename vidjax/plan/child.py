@@ -10,10 +10,10 @@ from vidjax.plan.step import compile_step
 
 
 def main() -> int:
-    name = sys.argv[1]
+    name, quick = sys.argv[1], "--quick" in sys.argv[2:]
     try:
         found, chip = devices(name)
-        plan = compile_step(restore(json.load(sys.stdin)), name, found, chip)
+        plan = compile_step(restore(json.load(sys.stdin)), name, found, chip, quick)
     except UserError as e:
         print(f"vidjax: {e}", file=sys.stderr)
         return 2

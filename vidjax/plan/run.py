@@ -34,20 +34,21 @@ _BESIDE = (
 )
 
 
-def plan(config: ConfigDict, name: str, limit: float = 1800.0) -> Plan:
+def plan(config: ConfigDict, name: str, limit: float = 1800.0, quick: bool = False) -> Plan:
     """Plans a config for a slice, in a child process. Plans are kept in the cache folder of vidjax.
 
     Args:
       config: a resolved config.
       name: of the slice, see `vidjax.plan.devices`.
       limit: seconds after which the child process is stopped.
+      quick: see `vidjax.plan.step.compile_step`.
 
     Raises:
       UserError: the config does not fit the slice, or compiling failed or took too long.
     """
     devices.check(name)
     values = config.to_dict()
-    path = cache_dir() / "plans" / f"{_key(values, name)}.json"
+    path = cache_dir() / "plans" / f"{_key(values, name, quick)}.json"
     if path.is_file():
         return _from_json(json.loads(path.read_text()))
     local = devices.LOCAL.fullmatch(name)
@@ -56,7 +57,7 @@ def plan(config: ConfigDict, name: str, limit: float = 1800.0) -> Plan:
         env["JAX_PLATFORMS"] = "cpu"
     if local and local[1] == "cpu":
         env["JAX_NUM_CPU_DEVICES"] = str(devices.count(name))
-    command = [sys.executable, "-m", "vidjax.plan.child", name]
+    command = [sys.executable, "-m", "vidjax.plan.child", name, *(["--quick"] if quick else [])]
     try:
         done = subprocess.run(
             command, input=json.dumps(values), env=env, capture_output=True, text=True, timeout=limit
@@ -75,7 +76,7 @@ def plan(config: ConfigDict, name: str, limit: float = 1800.0) -> Plan:
 
 
 def search(
-    config: ConfigDict, name: str, limit: float = 1800.0, most: int = 12
+    config: ConfigDict, name: str, limit: float = 1800.0, most: int = 12, quick: bool = False
 ) -> Iterator[Plan | UserError]:
     """Plans other meshes, accumulation steps and remat policies of a config; yields each as it is found.
 
@@ -86,6 +87,7 @@ def search(
       name: of the slice.
       limit: seconds for each.
       most: the number of plans.
+      quick: see `vidjax.plan.step.compile_step`.
     """
     options = registry.fields(registry.spec(config.model.name).module)
     policies = ("none", "dots", "full") if "remat" in options else (None,)
@@ -103,7 +105,7 @@ def search(
             if policy:
                 changed["model"]["options"] = changed["model"]["options"] | {"remat": policy}
             try:
-                found = plan(restore(changed), name, limit)
+                found = plan(restore(changed), name, limit, quick)
             except UserError as e:
                 yield e
                 continue
@@ -118,7 +120,7 @@ def best(plans: Sequence[Plan], count: int = 5) -> list[Plan]:
     return sorted(fitting, key=lambda p: (p.bound, p.used))[:count]
 
 
-def _key(values: dict[str, Any], name: str) -> str:
+def _key(values: dict[str, Any], name: str, quick: bool) -> str:
     """Returns a digest of everything that a plan depends on."""
     import importlib.metadata as metadata
 
@@ -129,7 +131,7 @@ def _key(values: dict[str, Any], name: str) -> str:
         except metadata.PackageNotFoundError:
             versions.append("")
     kept = {k: v for k, v in values.items() if k not in _BESIDE}
-    parts = [kept, name, versions, digest_of_modules()]
+    parts = [kept, name, quick, versions, digest_of_modules()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 

@@ -22,6 +22,7 @@ from vidjax.tasks import task_class
 from vidjax.train.experiment import Experiment, build
 from vidjax.train.telemetry import step_flops
 
+_QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 # A target of a video that is not there, for the shapes of a batch.
 _BLANK = {
     type(None): None,
@@ -66,6 +67,7 @@ class Plan:
       communication: the collectives.
       seconds: lower bounds of the step by operations, memory and communication, from published rates.
       compilation: seconds.
+      quick: whether the compiler made the least effort, see `compile_step`.
     """
 
     model: str
@@ -83,6 +85,7 @@ class Plan:
     communication: tuple[Collective, ...]
     seconds: dict[str, float]
     compilation: float
+    quick: bool = False
 
     @property
     def used(self) -> int:
@@ -103,7 +106,9 @@ class Plan:
         return dataclasses.asdict(self) | extra
 
 
-def compile_step(config: ConfigDict, name: str, devices: list[Any], chip: Chip | None) -> Plan:
+def compile_step(
+    config: ConfigDict, name: str, devices: list[Any], chip: Chip | None, quick: bool = False
+) -> Plan:
     """Compiles the training step of a config.
 
     Args:
@@ -111,6 +116,8 @@ def compile_step(config: ConfigDict, name: str, devices: list[Any], chip: Chip |
       name: of the slice.
       devices: what it consists of.
       chip: published rates of each device.
+      quick: let the compiler make the least effort to save time and memory of the step, so that memory and
+        traffic are a little larger than those of the step that training runs.
 
     Raises:
       UserError: the config does not fit the devices, or runs under pmap.
@@ -121,7 +128,7 @@ def compile_step(config: ConfigDict, name: str, devices: list[Any], chip: Chip |
     start = time.perf_counter()
     with lowering_platform(devices[0].platform):
         batch = abstract_batch(exp)
-        compiled = exp.runner.step.lower(exp.abstract_state(), batch).compile()
+        compiled = exp.runner.step.lower(exp.abstract_state(), batch).compile(_QUICK if quick else None)
     seconds = time.perf_counter() - start
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     mesh = dict(exp.mesh.shape)
@@ -154,6 +161,7 @@ def compile_step(config: ConfigDict, name: str, devices: list[Any], chip: Chip |
         communication=found,
         seconds=bounds,
         compilation=seconds,
+        quick=quick,
     )
 
 
@@ -217,7 +225,8 @@ def text(plan: Plan) -> str:
         lines.append(
             f"step at least        {1e3 * plan.bound:.3g} ms by {limit} ({shown}): at most {rate:.0f} clips/s"
         )
-    lines.append(f"compiled in          {plan.compilation:.0f} s")
+    effort = " with the least effort" if plan.quick else ""
+    lines.append(f"compiled in          {plan.compilation:.0f} s{effort}")
     return "\n".join(lines)
 
 
