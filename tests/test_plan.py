@@ -22,6 +22,7 @@ from vidjax.plan.table import planned
 from vidjax.sharding import create_mesh
 from vidjax.train.experiment import build
 
+CONFIGS = table.ROOT / "configs"
 SMALL = [
     "model.tiny=True",
     "data.frames=4",
@@ -74,6 +75,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %a = (bf16[4]{0}, bf16[8]{0}) all-gather-start(%x), replica_groups={{0,1},{2,3}}, dimensions={0}
   %b = f32[2]{0} reduce-scatter(%x), replica_groups={{0,2},{1,3}}, to_apply=%add
   %c = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+  %d = f32[8]{0} all-reduce(%x), replica_groups={{0},{1},{2},{3}}, to_apply=%add
 }
 """
 
@@ -103,6 +105,7 @@ def test_bytes_sent_on_a_ring():
     assert (gather.axes, gather.bytes, gather.wire) == ("fsdp", 16, 8)
     assert (scatter.axes, scatter.bytes, scatter.wire) == ("data", 8, 8)
     assert (move.axes, move.bytes, move.wire) == ("fsdp", 32, 32)
+    assert "all-reduce" not in found  # it is over single devices
 
 
 def test_step_is_compiled_without_the_dataset():
@@ -224,9 +227,12 @@ def test_command_line(fake, capsys):
 
 
 def test_page_of_slices_has_the_plans_that_configs_name():
-    """All of them are configs that load and steps that fit."""
+    """All of them are configs that load and steps that fit; pretraining and fine-tuning name a slice each."""
     named = planned()
     assert {p.slice for p in named} >= {"v5e:16x16", "v6e:8x8"}
+    recipes = {f"configs/{p.relative_to(CONFIGS)}" for p in CONFIGS.rglob("*finetune.py")}
+    recipes |= {f"configs/{p.relative_to(CONFIGS)}" for p in CONFIGS.rglob("*pretrain.py")}
+    assert len(recipes) > 15 and recipes <= {p.config for p in named}
     rows = [line.split(" | ") for line in table.PAGE.read_text().splitlines() if line.startswith("| [")]
     assert len(rows) == len(named)
     for one, cells in zip(named, rows, strict=True):

@@ -16,6 +16,11 @@ step. The number of devices is not verified.
 Views: 7 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
 Hardware: hours are not measured here.
 Expected: 84.8 (PySlowFast's MAE project), 84.35 (the authors' script).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/mae_st_l_finetune.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

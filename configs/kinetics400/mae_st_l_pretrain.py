@@ -15,6 +15,11 @@ Effective batch: 2048 clips = 128 devices x 4 videos x 4 clips of each x 1 accum
 Views: none; 1,000 videos of each split are evaluated with a kNN probe every 20 epochs.
 Hardware: 128 GPUs in the paper (not verified); hours are not measured here.
 Expected: after fine-tuning (mae_st_l_finetune.py) 84.8 (PySlowFast's MAE project).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/mae_st_l_pretrain.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -15,6 +15,11 @@ step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
 Hardware: 64 GPUs in the authors' script; hours are not measured here.
 Expected: 81.5 / 95.1 from 1600 epochs of pretraining (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_b_finetune.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

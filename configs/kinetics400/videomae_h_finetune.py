@@ -6,6 +6,11 @@
 As videomae_b_finetune.py but 50 epochs, learning rate 1e-3, drop path 0.2, dropout 0.5 before the classifier
 and, as in the authors' script, an effective batch of 1024 clips = 64 devices x 8 videos x 2 clips of each.
 Expected: 86.6 / 97.1 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_h_finetune.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

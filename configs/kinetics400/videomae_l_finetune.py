@@ -5,6 +5,11 @@
 
 As videomae_b_finetune.py but 35 epochs, learning rate 2e-3 and, as in the authors' script, an effective batch
 of 256 clips = 64 devices x 2 videos x 2 clips of each. Expected: 85.2 / 96.8 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_l_finetune.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,8 @@ As videomae_b_pretrain.py, with the decoder of 12 blocks and the effective batch
 
 Planned (docs/slices.md):
 
-  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5e:16x16 --config.model.options.scan=True
+  vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
   vidjax plan configs/kinetics400/videomae_l_pretrain.py --topology v6e:8x8 --quick \
       --config.model.options.scan=True
 """

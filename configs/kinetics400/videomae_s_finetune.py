@@ -5,6 +5,11 @@
 
 As videomae_b_finetune.py but 150 epochs and, as in the authors' script, an effective batch of 768 clips =
 32 devices x 12 videos x 2 clips of each. Expected: 79.0 / 93.8 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_s_finetune.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

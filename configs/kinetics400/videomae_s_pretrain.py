@@ -5,6 +5,11 @@
 As videomae_b_pretrain.py, with an effective batch of 1024 clips = 32 devices x 32 clips x 1 accumulation
 step x 1 clip per video, as in the authors' script. Expected after fine-tuning: 79.0 / 93.8 (their model
 zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_s_pretrain.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -11,6 +11,11 @@ Data: as in videomae_b_finetune.py. Effective batch: 192 clips = 32 devices x 3 
 (repeated augmentation) x 1 accumulation step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224. Hardware: 32 GPUs in the authors' script; hours are not measured here.
 Expected: 88.4 / 98.0 (the authors' model zoo); without the step on Kinetics-710, 87.2 / 97.4.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics400/videomae_v2_g_finetune.py --topology v5e:8x8 --quick \
+      --config.model.options.scan=True --config.parallel.mesh.fsdp=16
 """
 
 from ml_collections import ConfigDict

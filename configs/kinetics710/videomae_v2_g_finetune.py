@@ -16,6 +16,11 @@ step; the learning rate counts videos, so `lr_batch` is 512 clips.
 Views: 5 clips x 3 crops of 224 at a shorter side of 224, scores averaged.
 Hardware: 32 A100 GPUs of 80 GB in the authors' script; hours are not measured here.
 Expected: 83.8 / 96.4 on Kinetics-710 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/kinetics710/videomae_v2_g_finetune.py --topology v5e:8x8 --quick \
+      --config.model.options.scan=True --config.parallel.mesh.fsdp=16
 """
 
 from ml_collections import ConfigDict

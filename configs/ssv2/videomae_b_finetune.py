@@ -7,6 +7,11 @@ As configs/kinetics400/videomae_b_finetune.py but 30 epochs, frames from equal s
 x 3 crops. Data: a folder ssv2 under VIDJAX_DATA: 168,913 training and 24,777 validation videos.
 Effective batch: 768 clips = 64 devices x 6 videos x 2 clips of each. Expected: 70.8 / 92.4 (the authors'
 model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/ssv2/videomae_b_finetune.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

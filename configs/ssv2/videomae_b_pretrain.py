@@ -5,6 +5,11 @@
 As configs/kinetics400/videomae_b_pretrain.py but 2400 epochs, every second frame, and no flipping, which
 would change labels of left and right. Data: a folder ssv2 under VIDJAX_DATA; 168,913 training videos are
 assumed. Expected after fine-tuning: 70.8 / 92.4 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/ssv2/videomae_b_pretrain.py --topology v5e:16x16 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

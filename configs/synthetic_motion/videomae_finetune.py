@@ -7,6 +7,10 @@
 The encoder is that of videomae_pretrain.py, and the videos are the first `labels` of those that it saw.
 Hardware: two CPU cores, a minute. Batch 16 on one device, no accumulation, 600 updates; the learning rate is
 not scaled. One view per video (1 clip x 1 crop), 240 test videos.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/synthetic_motion/videomae_finetune.py --topology v5e:2x2 --quick
 """
 
 from ml_collections import ConfigDict

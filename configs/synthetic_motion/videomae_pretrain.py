@@ -7,6 +7,10 @@ predicted, so that the model has to learn motion; targets are plain pixels, sinc
 but smooth noise. 8 frames of 32x32 in tubelets of 2x8x8: 64 tokens, 16 of them visible.
 Hardware: two CPU cores, three minutes. Batch 32 = one device x 16 videos x 2 clips of each, no accumulation,
 3,000 updates; lr 3e-3 at this batch, not scaled.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/synthetic_motion/videomae_pretrain.py --topology v5e:2x2 --quick
 """
 
 from ml_collections import ConfigDict

@@ -17,6 +17,10 @@ not measured.
 Views: 10 clips x the center crop, scores averaged.
 Expected: none published for this protocol; 82.3 is a linear SVM on the fc6 features of the network as it was
 trained on Sports-1M, over three splits (the paper, Table 3).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/ucf101/c3d_finetune.py --topology v5e:2x2 --quick --config.batch=32
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,11 @@ As configs/kinetics400/videomae_b_finetune.py but 100 epochs, layer decay 0.7, d
 before the classifier and, as in the authors' script, an effective batch of 256 clips = 8 devices x 16
 videos x 2 clips of each. Data: a folder ucf101 under VIDJAX_DATA with the published lists
 (docs/datasets.md); 9,537 training videos (split 1). Expected: 91.3 / 98.5 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/ucf101/videomae_b_finetune.py --topology v5e:8x8 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,11 @@ The authors' script: as configs/kinetics400/videomae_b_pretrain.py but masks of 
 epochs and an effective batch of 192 clips = 8 devices x 24 clips x 1 accumulation step x 1 clip per video.
 Data: a folder ucf101 under VIDJAX_DATA with the published lists (docs/datasets.md); 9,537 training videos
 (split 1). Expected after fine-tuning: 91.3 / 98.5 (the authors' model zoo).
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/ucf101/videomae_b_pretrain.py --topology v5e:8x8 --quick \
+      --config.model.options.scan=True
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,10 @@
 
 Data, batch, length and views of any_model.py (60 training clips, 30 test clips of other performers), encoder
 of videomae_pretrain.py. Hardware: two CPU cores, a minute. The learning rate is not scaled.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/weizmann/videomae_finetune.py --topology v5e:2x2 --quick
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,10 @@ Recipe and network of configs/synthetic_motion/videomae_pretrain.py, on 60 clips
 three are never seen): 8 gray frames of 48x48, every third one, randomly flipped and cropped at random; 144
 tokens, 36 of them visible. Hardware: two CPU cores, a few minutes. Batch 32 = one device x 16 videos x 2
 clips of each, no accumulation; the learning rate is not scaled.
+
+Planned (docs/slices.md):
+
+  vidjax plan configs/weizmann/videomae_pretrain.py --topology v5e:2x2 --quick
 """
 
 from ml_collections import ConfigDict

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="compile with the least effort, which is faster, and takes a little more memory and traffic",
+        help="compile with the least effort, several times faster; memory and traffic are about right",
     )
     add_json_argument(parser)
     parser.epilog = "Planning for a TPU needs `pip install 'jax[tpu]'` (its libtpu), and no TPU."

@@ -59,6 +59,8 @@ def collectives(hlo: str, mesh: Mapping[str, int]) -> list[Collective]:
             continue
         kind = match["kind"]
         axes, n = _axes(line, kind, groups, math.prod(mesh.values()))
+        if n == 1:  # over an axis of one device, which sends nothing
+            continue
         sizes = [_size(*shape) for shape in _SHAPE.findall(match["type"])]
         if match["start"] and kind != "all-reduce":  # (operands, results, ...)
             sizes = sizes[len(sizes) // 2 :] if kind == "all-gather" else sizes[:1]

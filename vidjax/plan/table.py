@@ -37,8 +37,9 @@ here was measured on accelerators: memory is what the compiler assigns, operatio
 counts, and a step takes at least as long as the published peak rates of the chips allow
 (`vidjax/analysis/chips.py`). All numbers are of one chip and one step. Memory traffic counts the body of a
 loop once, so it is a lower bound for models that scan over their blocks. A chip sends what a ring algorithm
-would over each axis of the mesh. A *quick* plan is of a step compiled with the least effort, which takes a
-little more memory and traffic than the one that training runs.
+would over each axis of the mesh. A *quick* plan is of a step compiled with the least effort, whose memory and
+traffic differ a little from those of the step that training runs (by 1 % and 11 % for ViT-B's pretraining on
+v6e:8x8, compiled in 50 s instead of 277).
 """
 
 
