@@ -1,6 +1,6 @@
 """Measures the overhead of jit data parallelism on one machine: four devices against one, of the same batch.
 
-  python benchmarks/data_parallel.py [--config FILE.py] [--rounds 7] [--steps 10] [--config.batch=32 ...]
+  python benchmarks/data_parallel.py [--config FILE.py] [--rounds 5] [--steps 5] [--config.batch=32 ...]
 
 The four are virtual CPU devices, which share the cores that the one device has alone. The two sides
 alternate; prints the medians over rounds and their ratio.
@@ -44,8 +44,8 @@ class Side:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default=str(DEFAULT))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5)
     args, overrides = parser.parse_known_args()
     jax.config.update("jax_num_cpu_devices", 4)
     config = load(args.config, [o.removeprefix("--config.") for o in overrides])
