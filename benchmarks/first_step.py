@@ -3,7 +3,7 @@
   python benchmarks/first_step.py [--config FILE.py] [--rounds 3] [--config.KEY=VALUE ...]
 
 Each round has an empty compilation cache first (JAX_COMPILATION_CACHE_DIR), then the one that it left. By
-default, the model is ViT-B of VideoMAE with one clip of 2 x 64 x 64, of which the step itself takes no time.
+default, the model is ViT-B of VideoMAE with one clip of 2 x 64 x 64, whose step takes little time.
 Prints both medians and their ratio.
 """
 
