@@ -20,6 +20,7 @@ from vidjax.data.datasets import load_source
 from vidjax.data.pipeline import BadVideos
 from vidjax.errors import UserError
 from vidjax.tasks.results import ClassificationResult
+from vidjax.train.hosts import LOST
 from vidjax.train.loop import train
 from vidjax.train.metrics import MetricsWriter, read_metrics
 
@@ -309,7 +310,7 @@ def test_a_process_that_never_comes_is_one_line(place, process):
     line += ["--config.parallel.host_timeout=1", "--distributed", "--coordinator", address]
     done = python(*line, "--processes", 2, "--process", process, JAX_PLATFORMS="cpu")
     err = done.stderr.decode()
-    assert done.returncode == 2 and err.count("\n") == 1, err
+    assert done.returncode == LOST and err.count("\n") == 1, err
     assert f"process {process} could not join the run at {address} within 1 s" in err
 
 

@@ -64,8 +64,8 @@ def join(
         is considered lost.
 
     Raises:
-      UserError: invalid arguments, the coordinator cannot be reached in time, or another process has other
-        code or package versions.
+      HostLost: the others did not join in time.
+      UserError: invalid arguments, or another process has other code or package versions.
     """
     global _watch, _timeout
     port = re.fullmatch(r"\S+:(\d{1,5})", coordinator or "none:1")
@@ -103,7 +103,7 @@ def join(
     except (ValueError, TypeError, RuntimeError) as e:
         for service in services:
             service.shutdown()
-        raise UserError(_why_not_joined(e, coordinator, processes, process, timeout)) from None
+        raise _not_joined(e, coordinator, processes, process, timeout) from None
     if jax.process_count() > 1:
         _watch, _timeout = _Watch(timeout), timeout
         interrupts.before_leaving.append(_watch.interrupted)
@@ -216,20 +216,23 @@ class SharedLevel:
         return lambda: int(result)
 
 
-def _why_not_joined(error: Exception, coordinator: Any, processes: Any, process: Any, timeout: float) -> str:
+def _not_joined(
+    error: Exception, coordinator: Any, processes: Any, process: Any, timeout: float
+) -> UserError:
     text = str(error).strip().splitlines()[0]
     if any(s in text for s in ("DEADLINE_EXCEEDED", "UNAVAILABLE", "bad_cast")):
-        return (
+        # Not code 2, with which launchers give up: hosts of a slice may start minutes apart.
+        return HostLost(
             f"process {process} could not join the run at {coordinator} within {timeout:g} s: check that "
             f"process 0 runs there, that the port is open, and that all {processes} processes were started"
         )
     if None in (coordinator, processes, process):
-        return (
+        return UserError(
             "--distributed found no cluster environment (TPU pod, Slurm, Open MPI, Kubernetes): give "
             f"--coordinator HOST:PORT, --processes N and --process I ({text})"
         )
     where = f"--process {process} of --processes {processes} at --coordinator {coordinator}"
-    return f"cannot join as {where}: {text}"
+    return UserError(f"cannot join as {where}: {text}")
 
 
 class _Service:
