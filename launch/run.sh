@@ -17,14 +17,19 @@ child=""
 stopped=""
 
 stop() {
-  stopped=yes
-  [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+  if [ -z "$child" ]; then
+    stopped=early # before the command was known
+  else
+    stopped=yes
+    kill -TERM "$child" 2>/dev/null
+  fi
 }
 trap stop TERM INT
 
 while :; do
   "$@" &
   child=$!
+  if [ "$stopped" = early ]; then kill -TERM "$child" 2>/dev/null; fi
   wait "$child"
   code=$?
   while kill -0 "$child" 2>/dev/null; do # a signal has interrupted `wait`

@@ -305,6 +305,14 @@ def test_signals_reach_the_command_which_saves_and_is_started_again_by_the_sched
     assert int((tmp_path / "n").read_text()) == 1
 
 
+def test_a_signal_while_the_command_starts_reaches_it(tmp_path):
+    """run.sh waits here between starting the command and noting its number, when the signal comes."""
+    (tmp_path / "slow.sh").write_text("trap '[[ $BASH_COMMAND != child=*! ]] || /bin/sleep 1' DEBUG\n")
+    script = "trap 'exit 0' TERM; kill -INT $PPID; while :; do /bin/sleep 0.01; done"
+    process = run_sh(tmp_path, script, BASH_ENV=str(tmp_path / "slow.sh"))
+    assert process.wait(60) == 75
+
+
 def test_a_gpu_box_runs_the_command_unchanged(tmp_path, monkeypatch):
     env = programs(tmp_path / "env", vidjax='printf "%s\\n" "$@" "$JAX_COMPILATION_CACHE_DIR"', python="")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "env" / "python"))
