@@ -15,8 +15,7 @@ Expected: after fine-tuning (videomae_b_finetune.py) 81.5 / 95.1 (the authors' m
 
 Planned (docs/slices.md):
 
-  vidjax plan configs/kinetics400/videomae_b_pretrain.py --topology v5e:16x16 --quick \
-      --config.model.options.scan=True
+  vidjax plan configs/kinetics400/videomae_b_pretrain.py --topology v5e:16x16 --config.model.options.scan=True
   vidjax plan configs/kinetics400/videomae_b_pretrain.py --topology v6e:8x8 --config.model.options.scan=True
 """
 
