@@ -10,7 +10,7 @@ epochs" in the paper), tube masks of 90 % and a running-cell decoder mask of 50 
 
 Planned (docs/slices.md):
 
-  vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5e:16x16 --quick \
+  vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v5e:16x16 \
       --config.parallel.mesh.fsdp=16 --config.model.options.scan=True
   vidjax plan configs/kinetics400/videomae_v2_g_pretrain.py --topology v6e:8x8 --quick \
       --config.parallel.mesh.fsdp=16 --config.model.options.scan=True
