@@ -230,8 +230,8 @@ def test_page_of_slices_has_the_plans_that_configs_name():
     """All of them are configs that load and steps that fit; pretraining and fine-tuning name a slice each."""
     named = planned()
     assert {p.slice for p in named} >= {"v5e:16x16", "v6e:8x8"}
-    recipes = {f"configs/{p.relative_to(CONFIGS)}" for p in CONFIGS.rglob("*finetune.py")}
-    recipes |= {f"configs/{p.relative_to(CONFIGS)}" for p in CONFIGS.rglob("*pretrain.py")}
+    files = [*CONFIGS.rglob("*finetune.py"), *CONFIGS.rglob("*pretrain.py")]
+    recipes = {f"configs/{p.relative_to(CONFIGS)}" for p in files}
     assert len(recipes) > 15 and recipes <= {p.config for p in named}
     rows = [line.split(" | ") for line in table.PAGE.read_text().splitlines() if line.startswith("| [")]
     assert len(rows) == len(named)

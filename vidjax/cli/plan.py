@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="compile with the least effort, several times faster; memory and traffic are about right",
+        help="compile with the least effort, several times faster; the plan is then approximate",
     )
     add_json_argument(parser)
     parser.epilog = "Planning for a TPU needs `pip install 'jax[tpu]'` (its libtpu), and no TPU."

@@ -116,8 +116,9 @@ def compile_step(
       name: of the slice.
       devices: what it consists of.
       chip: published rates of each device.
-      quick: let the compiler make the least effort to save time and memory of the step. Memory and traffic
-        then differ, by about a tenth, from those of the step that training runs.
+      quick: let the compiler make the least effort to save time and memory of the step, whose
+        memory and traffic then differ a little from those of the step that training runs; communication
+        with fsdp may be several times smaller.
 
     Raises:
       UserError: the config does not fit the devices, or runs under pmap.
