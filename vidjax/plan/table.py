@@ -41,8 +41,8 @@ would over each axis of the mesh.
 
 A *quick* plan is of a step compiled with the least effort, which is not quite the one that training runs. Of
 the three pretrainings planned both ways, ViT-B (on v6e:8x8 in 50 s instead of 277, and on v5e:16x16) and V2-g
-on v5e:16x16 (71 s instead of 274), memory is within 3 %, and traffic 11 % to 22 % smaller. All-gathers of V2-g
-with fsdp send 4.7 GB instead of 17.1, so take what a quick plan with fsdp sends as too small.
+on v5e:16x16 (71 s instead of 274), memory is within 3 %, and traffic 11 % to 22 % smaller. All-gathers of
+V2-g with fsdp send 4.7 GB instead of 17.1, so take what a quick plan with fsdp sends as too small.
 """
 
 
